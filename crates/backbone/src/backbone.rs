@@ -1,0 +1,146 @@
+use std::{fmt, str::FromStr};
+
+use candle_core::Device;
+use kernels::{Isa, ShapeError, UnavailableIsa};
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+use sources::{Source, nearest};
+
+use crate::{Network, Weights, WeightsError, candle_engine::CandleEngine, native_engine::NativeEngine, preprocess};
+
+/// Version of everything between an image's bytes and its feature maps: decoding, preprocessing, network.
+/// Raised whenever a stored value could change by more than rounding, so that caches become stale.
+pub const NUMERICS_VERSION: u32 = 1;
+
+/// What runs the convolutions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Engine {
+    /// Native on the CPU, candle elsewhere.
+    #[default]
+    Auto,
+    /// This project's CPU kernels.
+    Native,
+    /// candle, on any device.
+    Candle,
+}
+
+impl fmt::Display for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Auto => "auto",
+            Self::Native => "native",
+            Self::Candle => "candle",
+        })
+    }
+}
+
+impl FromStr for Engine {
+    type Err = BackboneError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        [Self::Auto, Self::Native, Self::Candle].into_iter().find(|engine| engine.to_string() == text).ok_or_else(
+            || BackboneError::UnknownEngine {
+                got: text.to_owned(),
+                hint: nearest(text, ["auto", "native", "candle"])
+                    .map_or_else(String::new, |word| format!("; did you mean `{word}`?")),
+            },
+        )
+    }
+}
+
+/// Why the backbone cannot be set up or run.
+#[derive(Debug, thiserror::Error)]
+pub enum BackboneError {
+    /// No such engine.
+    #[error("unknown engine `{got}`, expected auto, native or candle{hint}")]
+    UnknownEngine {
+        /// What was asked for.
+        got: String,
+        /// A likely word, or nothing.
+        hint: String,
+    },
+    /// The native engine computes on the CPU only.
+    #[error("extract.engine = native runs on the CPU; use `candle` with this device, or device = cpu")]
+    NativeNeedsCpu,
+    /// The weights are unusable.
+    #[error(transparent)]
+    Weights(#[from] WeightsError),
+    /// The wished instruction set is not there.
+    #[error(transparent)]
+    Isa(#[from] UnavailableIsa),
+    /// A kernel refused its input.
+    #[error(transparent)]
+    Shape(#[from] ShapeError),
+    /// candle failed.
+    #[error("candle: {0}")]
+    Candle(#[from] candle_core::Error),
+}
+
+/// A frozen ResNet-18, ready to run.
+#[derive(Debug)]
+pub struct Backbone {
+    runner: Runner,
+}
+
+#[derive(Debug)]
+enum Runner {
+    Native(Box<NativeEngine>, Isa),
+    Candle(Box<CandleEngine>),
+}
+
+/// Feature maps of a batch of images.
+#[derive(Debug)]
+pub struct FeatureBatch {
+    /// Number of images.
+    pub images: usize,
+    /// Each wanted map in canonical order: (images, side, side, channels).
+    pub maps: Vec<(Source, Vec<f32>)>,
+}
+
+impl Backbone {
+    /// Builds the network from `weights` for `device`.
+    pub fn new(weights: &Weights, engine: Engine, device: &Device) -> Result<Self, BackboneError> {
+        let network = Network::read(weights)?;
+        let native = match engine {
+            Engine::Auto => device.is_cpu(),
+            Engine::Native if !device.is_cpu() => return Err(BackboneError::NativeNeedsCpu),
+            Engine::Native => true,
+            Engine::Candle => false,
+        };
+        let runner = if native {
+            let isa = Isa::choose()?;
+            Runner::Native(Box::new(NativeEngine::new(&network, isa)?), isa)
+        } else {
+            Runner::Candle(Box::new(CandleEngine::new(&network, device)?))
+        };
+        Ok(Self { runner })
+    }
+
+    /// The wanted feature maps of `images`, which are resized to (224, 224, 1 or 3) in [0, 1]
+    /// ([`preprocess::resize`]). The pass goes only as deep as asked.
+    pub fn feature_maps(&self, images: &[Vec<f32>], wanted: &[Source]) -> Result<FeatureBatch, BackboneError> {
+        debug_assert!(images.iter().all(|image| image.len().is_multiple_of(preprocess::IMAGE_SIDE)));
+        let mut maps: Vec<(Source, Vec<f32>)> = Source::FEATURE_MAPS
+            .into_iter()
+            .filter(|source| wanted.contains(source))
+            .collect::<Vec<_>>()
+            .into_par_iter()
+            .map(|source| (source, vec![0.0; images.len() * source.values_per_image()]))
+            .collect();
+        match &self.runner {
+            Runner::Native(engine, _) => engine.run(images, &mut maps)?,
+            Runner::Candle(engine) => engine.run(images, &mut maps)?,
+        }
+        Ok(FeatureBatch { images: images.len(), maps })
+    }
+}
+
+impl fmt::Display for Backbone {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.runner {
+            Runner::Native(_, isa) => write!(f, "native ({isa})"),
+            Runner::Candle(_) => f.write_str("candle"),
+        }
+    }
+}

@@ -1,0 +1,28 @@
+use std::path::{Path, PathBuf};
+
+use hf_hub::{HFClientSync, split_id};
+
+use crate::WeightsError;
+
+/// The weights file that `weights` names: a path as it is, or a model on the Hugging Face Hub
+/// (`timm/resnet18.tv_in1k`), whose `model.safetensors` is fetched once and kept in the Hub's own cache.
+///
+/// A name counts as a path if it exists or ends in a known extension.
+pub fn fetch_weights(weights: &str) -> Result<PathBuf, WeightsError> {
+    let path = Path::new(weights);
+    let has_known_extension = path
+        .extension()
+        .and_then(|extension| extension.to_str())
+        .is_some_and(|extension| matches!(extension, "safetensors" | "npz" | "pth" | "pt"));
+    if path.is_file() || has_known_extension || weights.matches('/').count() != 1 {
+        return Ok(path.to_owned());
+    }
+    let file = "model.safetensors";
+    let (owner, name) = split_id(weights);
+    let download = || HFClientSync::new()?.model(owner, name).download_file().filename(file).send();
+    download().map_err(|error| WeightsError::Hub {
+        repo: weights.to_owned(),
+        file: file.to_owned(),
+        reason: error.to_string(),
+    })
+}

@@ -1,0 +1,27 @@
+//! The frozen, pretrained ResNet-18 and its four feature maps.
+//!
+//! An image passes [`preprocess`] (resize to 224×224, ImageNet mean and standard deviation), then the network;
+//! the outputs of the four stages, after their last ReLU, are the feature maps FM1–FM4 of Oh & Yoo (2023).
+//! [`Weights`] come from the Hugging Face Hub or a file and are folded with their batch norms into a
+//! [`Network`] of plain convolutions, which two engines run:
+//!
+//! - [`Engine::Native`]: this project's CPU kernels, channels-last, one thread per few images;
+//! - [`Engine::Candle`]: candle's convolutions, the reference, on any device.
+//!
+//! Both give (images, side, side, channels) in 32-bit floats: channels-last, because a token of the Vision
+//! Transformer (a square patch of all channels) is then a few contiguous runs.
+
+mod backbone;
+mod candle_engine;
+mod fold;
+mod hub;
+mod native_engine;
+mod network;
+pub mod preprocess;
+mod weights;
+
+pub use backbone::{Backbone, BackboneError, Engine, FeatureBatch, NUMERICS_VERSION};
+pub use fold::FoldedConv;
+pub use hub::fetch_weights;
+pub use network::{Block, Network};
+pub use weights::{Weights, WeightsError};

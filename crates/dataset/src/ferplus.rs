@@ -1,0 +1,134 @@
+//! FERPlus as folders of images beside tables of votes.
+
+use std::{collections::HashMap, path::Path};
+
+use stage::HashMemo;
+
+use crate::{
+    annotation::{Annotation, Votes},
+    audit::{Audit, Disagreements},
+    classes::ClassSet,
+    dataset::ImageRecord,
+    error::DatasetError,
+    fault::{BadInput, BadInputs, Fault},
+    files::{FoundImage, has_image_ending, hash_images, list_images},
+    label_table::{FER2013NEW, LabelTable},
+    layout::{LabelSource, Layout},
+    rule::LabelRule,
+    split::Split,
+    target::target,
+};
+
+const FOLDER_LABELS: &str = "label.csv";
+
+const fn folder_of(split: Split) -> &'static str {
+    match split {
+        Split::Train => "FER2013Train",
+        Split::Valid => "FER2013Valid",
+        Split::Test => "FER2013Test",
+    }
+}
+
+/// Whether `dir` has FERPlus's training folder with images in it.
+pub(crate) fn is_at(dir: &Path) -> bool {
+    std::fs::read_dir(dir.join(folder_of(Split::Train)))
+        .is_ok_and(|entries| entries.flatten().any(|entry| has_image_ending(&entry.path())))
+}
+
+/// Lists the images of `dir` with the votes that `source` has for them.
+pub(crate) fn read(
+    dir: &Path,
+    source: LabelSource,
+    memo: &HashMemo,
+    bad: &mut BadInputs,
+    audit: &mut Audit,
+) -> Result<Vec<ImageRecord>, DatasetError> {
+    let mut names: HashMap<Split, Vec<String>> = HashMap::new();
+    for split in Split::ALL {
+        let folder = dir.join(folder_of(*split));
+        if !folder.is_dir() {
+            return Err(missing(&folder, "unpack the data set completely"));
+        }
+        names.insert(*split, list_images(&folder, &[FOLDER_LABELS], bad)?);
+    }
+
+    let (common, per_folder) = read_tables(dir, source)?;
+    let (chosen, other) = match source {
+        LabelSource::Fer2013new => (&common, &per_folder),
+        LabelSource::Folders => (&per_folder, &common),
+    };
+    for table in chosen {
+        report_rows_without_image(table, &names, bad)?;
+    }
+    audit.label_tables = common.iter().chain(&per_folder).map(LabelTable::audit).collect();
+
+    let (votes, other_votes) = (votes_by_name(chosen), votes_by_name(other));
+    let mut found = Vec::with_capacity(names.values().map(Vec::len).sum());
+    let mut disagreements = Disagreements::default();
+    for (split, name) in Split::ALL.iter().flat_map(|split| names[split].iter().map(move |name| (*split, name))) {
+        let votes = votes.get(&(split, name.as_str())).copied();
+        if let Some((ours, theirs)) = votes.zip(other_votes.get(&(split, name.as_str())).copied()) {
+            disagreements.compared += 1;
+            disagreements.different += usize::from(ours != theirs);
+            disagreements.majority_changed += usize::from(majority(ours) != majority(theirs));
+        }
+        let annotation = votes.map_or(Annotation::None, Annotation::Votes);
+        found.push(FoundImage { id: format!("{}/{name}", folder_of(split)), split, annotation });
+    }
+    audit.label_disagreements = (disagreements.compared > 0).then_some(disagreements);
+    hash_images(dir, found, memo, bad)
+}
+
+/// Reads the tables that are there: the common one, and those in the folders. Only those of `source` must be.
+fn read_tables(dir: &Path, source: LabelSource) -> Result<(Vec<LabelTable>, Vec<LabelTable>), DatasetError> {
+    let mut common = Vec::new();
+    let path = dir.join(FER2013NEW);
+    if path.is_file() {
+        common.push(LabelTable::read_fer2013new(&path)?);
+    } else if source == LabelSource::Fer2013new {
+        let advice = "get it from https://github.com/microsoft/FERPlus, or set `data.label_source = \"folder\"` to use \
+                      the `label.csv` in each folder";
+        return Err(missing(&path, advice));
+    }
+    let mut per_folder = Vec::new();
+    for split in Split::ALL {
+        let path = dir.join(folder_of(*split)).join(FOLDER_LABELS);
+        if path.is_file() {
+            per_folder.push(LabelTable::read_folder_labels(&path, *split)?);
+        } else if source == LabelSource::Folders {
+            return Err(missing(&path, "set `data.label_source = \"fer2013new\"` to use the common table"));
+        }
+    }
+    Ok((common, per_folder))
+}
+
+fn missing(path: &Path, advice: &'static str) -> DatasetError {
+    DatasetError::Missing { path: path.to_owned(), layout: Layout::Ferplus, advice }
+}
+
+fn votes_by_name(tables: &[LabelTable]) -> HashMap<(Split, &str), Votes> {
+    tables.iter().flat_map(LabelTable::by_name).map(|(name, row)| (name, row.votes)).collect()
+}
+
+/// The class that a majority of the annotators saw, of all eight.
+fn majority(votes: Votes) -> Option<usize> {
+    let target = target(&Annotation::Votes(votes), LabelRule::Majority, ClassSet::Eight, Split::Train);
+    target.map(|target| target.class())
+}
+
+fn report_rows_without_image(
+    table: &LabelTable,
+    names: &HashMap<Split, Vec<String>>,
+    bad: &mut BadInputs,
+) -> Result<(), DatasetError> {
+    let lies_in = |split: Split, name: &String| names[&split].binary_search(name).is_ok();
+    for row in table.rows.iter().filter(|row| !row.name.is_empty() && !lies_in(row.split, &row.name)) {
+        let name = row.name.clone();
+        let fault = match Split::ALL.iter().find(|split| lies_in(**split, &row.name)) {
+            Some(got) => Fault::OtherSplit { name, expected: row.split, got: *got },
+            None => Fault::MissingImage { name, folder: folder_of(row.split).to_owned() },
+        };
+        bad.take(BadInput::row(&table.path, row.line, fault))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,107 @@
+//! Finding image files and hashing them.
+
+use std::path::Path;
+
+use rayon::prelude::*;
+use stage::{ContentHash, HashMemo};
+
+use crate::{
+    annotation::Annotation,
+    container,
+    dataset::{ImageRecord, Location},
+    error::DatasetError,
+    fault::{BadInput, BadInputs, Fault},
+    split::Split,
+};
+
+/// Endings of image files, in lower case.
+const ENDINGS: [&str; 4] = ["png", "jpg", "jpeg", "bmp"];
+
+/// Files that operating systems and archivers leave behind, besides those whose names begin with a dot.
+const LITTER: [&str; 3] = ["Thumbs.db", "desktop.ini", "__MACOSX"];
+
+/// An image file that has not been looked into.
+#[derive(Debug)]
+pub(crate) struct FoundImage {
+    /// Path below the data set, with `/` between its parts.
+    pub(crate) id: String,
+    /// What it is for.
+    pub(crate) split: Split,
+    /// What is known about it.
+    pub(crate) annotation: Annotation,
+}
+
+/// Whether the name ends like an image's.
+pub(crate) fn has_image_ending(path: &Path) -> bool {
+    let ending = path.extension().and_then(|ending| ending.to_str());
+    ending.is_some_and(|ending| ENDINGS.iter().any(|known| known.eq_ignore_ascii_case(ending)))
+}
+
+/// Whether the entry is no part of any data set.
+pub(crate) fn is_litter(name: &str) -> bool {
+    name.starts_with('.') || LITTER.contains(&name)
+}
+
+/// Names of the images in `folder`, sorted. Whatever else lies there is bad input, but for `expected`
+/// names and litter.
+pub(crate) fn list_images(folder: &Path, expected: &[&str], bad: &mut BadInputs) -> Result<Vec<String>, DatasetError> {
+    let mut images = Vec::new();
+    let mut others = Vec::new();
+    for entry in fs_err::read_dir(folder)? {
+        let entry = entry?;
+        let path = entry.path();
+        let kind = entry.file_type()?;
+        let is_folder = kind.is_dir() || (kind.is_symlink() && path.is_dir());
+        match entry.file_name().into_string() {
+            Err(_) => others.push(BadInput::file(&path, Fault::Name)),
+            Ok(name) if is_litter(&name) || expected.contains(&name.as_str()) => {}
+            Ok(_) if is_folder => others.push(BadInput::file(&path, Fault::Folder)),
+            Ok(_) if !has_image_ending(&path) => others.push(BadInput::file(&path, Fault::Ending)),
+            Ok(name) => images.push(name),
+        }
+    }
+    // The file system's order is arbitrary; reports and records are not.
+    others.sort_by(|one, other| one.path.cmp(&other.path));
+    others.into_iter().try_for_each(|other| bad.take(other))?;
+    images.sort_unstable();
+    Ok(images)
+}
+
+/// Hashes the images, in parallel, reading only those that `memo` does not know.
+pub(crate) fn hash_images(
+    dir: &Path,
+    found: Vec<FoundImage>,
+    memo: &HashMemo,
+    bad: &mut BadInputs,
+) -> Result<Vec<ImageRecord>, DatasetError> {
+    let hashes: Vec<Result<ContentHash, BadInput>> = found
+        .par_iter()
+        .map(|image| {
+            let path = dir.join(&image.id);
+            hash_image(&path, memo).map_err(|fault| BadInput::file(&path, fault))
+        })
+        .collect();
+    let mut images = Vec::with_capacity(found.len());
+    for (image, hash) in found.into_iter().zip(hashes) {
+        let FoundImage { id, split, annotation } = image;
+        match hash {
+            Ok(hash) => images.push(ImageRecord { id, split, hash, annotation, location: Location::File }),
+            Err(file) => bad.take(file)?,
+        }
+    }
+    Ok(images)
+}
+
+/// The hash of one image file. A file that is visibly no whole image is a fault and not remembered, so that
+/// it is one the next time, too.
+fn hash_image(path: &Path, memo: &HashMemo) -> Result<ContentHash, Fault> {
+    if let Some(hash) = memo.known(path) {
+        return Ok(hash);
+    }
+    let unreadable = |error: std::io::Error| Fault::Unreadable { reason: error.to_string() };
+    let bytes = std::fs::read(path).map_err(unreadable)?;
+    container::check(&bytes)?;
+    let hash = ContentHash::of(&bytes);
+    memo.remember(path, hash).map_err(unreadable)?;
+    Ok(hash)
+}

@@ -1,0 +1,77 @@
+use crate::Activations;
+
+/// Max-pooling 3×3, stride 2, padding 1, as after ResNet's first convolution (He et al. 2016, Table 1).
+///
+/// Input and output are (images, side, side, channels) with sides in the ratio 2:1. The input must be
+/// non-negative (it follows a ReLU), so that its zero border serves as the padding, and needs a border of at
+/// least one pixel.
+pub fn max_pool_3x3_stride_2(input: &Activations, output: &mut Activations) {
+    assert!(
+        input.border() >= 1
+            && input.side() == 2 * output.side()
+            && input.channels() == output.channels()
+            && input.images() == output.images(),
+        "max-pool shapes do not fit"
+    );
+    let channels = input.channels();
+    let border = vec![0.0; input.side() * channels];
+    for image in 0..input.images() {
+        for y in 0..output.side() {
+            let row = |offset: usize| match (2 * y + offset).checked_sub(1) {
+                Some(y) if y < input.side() => input.row(image, y),
+                _ => border.as_slice(),
+            };
+            let rows = [row(0), row(1), row(2)];
+            for (x, pixel) in output.row_mut(image, y).chunks_exact_mut(channels).enumerate() {
+                // Columns 2x-1, 2x, 2x+1; the first pixel's left neighbour is padding, there is none on the right.
+                let first = (2 * x).saturating_sub(1);
+                for (at, column) in (first..=2 * x + 1).enumerate() {
+                    for (i, row) in rows.iter().enumerate() {
+                        let values = &row[column * channels..][..channels];
+                        if at + i == 0 {
+                            pixel.copy_from_slice(values);
+                        } else {
+                            for (max, value) in pixel.iter_mut().zip(values) {
+                                *max = if *value > *max { *value } else { *max };
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn agrees_with_the_definition() {
+        let (side, channels) = (8, 3);
+        let mut input = Activations::zeros(2, side, 1, channels);
+        for image in 0..2 {
+            for y in 0..side {
+                for (i, value) in input.row_mut(image, y).iter_mut().enumerate() {
+                    *value = ((image * 131 + y * 37 + i * 17) % 101) as f32;
+                }
+            }
+        }
+        let mut output = Activations::zeros(2, side / 2, 0, channels);
+        max_pool_3x3_stride_2(&input, &mut output);
+        for image in 0..2 {
+            for y in 0..side / 2 {
+                for x in 0..side / 2 {
+                    for c in 0..channels {
+                        let window = (0..3).flat_map(|dy| (0..3).map(move |dx| (2 * y + dy, 2 * x + dx)));
+                        let expected = window
+                            .filter(|(y, x)| (1..=side).contains(y) && (1..=side).contains(x))
+                            .map(|(y, x)| input.row(image, y - 1)[(x - 1) * channels + c])
+                            .fold(0.0, f32::max);
+                        assert_eq!(output.row(image, y)[x * channels + c], expected);
+                    }
+                }
+            }
+        }
+    }
+}

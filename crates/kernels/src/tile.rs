@@ -1,0 +1,144 @@
+//! The register tile: 14 output pixels × `VECTORS` registers of output channels.
+//!
+//! Every side in ResNet-18 at 224 pixels (112, 56, 28, 14, 7) is a multiple of seven, so a tile is two
+//! segments of seven neighbouring pixels; the second segment may lie in the next row or the next image.
+//! In channels-last order the inputs of one kernel row are contiguous: `kernel × channels` floats, from which
+//! the inner loop broadcasts one float per pixel and multiplies it with a row of the packed weights.
+//! With two AVX-512 registers per pixel, 28 accumulators, two weights and one broadcast fill 31 of the 32
+//! registers; 14 broadcasts and two loads feed 28 multiply-adds, so that the arithmetic is the limit.
+
+use crate::{Isa, vector::{Floats4, Vector}};
+#[cfg(target_arch = "x86_64")]
+use crate::vector::{Ymm, Zmm};
+
+/// Output pixels in a segment.
+pub(crate) const SEGMENT: usize = 7;
+
+/// Where one tile reads and writes. Strides are in floats.
+pub(crate) struct Tile {
+    /// First input float of each segment's first pixel.
+    pub input: [*const f32; 2],
+    /// Packed weights of this block of output channels: (kernel rows, run, block).
+    pub weights: *const f32,
+    /// Bias of this block of output channels.
+    pub bias: *const f32,
+    /// Residual of each segment's first pixel, laid out as the output; null for none.
+    pub residual: [*const f32; 2],
+    /// Output of each segment's first pixel.
+    pub output: [*mut f32; 2],
+    /// Rows of the convolution kernel.
+    pub kernel_rows: usize,
+    /// Contiguous input floats per kernel row: kernel columns × input channels.
+    pub run: usize,
+    /// From one input row to the next.
+    pub input_row: usize,
+    /// From one output pixel's input to the next: convolution stride × input channels.
+    pub input_step: usize,
+    /// From one residual pixel to the next.
+    pub residual_step: usize,
+    /// From one output pixel to the next: output channels.
+    pub output_step: usize,
+    /// Whether negative results become zero.
+    pub relu: bool,
+}
+
+/// A tile function of one instruction set and one input step.
+pub(crate) type TileFn = unsafe fn(&Tile);
+
+/// Output channels per tile for `isa`.
+pub(crate) const fn block_channels(isa: Isa) -> usize {
+    match isa {
+        Isa::Avx512 => 32,
+        Isa::Avx2 => 8,
+        Isa::Portable => 4,
+    }
+}
+
+/// The tile function for `isa`. Steps that occur in ResNet-18 are compiled in as constants, which turns the
+/// addresses of all 14 pixels into displacements; any other step is taken from the tile.
+pub(crate) fn tile_fn(isa: Isa, input_step: usize) -> TileFn {
+    macro_rules! by_step {
+        ($function:ident) => {
+            match input_step {
+                2 => $function::<2>,
+                6 => $function::<6>,
+                64 => $function::<64>,
+                128 => $function::<128>,
+                256 => $function::<256>,
+                512 => $function::<512>,
+                _ => $function::<0>,
+            }
+        };
+    }
+    match isa {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 => by_step!(tile_avx512),
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 => by_step!(tile_avx2),
+        _ => by_step!(tile_portable),
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f")]
+unsafe fn tile_avx512<const STEP: usize>(tile: &Tile) {
+    // SAFETY: the caller's contract, and this function is compiled for the instruction set.
+    unsafe { compute::<Zmm, 2, STEP>(tile) }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma")]
+unsafe fn tile_avx2<const STEP: usize>(tile: &Tile) {
+    // SAFETY: the caller's contract, and this function is compiled for the instruction set.
+    unsafe { compute::<Ymm, 1, STEP>(tile) }
+}
+
+unsafe fn tile_portable<const STEP: usize>(tile: &Tile) {
+    // SAFETY: the caller's contract.
+    unsafe { compute::<Floats4, 1, STEP>(tile) }
+}
+
+/// # Safety
+/// All pointers must be valid for the extents that the tile describes, and the processor must have `V`'s
+/// instructions.
+#[inline(always)]
+unsafe fn compute<V: Vector, const VECTORS: usize, const STEP: usize>(tile: &Tile) {
+    let step = if STEP == 0 { tile.input_step } else { STEP };
+    // SAFETY: offsets stay within the extents that the caller vouches for: `run` floats from each of the seven
+    // pixels of both segments in each kernel row, and one block of channels per pixel in residual and output.
+    unsafe {
+        let bias: [V; VECTORS] = std::array::from_fn(|v| V::load(tile.bias.add(v * V::LANES)));
+        let mut sums = [[bias; SEGMENT]; 2];
+        let mut weights = tile.weights;
+        for kernel_row in 0..tile.kernel_rows {
+            let rows = tile.input.map(|start| start.add(kernel_row * tile.input_row));
+            for i in 0..tile.run {
+                let weight: [V; VECTORS] = std::array::from_fn(|v| V::load(weights.add(v * V::LANES)));
+                for (row, segment) in rows.iter().zip(sums.iter_mut()) {
+                    for (pixel, sum) in segment.iter_mut().enumerate() {
+                        let value = V::splat(*row.add(pixel * step + i));
+                        for v in 0..VECTORS {
+                            sum[v] = value.mul_add(weight[v], sum[v]);
+                        }
+                    }
+                }
+                weights = weights.add(VECTORS * V::LANES);
+            }
+        }
+        let zero = V::splat(0.0);
+        for s in 0..2 {
+            for pixel in 0..SEGMENT {
+                for v in 0..VECTORS {
+                    let mut sum = sums[s][pixel][v];
+                    if !tile.residual[s].is_null() {
+                        sum = sum.add(V::load(tile.residual[s].add(pixel * tile.residual_step + v * V::LANES)));
+                    }
+                    if tile.relu {
+                        sum = sum.max(zero);
+                    }
+                    sum.store(tile.output[s].add(pixel * tile.output_step + v * V::LANES));
+                }
+            }
+        }
+    }
+}

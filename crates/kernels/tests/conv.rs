@@ -1,0 +1,118 @@
+//! Every instruction set's convolution against the definition, at the shapes of ResNet-18.
+
+use kernels::{Activations, Conv2d, ConvShape, Isa};
+
+/// Deterministic values in [-1, 1).
+fn values(count: usize, seed: u64) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+    };
+    (0..count).map(|_| next()).collect()
+}
+
+fn fill(activations: &mut Activations, seed: u64) {
+    for image in 0..activations.images() {
+        for y in 0..activations.side() {
+            let row = activations.row_mut(image, y);
+            let count = row.len();
+            row.copy_from_slice(&values(count, seed + (image * 1000 + y) as u64));
+        }
+    }
+}
+
+/// The definition, in f64.
+fn reference(
+    shape: ConvShape,
+    weights: &[f32],
+    bias: &[f32],
+    input: &Activations,
+    (image, out, y, x): (usize, usize, usize, usize),
+) -> f64 {
+    let mut sum = f64::from(bias[out]);
+    for ky in 0..shape.kernel {
+        for kx in 0..shape.kernel {
+            let (Some(iy), Some(ix)) =
+                ((y * shape.stride + ky).checked_sub(shape.padding), (x * shape.stride + kx).checked_sub(shape.padding))
+            else {
+                continue;
+            };
+            if iy >= input.side() || ix >= input.side() {
+                continue;
+            }
+            for c in 0..shape.in_channels {
+                let weight = weights[((out * shape.in_channels + c) * shape.kernel + ky) * shape.kernel + kx];
+                sum += f64::from(weight) * f64::from(input.row(image, iy)[ix * shape.in_channels + c]);
+            }
+        }
+    }
+    sum
+}
+
+fn agrees(isa: Isa, shape: ConvShape, in_side: usize, images: usize, with_residual: bool) {
+    let ConvShape { in_channels, out_channels, kernel, stride, padding } = shape;
+    let weights = values(out_channels * in_channels * kernel * kernel, 1);
+    let bias = values(out_channels, 2);
+    let out_side = (in_side + 2 * padding - kernel) / stride + 1;
+    let mut input = Activations::zeros(images, in_side, padding.max(1), in_channels);
+    fill(&mut input, 3);
+    let mut residual = Activations::zeros(images, out_side, 1, out_channels);
+    fill(&mut residual, 4);
+    let mut output = Activations::zeros(images, out_side, 1, out_channels);
+    let conv = Conv2d::new(isa, shape, &weights, &bias, true).unwrap();
+    conv.run(&input, with_residual.then_some(&residual), &mut output).unwrap();
+    for image in 0..images {
+        // Corners, borders and a sample of the interior.
+        for y in (0..out_side).step_by(5).chain([out_side - 1]) {
+            for x in (0..out_side).step_by(3).chain([out_side - 1]) {
+                for out in (0..out_channels).step_by(7) {
+                    let mut expected = reference(shape, &weights, &bias, &input, (image, out, y, x));
+                    if with_residual {
+                        expected += f64::from(residual.row(image, y)[x * out_channels + out]);
+                    }
+                    let got = f64::from(output.row(image, y)[x * out_channels + out]);
+                    let tolerance = 1e-5 * ((kernel * kernel * in_channels) as f64).sqrt();
+                    assert!(
+                        (got - expected.max(0.0)).abs() <= tolerance,
+                        "{isa} {shape:?} image {image} channel {out} at ({y}, {x}): {got}, expected {expected}"
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn every_instruction_set_agrees_with_the_definition() {
+    let shape = |in_channels, out_channels, kernel, stride| ConvShape {
+        in_channels,
+        out_channels,
+        kernel,
+        stride,
+        padding: kernel / 2,
+    };
+    for isa in Isa::available() {
+        agrees(isa, shape(1, 64, 7, 2), 56, 1, false);
+        agrees(isa, shape(3, 64, 7, 2), 56, 1, false);
+        agrees(isa, shape(64, 64, 3, 1), 14, 2, true);
+        agrees(isa, shape(64, 128, 3, 2), 28, 1, false);
+        agrees(isa, shape(64, 128, 1, 2), 28, 1, false);
+        agrees(isa, shape(128, 128, 3, 1), 14, 1, true);
+        agrees(isa, shape(512, 512, 3, 1), 7, 3, true);
+        agrees(isa, shape(5, 32, 3, 1), 7, 1, true);
+    }
+}
+
+#[test]
+fn shapes_that_do_not_fit_are_named() {
+    let shape = ConvShape { in_channels: 4, out_channels: 32, kernel: 3, stride: 1, padding: 1 };
+    let error = Conv2d::new(Isa::Portable, shape, &[0.0; 10], &[0.0; 32], true).unwrap_err().to_string();
+    assert!(error.contains("number of weights is 10, expected 1152"), "{error}");
+    let conv = Conv2d::new(Isa::Portable, shape, &[0.0; 1152], &[0.0; 32], true).unwrap();
+    let input = Activations::zeros(1, 7, 0, 4);
+    let error = conv.run(&input, None, &mut Activations::zeros(1, 7, 0, 32)).unwrap_err().to_string();
+    assert!(error.contains("input border is 0, expected at least 1"), "{error}");
+}

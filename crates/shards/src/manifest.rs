@@ -1,0 +1,144 @@
+use std::{collections::BTreeMap, path::Path};
+
+use serde::{Deserialize, Serialize};
+use sources::Source;
+use stage::{ContentHash, Fingerprint, write_json};
+
+use crate::{Dtype, FORMAT_VERSION, Moments, Plan, ShardError, shard_path};
+
+/// The table of contents of a feature cache, written when everything it names is on disk.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// Version of the format.
+    pub format: u32,
+    /// What all features were computed with: weights, preprocessing, dtype, version of the numerics.
+    pub fingerprint: Fingerprint,
+    /// How values are stored.
+    pub dtype: Dtype,
+    /// Order of the axes of a stored map; the first is the image.
+    pub layout: String,
+    /// The extracted features.
+    pub features: BTreeMap<Source, FeatureEntry>,
+    /// Moments of the original images' grey values in [0, 1], over the training split.
+    pub orig: Moments,
+    /// Every image's id and content hash, in its shard and place.
+    pub plan: Plan,
+}
+
+/// One extracted feature.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FeatureEntry {
+    /// Height, width, channels of one image's map.
+    pub shape: [usize; 3],
+    /// Mean and standard deviation over the training images.
+    pub moments: Moments,
+    /// The shards, by number.
+    pub shards: Vec<ShardEntry>,
+}
+
+/// One shard in the manifest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShardEntry {
+    /// Number of images.
+    pub images: usize,
+    /// Hash of the images' contents: [`Plan::shard_digest`].
+    pub images_digest: ContentHash,
+    /// Size of the file.
+    pub size_bytes: u64,
+    /// Hash of the file.
+    pub blake3: ContentHash,
+}
+
+impl Manifest {
+    /// The manifest's file name.
+    pub const FILE: &str = "manifest.json";
+
+    /// The file name of the plan that is being carried out.
+    pub const PLAN_FILE: &str = "plan.json";
+
+    /// Reads the manifest of `cache`; none if there is none yet.
+    pub fn read(cache: &Path) -> Result<Option<Self>, ShardError> {
+        let Some(manifest) = read_json::<Self>(&cache.join(Self::FILE))? else { return Ok(None) };
+        if manifest.format != FORMAT_VERSION {
+            return Err(ShardError::Unexpected {
+                path: cache.join(Self::FILE),
+                what: "format",
+                got: manifest.format.to_string(),
+                expected: FORMAT_VERSION.to_string(),
+            });
+        }
+        Ok(Some(manifest))
+    }
+
+    /// Writes the manifest: the last thing that an extraction does.
+    pub fn write(&self, cache: &Path) -> Result<(), ShardError> {
+        Ok(write_json(&cache.join(Self::FILE), self)?)
+    }
+
+    /// Reads the plan that was begun last; none if there is none.
+    pub fn read_plan(cache: &Path) -> Result<Option<Plan>, ShardError> {
+        read_json(&cache.join(Self::PLAN_FILE))
+    }
+
+    /// Writes the plan: the first thing that an extraction does.
+    pub fn write_plan(cache: &Path, plan: &Plan) -> Result<(), ShardError> {
+        Ok(write_json(&cache.join(Self::PLAN_FILE), plan)?)
+    }
+
+    /// The entry of `source`.
+    pub fn feature(&self, cache: &Path, source: Source) -> Result<&FeatureEntry, ShardError> {
+        self.features.get(&source).ok_or_else(|| ShardError::MissingFeature {
+            path: cache.join(Self::FILE),
+            feature: source.to_string(),
+        })
+    }
+
+    /// Checks that every shard of `source` is there and unchanged. `hash_file` gives a file's content hash,
+    /// remembered or computed.
+    pub fn verify(
+        &self,
+        cache: &Path,
+        source: Source,
+        hash_file: impl Fn(&Path) -> std::io::Result<ContentHash>,
+    ) -> Result<(), ShardError> {
+        for (number, entry) in self.feature(cache, source)?.shards.iter().enumerate() {
+            entry.verify(&shard_path(cache, source, number), &hash_file)?;
+        }
+        Ok(())
+    }
+}
+
+impl ShardEntry {
+    /// Compares the shard's file with the entry: its size, and its content hash as `hash_file` gives it.
+    pub fn verify(
+        &self,
+        path: &Path,
+        hash_file: impl FnOnce(&Path) -> std::io::Result<ContentHash>,
+    ) -> Result<(), ShardError> {
+        let unexpected = |what, got: String, expected: String| ShardError::Unexpected {
+            path: path.to_owned(),
+            what,
+            got,
+            expected,
+        };
+        let size_bytes = fs_err::metadata(path)?.len();
+        if size_bytes != self.size_bytes {
+            return Err(unexpected("size", format!("{size_bytes} bytes"), format!("{} bytes", self.size_bytes)));
+        }
+        let hash = hash_file(path)?;
+        if hash != self.blake3 {
+            return Err(unexpected("content hash", hash.short(), self.blake3.short()));
+        }
+        Ok(())
+    }
+}
+
+/// Parses a JSON file; none if there is no such file.
+fn read_json<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<Option<T>, ShardError> {
+    if !path.exists() {
+        return Ok(None);
+    }
+    serde_json::from_slice(&fs_err::read(path)?)
+        .map(Some)
+        .map_err(|error| ShardError::Damaged { path: path.to_owned(), reason: error.to_string() })
+}

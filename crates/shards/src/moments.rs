@@ -1,0 +1,141 @@
+use serde::{Deserialize, Serialize};
+
+/// Sums over the training images of one shard, from which [`Moments`] of the whole feature are made without
+/// reading it again.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ChannelSums {
+    /// Pixels that were summed.
+    pixels: u64,
+    /// Per channel: sum and sum of squares.
+    channels: Vec<[f64; 2]>,
+    /// Of the map of channel means: sum and sum of squares.
+    channel_mean: [f64; 2],
+    /// Of the map of channel maxima: sum and sum of squares.
+    channel_max: [f64; 2],
+}
+
+/// Mean and standard deviation.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MeanStd {
+    /// Mean.
+    pub mean: f32,
+    /// Standard deviation (of the population).
+    pub std: f32,
+}
+
+/// Mean and standard deviation of a feature map over the training images.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Moments {
+    /// Per channel.
+    pub channels: Vec<MeanStd>,
+    /// Of the map that is left after averaging over the channels.
+    pub channel_mean: MeanStd,
+    /// Of the map that is left after taking the maximum over the channels.
+    pub channel_max: MeanStd,
+}
+
+impl ChannelSums {
+    /// Nothing summed yet, for `channels` channels.
+    pub fn new(channels: usize) -> Self {
+        Self { pixels: 0, channels: vec![[0.0; 2]; channels], channel_mean: [0.0; 2], channel_max: [0.0; 2] }
+    }
+
+    /// Adds one image, (side, side, channels).
+    pub fn add_image(&mut self, values: &[f32]) {
+        let channels = self.channels.len();
+        self.pixels += (values.len() / channels) as u64;
+        // Short f32 sums (one image's row or less) go into f64 ones, which keeps the inner loop in vectors.
+        const PIXELS_AT_ONCE: usize = 28;
+        let mut sums = vec![0.0f32; 2 * channels];
+        for block in values.chunks(PIXELS_AT_ONCE * channels) {
+            sums.fill(0.0);
+            let (plain, squared) = sums.split_at_mut(channels);
+            for pixel in block.chunks_exact(channels) {
+                let mut largest = [f32::MIN; 16];
+                for (at, chunk) in pixel.chunks(16).enumerate() {
+                    let (plain, squared) = (&mut plain[at * 16..], &mut squared[at * 16..]);
+                    for (i, value) in chunk.iter().enumerate() {
+                        plain[i] += value;
+                        squared[i] += value * value;
+                        largest[i] = if *value > largest[i] { *value } else { largest[i] };
+                    }
+                }
+                let mean = pixel.iter().map(|value| f64::from(*value)).sum::<f64>() / channels as f64;
+                let max = f64::from(largest.into_iter().fold(f32::MIN, f32::max));
+                add(&mut self.channel_mean, mean);
+                add(&mut self.channel_max, max);
+            }
+            for (channel, (plain, squared)) in self.channels.iter_mut().zip(plain.iter().zip(squared.iter())) {
+                channel[0] += f64::from(*plain);
+                channel[1] += f64::from(*squared);
+            }
+        }
+    }
+
+    /// Adds the sums of another shard.
+    pub fn merge(&mut self, other: &Self) {
+        let merge = |into: &mut [f64; 2], from: &[f64; 2]| {
+            into[0] += from[0];
+            into[1] += from[1];
+        };
+        self.pixels += other.pixels;
+        self.channels.iter_mut().zip(&other.channels).for_each(|(into, from)| merge(into, from));
+        merge(&mut self.channel_mean, &other.channel_mean);
+        merge(&mut self.channel_max, &other.channel_max);
+    }
+
+    /// The moments of all that was summed; zero mean and unit deviation if that is nothing.
+    pub fn moments(&self) -> Moments {
+        let of = |sums: &[f64; 2]| {
+            if self.pixels == 0 {
+                return MeanStd { mean: 0.0, std: 1.0 };
+            }
+            let mean = sums[0] / self.pixels as f64;
+            let variance = (sums[1] / self.pixels as f64 - mean * mean).max(0.0);
+            MeanStd { mean: mean as f32, std: variance.sqrt() as f32 }
+        };
+        Moments {
+            channels: self.channels.iter().map(of).collect(),
+            channel_mean: of(&self.channel_mean),
+            channel_max: of(&self.channel_max),
+        }
+    }
+}
+
+fn add(sums: &mut [f64; 2], value: f64) {
+    sums[0] += value;
+    sums[1] += value * value;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn moments_agree_with_the_definition_however_the_images_are_shared_out() {
+        let channels = 24;
+        let images: Vec<Vec<f32>> =
+            (0..3).map(|i| (0..49 * channels).map(|j| ((i * 997 + j * 31) % 113) as f32 * 0.1).collect()).collect();
+        let mut whole = ChannelSums::new(channels);
+        let mut merged = ChannelSums::new(channels);
+        for image in &images {
+            whole.add_image(image);
+            let mut one = ChannelSums::new(channels);
+            one.add_image(image);
+            merged.merge(&one);
+        }
+        let moments = whole.moments();
+        let column: Vec<f64> =
+            images.iter().flatten().skip(5).step_by(channels).map(|value| f64::from(*value)).collect();
+        let mean = column.iter().sum::<f64>() / column.len() as f64;
+        let std = (column.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / column.len() as f64).sqrt();
+        assert!((f64::from(moments.channels[5].mean) - mean).abs() < 1e-5);
+        assert!((f64::from(moments.channels[5].std) - std).abs() < 1e-5);
+        let maxima: Vec<f32> =
+            images.iter().flat_map(|i| i.chunks(channels)).map(|p| p.iter().copied().fold(f32::MIN, f32::max)).collect();
+        assert!((moments.channel_max.mean - maxima.iter().sum::<f32>() / maxima.len() as f32).abs() < 1e-4);
+        for (one, other) in moments.channels.iter().zip(&merged.moments().channels) {
+            assert!((one.mean - other.mean).abs() < 1e-6 && (one.std - other.std).abs() < 1e-5);
+        }
+    }
+}

@@ -1,0 +1,117 @@
+use std::{
+    fs::File,
+    io,
+    path::{Path, PathBuf},
+};
+
+use safetensors::tensor::Metadata;
+use sources::Source;
+
+use crate::{Dtype, Manifest, Moments, Place, ShardError, shard_path, writer::TENSOR};
+
+/// Reads single images' feature maps out of the shards of one feature.
+#[derive(Debug)]
+pub struct FeatureReader {
+    source: Source,
+    dtype: Dtype,
+    moments: Moments,
+    shards: Vec<Shard>,
+}
+
+#[derive(Debug)]
+struct Shard {
+    path: PathBuf,
+    images: usize,
+    /// Where the first image's values begin in the file.
+    data_start: u64,
+}
+
+impl FeatureReader {
+    /// Opens the shards of `source`, whose headers must be as the manifest says. Reads headers only: whether
+    /// the contents are unchanged is for [`Manifest::verify`].
+    pub fn open(cache: &Path, manifest: &Manifest, source: Source) -> Result<Self, ShardError> {
+        let entry = manifest.feature(cache, source)?;
+        let shards = entry
+            .shards
+            .iter()
+            .enumerate()
+            .map(|(number, shard)| Shard::open(shard_path(cache, source, number), source, manifest.dtype, shard.images))
+            .collect::<Result<_, _>>()?;
+        Ok(Self { source, dtype: manifest.dtype, moments: entry.moments.clone(), shards })
+    }
+
+    /// Which feature this is.
+    pub const fn source(&self) -> Source {
+        self.source
+    }
+
+    /// Mean and standard deviation over the training images.
+    pub const fn moments(&self) -> &Moments {
+        &self.moments
+    }
+
+    /// Reads the map at `place`, (side, side, channels), into `values`. `buffer` is scratch space, reused from
+    /// call to call.
+    ///
+    /// The file is opened for the one read, which costs a few µs and keeps the number of open files small
+    /// however many shards there are.
+    pub fn read(&self, place: Place, buffer: &mut Vec<u8>, values: &mut [f32]) -> Result<(), ShardError> {
+        let shard = &self.shards[place.shard];
+        let image_bytes = self.source.values_per_image() * self.dtype.size_bytes();
+        if place.slot >= shard.images {
+            return Err(ShardError::Unexpected {
+                path: shard.path.clone(),
+                what: "number of images",
+                got: shard.images.to_string(),
+                expected: format!("more than {}", place.slot),
+            });
+        }
+        buffer.resize(image_bytes, 0);
+        let file = fs_err::File::open(&shard.path)?;
+        read_exact_at(file.file(), buffer, shard.data_start + (place.slot * image_bytes) as u64)
+            .map_err(|error| io::Error::new(error.kind(), format!("cannot read `{}`: {error}", shard.path.display())))?;
+        self.dtype.decode(buffer, values);
+        Ok(())
+    }
+}
+
+impl Shard {
+    fn open(path: PathBuf, source: Source, dtype: Dtype, images: usize) -> Result<Self, ShardError> {
+        // Far above any header that the writer makes; a longer one is damage, not a reason to allocate.
+        const LONGEST_HEADER: u64 = 1 << 24;
+        let damaged = |reason: String| ShardError::Damaged { path: path.clone(), reason };
+        let file = fs_err::File::open(&path)?;
+        let mut length = [0; 8];
+        read_exact_at(file.file(), &mut length, 0).map_err(|error| damaged(error.to_string()))?;
+        let length = u64::from_le_bytes(length);
+        if length > LONGEST_HEADER {
+            return Err(damaged(format!("its header claims {length} bytes")));
+        }
+        let mut json = vec![0; length as usize];
+        read_exact_at(file.file(), &mut json, 8).map_err(|error| damaged(error.to_string()))?;
+        let metadata: Metadata = serde_json::from_slice(&json).map_err(|error| damaged(error.to_string()))?;
+        let info = metadata.info(TENSOR).ok_or_else(|| damaged(format!("it has no tensor `{TENSOR}`")))?;
+        let expected = [images, source.side(), source.side(), source.channels()];
+        if info.shape != expected || info.dtype != dtype.safetensors() {
+            return Err(ShardError::Unexpected {
+                what: "tensor",
+                got: format!("{:?} {:?}", info.dtype, info.shape),
+                expected: format!("{:?} {expected:?}", dtype.safetensors()),
+                path,
+            });
+        }
+        Ok(Self { images, data_start: 8 + length + info.data_offsets.0 as u64, path })
+    }
+}
+
+#[cfg(unix)]
+fn read_exact_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+    std::os::unix::fs::FileExt::read_exact_at(file, buffer, offset)
+}
+
+#[cfg(not(unix))]
+fn read_exact_at(mut file: &File, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+    use std::io::{Read, Seek, SeekFrom};
+    file.seek(SeekFrom::Start(offset))?;
+    file.read_exact(buffer)
+}

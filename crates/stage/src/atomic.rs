@@ -1,0 +1,114 @@
+use std::{
+    io::{self, BufWriter, Write},
+    path::{Path, PathBuf},
+};
+
+use serde::Serialize;
+use tempfile::NamedTempFile;
+
+/// Names of unfinished files start with this; `clean-stale` removes the ones that a killed process left.
+pub const TEMPORARY_PREFIX: &str = ".unfinished-";
+
+/// A file that appears under its name only when it is complete and on disk.
+///
+/// Dropping it without [`commit`](Self::commit) removes the temporary file and leaves the old one, if any.
+#[derive(Debug)]
+pub struct AtomicFile {
+    path: PathBuf,
+    writer: BufWriter<NamedTempFile>,
+}
+
+impl AtomicFile {
+    /// Starts writing what will become `path`; makes its folder if need be.
+    pub fn create(path: &Path) -> io::Result<Self> {
+        let folder = folder_of(path);
+        fs_err::create_dir_all(folder)?;
+        let temporary = tempfile::Builder::new().prefix(TEMPORARY_PREFIX).tempfile_in(folder).map_err(|error| {
+            io::Error::new(error.kind(), format!("cannot create a file in `{}`: {error}", folder.display()))
+        })?;
+        Ok(Self { path: path.to_owned(), writer: BufWriter::with_capacity(1 << 20, temporary) })
+    }
+
+    /// Syncs the content, renames it to its final name and syncs the folder.
+    pub fn commit(self) -> io::Result<()> {
+        let path = self.path;
+        let named = |error: io::Error| io::Error::new(error.kind(), format!("cannot write `{}`: {error}", path.display()));
+        let temporary = self.writer.into_inner().map_err(|error| named(error.into_error()))?;
+        temporary.as_file().sync_all().map_err(named)?;
+        let file = temporary.persist(&path).map_err(|error| named(error.error))?;
+        // Temporary files are private to the user; a finished one is as readable as any other.
+        set_default_permissions(&file).map_err(named)?;
+        sync_folder(folder_of(&path)).map_err(named)
+    }
+}
+
+impl Write for AtomicFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.writer.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.writer.flush()
+    }
+}
+
+/// Writes `bytes` to `path` atomically.
+pub fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = AtomicFile::create(path)?;
+    file.write_all(bytes)?;
+    file.commit()
+}
+
+/// Writes `value` as indented JSON to `path` atomically.
+pub fn write_json(path: &Path, value: &impl Serialize) -> io::Result<()> {
+    let mut json = serde_json::to_vec_pretty(value)?;
+    json.push(b'\n');
+    write_atomically(path, &json)
+}
+
+fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        _ => Path::new("."),
+    }
+}
+
+#[cfg(unix)]
+fn set_default_permissions(file: &std::fs::File) -> io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    file.set_permissions(std::fs::Permissions::from_mode(0o644))
+}
+
+#[cfg(not(unix))]
+fn set_default_permissions(_: &std::fs::File) -> io::Result<()> {
+    Ok(())
+}
+
+#[cfg(unix)]
+fn sync_folder(folder: &Path) -> io::Result<()> {
+    std::fs::File::open(folder)?.sync_all()
+}
+
+#[cfg(not(unix))]
+fn sync_folder(_: &Path) -> io::Result<()> {
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_abandoned_file_leaves_the_old_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("deep/manifest.json");
+        write_atomically(&path, b"old").unwrap();
+        let mut unfinished = AtomicFile::create(&path).unwrap();
+        unfinished.write_all(b"half").unwrap();
+        drop(unfinished);
+        assert_eq!(fs_err::read(&path).unwrap(), b"old");
+        assert_eq!(fs_err::read_dir(path.parent().unwrap()).unwrap().count(), 1);
+        write_atomically(&path, b"new").unwrap();
+        assert_eq!(fs_err::read(&path).unwrap(), b"new");
+    }
+}

@@ -1,0 +1,23 @@
+//! What is fresh, what must run again, and why.
+//!
+//! A stage's result is fresh when the [`Fingerprint`] stored beside it equals the one computed now.
+//! Fingerprints are made of contents: configuration values and [`ContentHash`]es of inputs, never of
+//! modification times, paths or thread counts. So that looking costs no re-reading, [`HashMemo`] remembers
+//! the hash of a file for as long as its size, modification time and inode stay the same; `verify` forgets
+//! the memory and reads everything again.
+//!
+//! Results are written through [`AtomicFile`]: to a temporary sibling, synced, renamed, and the folder
+//! synced. A reader therefore sees the old file or the new one, never a half. [`Lock`] keeps two writers
+//! apart; the operating system releases it when a process dies.
+
+mod atomic;
+mod fingerprint;
+mod hash;
+mod lock;
+mod memo;
+
+pub use atomic::{AtomicFile, TEMPORARY_PREFIX, write_atomically, write_json};
+pub use fingerprint::{Change, Fingerprint, Freshness};
+pub use hash::{ContentHash, ParseHashError};
+pub use lock::{Lock, LockError};
+pub use memo::HashMemo;

@@ -1,0 +1,77 @@
+use std::{
+    fs::{File, TryLockError},
+    io::{self, Read, Seek, Write},
+    path::{Path, PathBuf},
+};
+
+/// An exclusive lock on a folder, held as long as the value lives.
+///
+/// It is an advisory lock on the folder's file `.lock`, which the operating system drops with the process:
+/// a killed process leaves the file, not the lock.
+#[derive(Debug)]
+pub struct Lock {
+    _file: File,
+}
+
+/// Why a folder could not be locked.
+#[derive(Debug, thiserror::Error)]
+pub enum LockError {
+    /// Somebody else works there.
+    #[error("`{folder}` is in use by process {holder}; wait for it or stop it")]
+    Held {
+        /// The locked folder.
+        folder: PathBuf,
+        /// The process id that the holder wrote into the lock file.
+        holder: String,
+    },
+    /// The lock file cannot be made.
+    #[error("cannot lock `{folder}`: {source}")]
+    Io {
+        /// The folder.
+        folder: PathBuf,
+        /// The reason.
+        source: io::Error,
+    },
+}
+
+impl Lock {
+    /// Locks `folder`, which is made if need be, or says who holds it.
+    pub fn acquire(folder: &Path) -> Result<Self, LockError> {
+        let io_error = |source| LockError::Io { folder: folder.to_owned(), source };
+        std::fs::create_dir_all(folder).map_err(io_error)?;
+        let mut file = File::options()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(folder.join(".lock"))
+            .map_err(io_error)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let mut holder = String::new();
+                file.read_to_string(&mut holder).map_err(io_error)?;
+                return Err(LockError::Held { folder: folder.to_owned(), holder: holder.trim().to_owned() });
+            }
+            Err(TryLockError::Error(source)) => return Err(io_error(source)),
+        }
+        file.set_len(0).and_then(|()| file.rewind()).map_err(io_error)?;
+        writeln!(file, "{}", std::process::id()).map_err(io_error)?;
+        Ok(Self { _file: file })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_writer_is_told_who_holds_the_lock() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = Lock::acquire(folder.path()).unwrap();
+        let refused = Lock::acquire(folder.path()).unwrap_err().to_string();
+        assert!(refused.contains(&std::process::id().to_string()), "{refused}");
+        drop(first);
+        Lock::acquire(folder.path()).unwrap();
+    }
+}

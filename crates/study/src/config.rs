@@ -1,0 +1,177 @@
+use std::path::PathBuf;
+
+use backbone::Engine;
+use dataset::{ClassSet, LabelRule, LabelSource, Layout};
+use serde::{Deserialize, Serialize};
+use shards::Dtype;
+use sources::Combination;
+use vit::{ModelConfig, Recipe};
+
+use crate::{CombinationChoice, DeviceChoice};
+
+/// A whole, validated configuration. Field names are the keys; [`KEYS`](crate::KEYS) describes them.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Study {
+    /// What a command works on.
+    pub combo: CombinationChoice,
+    /// Seed of a single run; `study.seeds` when it is absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seed: Option<u64>,
+    /// Where to compute.
+    pub device: DeviceChoice,
+    /// CPU threads; 0 is one per core.
+    pub threads: usize,
+    /// The images and their labels.
+    pub data: DataConfig,
+    /// Where results are kept.
+    pub cache: CacheConfig,
+    /// The backbone pass.
+    pub extract: ExtractConfig,
+    /// Features for other programs.
+    pub export: ExportConfig,
+    /// The Vision Transformer.
+    pub model: ModelConfig,
+    /// How it is trained.
+    pub recipe: Recipe,
+    /// What a training run does besides.
+    pub train: TrainConfig,
+    /// What belongs to the study.
+    pub study: StudyConfig,
+}
+
+/// `data.*`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DataConfig {
+    /// Folder of the data set.
+    pub dir: PathBuf,
+    /// How it lies there.
+    pub layout: Layout,
+    /// Which label file counts.
+    pub label_source: LabelSource,
+    /// How votes become labels.
+    pub labels: LabelRule,
+    /// Six or eight classes.
+    pub classes: ClassSet,
+    /// Leave bad input out, and list it.
+    pub skip_bad: bool,
+}
+
+/// `cache.*`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CacheConfig {
+    /// Folder of all results.
+    pub dir: PathBuf,
+}
+
+/// `extract.*`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExtractConfig {
+    /// File or model on the Hub.
+    pub weights: String,
+    /// Which feature maps to store.
+    pub features: Combination,
+    /// How values are stored.
+    pub dtype: Dtype,
+    /// What runs the convolutions.
+    pub engine: Engine,
+    /// Images per batch.
+    pub batch: usize,
+    /// Images per shard.
+    pub shard_images: usize,
+    /// Number of images, shared out over the splits; 0 is all.
+    pub limit: usize,
+}
+
+/// `export.*`
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExportConfig {
+    /// Folder for `.npy` files; none when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub npy: Option<PathBuf>,
+}
+
+/// `train.*`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrainConfig {
+    /// Steps between two validations.
+    pub validate_every: usize,
+    /// Steps between two checkpoints.
+    pub checkpoint_every: usize,
+}
+
+/// `study.*`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StudyConfig {
+    /// The combinations.
+    pub combos: Vec<Combination>,
+    /// The seeds.
+    pub seeds: Vec<u64>,
+}
+
+impl Default for DataConfig {
+    fn default() -> Self {
+        Self {
+            dir: "data/ferplus".into(),
+            layout: Layout::default(),
+            label_source: LabelSource::default(),
+            labels: LabelRule::default(),
+            classes: ClassSet::default(),
+            skip_bad: false,
+        }
+    }
+}
+
+impl Default for CacheConfig {
+    fn default() -> Self {
+        Self { dir: "cache".into() }
+    }
+}
+
+impl Default for ExtractConfig {
+    fn default() -> Self {
+        Self {
+            weights: "timm/resnet18.tv_in1k".into(),
+            features: Combination::FEATURE_MAPS,
+            dtype: Dtype::default(),
+            engine: Engine::default(),
+            batch: 32,
+            shard_images: 256,
+            limit: 0,
+        }
+    }
+}
+
+impl Default for TrainConfig {
+    fn default() -> Self {
+        Self { validate_every: 500, checkpoint_every: 500 }
+    }
+}
+
+impl Default for StudyConfig {
+    fn default() -> Self {
+        Self { combos: Combination::all(), seeds: vec![0] }
+    }
+}
+
+impl Study {
+    /// The combinations to work on.
+    pub fn combinations(&self) -> Vec<Combination> {
+        match &self.combo {
+            CombinationChoice::Study => self.study.combos.clone(),
+            CombinationChoice::All => Combination::all(),
+            CombinationChoice::These(combinations) => combinations.clone(),
+        }
+    }
+
+    /// The seeds to work on.
+    pub fn seeds(&self) -> Vec<u64> {
+        self.seed.map_or_else(|| self.study.seeds.clone(), |seed| vec![seed])
+    }
+}

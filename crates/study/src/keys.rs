@@ -1,0 +1,98 @@
+use std::fmt::Write as _;
+
+/// A stage that reads a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// The backbone pass.
+    Extract,
+    /// Training.
+    Train,
+    /// Evaluation.
+    Eval,
+}
+
+/// One key of the configuration.
+#[derive(Clone, Copy, Debug)]
+pub struct Key {
+    /// Its full name.
+    pub name: &'static str,
+    /// Its values.
+    pub values: &'static str,
+    /// What it does.
+    pub meaning: &'static str,
+    /// Which binaries read it.
+    pub stages: &'static [Stage],
+}
+
+const EVERY: &[Stage] = &[Stage::Extract, Stage::Train, Stage::Eval];
+const EXTRACT: &[Stage] = &[Stage::Extract];
+const RUNS: &[Stage] = &[Stage::Train, Stage::Eval];
+
+macro_rules! keys {
+    ($($name:literal, $stages:ident, $values:literal, $meaning:literal;)*) => {
+        &[$(Key { name: $name, values: $values, meaning: $meaning, stages: $stages },)*]
+    };
+}
+
+/// Every key, in the order of the file.
+pub const KEYS: &[Key] = keys! {
+    "combo", RUNS, "study | all | fm1+fm2[,…]", "which combinations; `study` takes study.combos";
+    "seed", RUNS, "number", "one seed instead of study.seeds";
+    "device", EVERY, "auto | cpu | cuda:N", "where to compute";
+    "threads", EVERY, "number", "CPU threads, 0 for one per core; never changes a result";
+    "data.dir", EVERY, "folder", "the data set; `data=` for short";
+    "data.layout", EVERY, "auto | ferplus | fer2013 | folders", "how the data set lies there";
+    "data.label_source", RUNS, "fer2013new | folder", "which of FERPlus's label files counts";
+    "data.labels", RUNS, "majority | plurality | probability | crossentropy", "how votes become training labels";
+    "data.classes", RUNS, "6 | 8", "with or without disgust and contempt";
+    "data.skip_bad", EVERY, "true | false", "leave bad images and rows out and list them, instead of stopping";
+    "cache.dir", EVERY, "folder", "where features, runs and results are kept";
+    "extract.weights", EVERY, "file | owner/model", "ResNet-18: .safetensors, .npz, .pth, or a model on the Hub";
+    "extract.features", EXTRACT, "fm1+fm2+fm3+fm4", "which feature maps to store; the pass goes only as deep";
+    "extract.dtype", EVERY, "f16 | bf16 | f32", "how values are stored";
+    "extract.engine", EXTRACT, "auto | native | candle", "what runs the convolutions; auto is native on the CPU";
+    "extract.batch", EXTRACT, "number", "images per batch of the pass";
+    "extract.shard_images", EXTRACT, "number", "images per new shard";
+    "extract.limit", EVERY, "number", "use only so many images, shared out over the splits; 0 for all";
+    "export.npy", EXTRACT, "folder", "also write the features as .npy, (images, channels, height, width)";
+    "model.grid", RUNS, "7 | 14", "tokens per side";
+    "model.fuse", RUNS, "sum | seq", "add the sources' tokens, or put them one after the other";
+    "model.collapse", RUNS, "none | mean | max", "reduce a map's channels to one before cutting tokens";
+    "model.width", RUNS, "number", "width of a token";
+    "model.depth", RUNS, "number", "blocks";
+    "model.heads", RUNS, "number", "attention heads";
+    "model.mlp_ratio", RUNS, "number", "hidden width of the MLP over the width";
+    "model.pool", RUNS, "mean | cls", "how tokens become one vector";
+    "model.dropout", RUNS, "0 … 1", "probability of dropping an activation";
+    "model.layer_scale", RUNS, "number", "initial gain of each branch, 0 for none";
+    "model.qk_norm", RUNS, "true | false", "normalise queries and keys";
+    "model.init_std", RUNS, "number", "standard deviation of the initial weights";
+    "recipe.name", RUNS, "paper | robust", "where the recipe's other values start from; `recipe=` for short";
+    "recipe.optimizer", RUNS, "adam | adamw", "the optimiser";
+    "recipe.lr", RUNS, "number", "highest learning rate";
+    "recipe.schedule", RUNS, "constant | cosine", "the learning rate after the warm-up";
+    "recipe.warmup_steps", RUNS, "number", "steps of linear warm-up";
+    "recipe.batch", RUNS, "number", "images per step";
+    "recipe.steps", RUNS, "number", "steps in all";
+    "recipe.weight_decay", RUNS, "number", "weight decay";
+    "recipe.beta1", RUNS, "0 … 1", "decay of the gradient's mean";
+    "recipe.beta2", RUNS, "0 … 1", "decay of the squared gradient's mean";
+    "recipe.epsilon", RUNS, "number", "added to the root of the squared gradient's mean";
+    "recipe.clip_norm", RUNS, "number", "highest gradient norm, 0 for no limit";
+    "recipe.label_smoothing", RUNS, "0 … 1", "share of a target spread over all classes";
+    "recipe.drop_path", RUNS, "0 … 1", "probability of dropping the last block's branches";
+    "train.validate_every", RUNS, "number", "steps between validations; never changes a result";
+    "train.checkpoint_every", RUNS, "number", "steps between checkpoints; never changes a result";
+    "study.combos", RUNS, "list", "the study's combinations";
+    "study.seeds", RUNS, "list", "the study's seeds";
+};
+
+/// The keys that `stage` reads, one per line, for `--help`.
+pub fn help(stage: Stage) -> String {
+    let mut text = String::from("Keys (in study.toml, or as key=value; the last part alone will do where it is unique):\n");
+    for key in KEYS.iter().filter(|key| key.stages.contains(&stage)) {
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "  {:<24} {}\n  {:<24}   {}", key.name, key.values, "", key.meaning);
+    }
+    text
+}

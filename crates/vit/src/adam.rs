@@ -1,0 +1,115 @@
+use std::{collections::BTreeMap, path::Path};
+
+use candle_core::{DType, Tensor, backprop::GradStore};
+
+use crate::{Optimizer, Parameters, Recipe, VitError, model::stored};
+
+/// Adam and AdamW, as PyTorch computes them, with moments that can be stored.
+///
+/// Kingma & Ba 2015, algorithm 1, <https://arxiv.org/abs/1412.6980>; Loshchilov & Hutter 2019, algorithm 2,
+/// <https://arxiv.org/abs/1711.05101>.
+#[derive(Clone, Debug)]
+pub struct Adam {
+    optimizer: Optimizer,
+    beta1: f64,
+    beta2: f64,
+    epsilon: f64,
+    weight_decay: f64,
+    moments: BTreeMap<String, Moments>,
+}
+
+/// Running means of a parameter's gradient and of its square.
+#[derive(Clone, Debug)]
+struct Moments {
+    mean: Tensor,
+    square: Tensor,
+}
+
+impl Adam {
+    /// Moments of zero for every parameter.
+    pub fn new(recipe: &Recipe, parameters: &Parameters) -> Result<Self, VitError> {
+        let moments = parameters
+            .iter()
+            .map(|(name, var)| {
+                let zeros = var.as_tensor().zeros_like()?;
+                Ok((name.to_owned(), Moments { mean: zeros.clone(), square: zeros }))
+            })
+            .collect::<Result<_, candle_core::Error>>()?;
+        Ok(Self {
+            optimizer: recipe.optimizer,
+            beta1: recipe.beta1,
+            beta2: recipe.beta2,
+            epsilon: recipe.epsilon,
+            weight_decay: recipe.weight_decay,
+            moments,
+        })
+    }
+
+    /// Moves `parameters` along the gradients multiplied by `gradient_scale` (below 1 when they are clipped).
+    /// `step` counts from 1, for the correction of the moments' bias.
+    pub fn step(
+        &mut self,
+        parameters: &Parameters,
+        gradients: &GradStore,
+        gradient_scale: f64,
+        lr: f64,
+        step: usize,
+    ) -> Result<(), VitError> {
+        let exponent = step as f64;
+        let mean_correction = 1.0 - self.beta1.powf(exponent);
+        let square_correction = (1.0 - self.beta2.powf(exponent)).sqrt();
+        for (name, var) in parameters.iter() {
+            let missing = || VitError::NoGradient { name: name.to_owned() };
+            let gradient = gradients.get(var).ok_or_else(missing)?;
+            let moments = self.moments.get_mut(name).ok_or_else(missing)?;
+            let decay = if var.rank() >= 2 { self.weight_decay } else { 0.0 };
+            let mut gradient = (gradient * gradient_scale)?;
+            let mut weight = var.as_detached_tensor();
+            if decay > 0.0 {
+                match self.optimizer {
+                    Optimizer::Adam => gradient = (gradient + (&weight * decay)?)?,
+                    Optimizer::AdamW => weight = (weight * (1.0 - lr * decay))?,
+                }
+            }
+            moments.mean = ((&moments.mean * self.beta1)? + (&gradient * (1.0 - self.beta1))?)?;
+            moments.square = ((&moments.square * self.beta2)? + (gradient.sqr()? * (1.0 - self.beta2))?)?;
+            let root = ((moments.square.sqrt()? / square_correction)? + self.epsilon)?;
+            let update = ((&moments.mean / root)? * (lr / mean_correction))?;
+            var.set(&(weight - update)?)?;
+        }
+        Ok(())
+    }
+
+    /// The moments by name: `adam.mean.NAME` and `adam.square.NAME`.
+    pub(crate) fn tensors(&self) -> impl Iterator<Item = (String, Tensor)> {
+        self.moments.iter().flat_map(|(name, moments)| {
+            [
+                (format!("adam.mean.{name}"), moments.mean.clone()),
+                (format!("adam.square.{name}"), moments.square.clone()),
+            ]
+        })
+    }
+
+    /// Overwrites the moments with those stored in the file `path`.
+    pub(crate) fn restore(&mut self, tensors: &BTreeMap<String, Tensor>, path: &Path) -> Result<(), VitError> {
+        for (name, moments) in &mut self.moments {
+            let shape = moments.mean.dims();
+            let mean = stored(tensors, &format!("adam.mean.{name}"), shape, path)?.clone();
+            let square = stored(tensors, &format!("adam.square.{name}"), shape, path)?.clone();
+            *moments = Moments { mean, square };
+        }
+        Ok(())
+    }
+}
+
+/// L2 norm of all gradients together, summed in double precision in the order of the parameters' names.
+pub fn gradient_norm(parameters: &Parameters, gradients: &GradStore) -> Result<f64, VitError> {
+    let squares = parameters
+        .iter()
+        .filter_map(|(_, var)| gradients.get(var))
+        .map(|gradient| gradient.sqr()?.sum_all()?.to_dtype(DType::F64))
+        .collect::<Result<Vec<Tensor>, _>>()?;
+    // Stacked first: a GPU is waited for once, not once for every parameter.
+    let squares = Tensor::stack(&squares, 0)?.to_vec1::<f64>()?;
+    Ok(squares.iter().sum::<f64>().sqrt())
+}

@@ -1,0 +1,103 @@
+//! A checkpoint is one safetensors file (see `tensor_file`): `model.NAME`, `adam.mean.NAME` and
+//! `adam.square.NAME` for every parameter, and a [`Checkpoint`] as JSON in the metadata.
+
+use std::path::Path;
+
+use candle_core::Device;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Adam, Draws, Model, ValidationRecord, VitError,
+    tensor_file::{self, TensorFile},
+};
+
+const MODEL_PREFIX: &str = "model.";
+
+/// Losses of how many last steps are averaged.
+const RECENT_STEPS: usize = 100;
+
+/// State of a run, apart from its tensors.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Checkpoint {
+    /// Digest of the configuration and data that the run belongs to, as the caller gave it.
+    pub digest: String,
+    /// How far dropout and drop-path have read their random numbers.
+    pub draws: Draws,
+    /// What has been done.
+    pub progress: Progress,
+}
+
+/// How far a run has come.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Progress {
+    /// Steps done.
+    pub step: usize,
+    /// Wall-clock time spent, over all sessions, validation included.
+    pub wall_s: f64,
+    /// Losses of the last 100 steps, oldest first.
+    pub recent_losses: Vec<f64>,
+    /// Sum of all smoothed targets seen, by class.
+    pub target_sums: Vec<f64>,
+    /// The last validation.
+    pub last_validation: Option<ValidationRecord>,
+    /// The validation with the highest accuracy, the first if there are several.
+    pub best_validation: Option<ValidationRecord>,
+}
+
+impl Progress {
+    /// Mean training loss over the last 100 steps, or as many as there are; NaN before the first.
+    pub fn recent_loss(&self) -> f64 {
+        self.recent_losses.iter().sum::<f64>() / self.recent_losses.len() as f64
+    }
+
+    pub(crate) fn add_step(&mut self, step: usize, loss: f64, target_sums: &[f64]) {
+        self.step = step;
+        self.recent_losses.push(loss);
+        if self.recent_losses.len() > RECENT_STEPS {
+            self.recent_losses.remove(0);
+        }
+        self.target_sums.resize(target_sums.len(), 0.0);
+        for (sum, new) in self.target_sums.iter_mut().zip(target_sums) {
+            *sum += new;
+        }
+    }
+
+    pub(crate) fn add_validation(&mut self, record: ValidationRecord) {
+        let best = self.best_validation.as_ref().map_or(f64::NEG_INFINITY, |best| best.validation.accuracy);
+        if record.validation.accuracy > best {
+            self.best_validation = Some(record.clone());
+        }
+        self.last_validation = Some(record);
+    }
+}
+
+impl Checkpoint {
+    /// Reads and checks the file `path`, without its tensors: which run it is, and how far.
+    pub fn read(path: &Path) -> Result<Self, VitError> {
+        Ok(tensor_file::read(path, &Device::Cpu)?.about)
+    }
+
+    /// Writes this state with the tensors of `model` and `adam`, atomically.
+    pub(crate) fn write(&self, path: &Path, model: &Model, adam: &Adam) -> Result<(), VitError> {
+        let mut tensors = model.tensors(MODEL_PREFIX);
+        tensors.extend(adam.tensors());
+        tensor_file::write(path, self, &tensors)
+    }
+
+    /// Reads the file `path` into `model` and `adam`.
+    ///
+    /// # Errors
+    /// If the file is damaged or belongs to another configuration than `digest`; nothing has changed then.
+    pub(crate) fn restore(path: &Path, digest: &str, model: &Model, adam: &mut Adam) -> Result<Self, VitError> {
+        let TensorFile { about, tensors } = tensor_file::read::<Self>(path, model.device())?;
+        if about.digest != digest {
+            let expected = digest.to_owned();
+            return Err(VitError::OtherConfiguration { path: path.to_owned(), expected, got: about.digest });
+        }
+        adam.restore(&tensors, path)?;
+        model.set_parameters(&tensors, MODEL_PREFIX, path)?;
+        Ok(about)
+    }
+}

@@ -1,0 +1,51 @@
+//! The Vision Transformer of the study: tokens of one or several sources in, expression logits out.
+//!
+//! [`ModelConfig`] and [`Recipe`] hold every choice and check it; [`Model`] is a pre-norm ViT (Dosovitskiy
+//! et al. 2021, <https://arxiv.org/abs/2010.11929>) over the sources' token grids; [`train()`] is the loop,
+//! with metrics as JSON lines, checkpoints and resuming; [`Model::load`] and [`Model::logits`] use the
+//! result.
+//!
+//! Everything random (initial weights, dropout, drop-path) is drawn from one seeded generator, [`Draws`],
+//! and every sum has a fixed order: the same seed, data and machine give the same weights bit for bit.
+//!
+//! In candle 0.11, `candle_nn::LayerNorm` and `softmax_last_dim` have no backward and drop the gradient
+//! without a word. The module `ops` gives such ops a gradient; the tests compare all gradients with finite
+//! differences and with PyTorch.
+
+mod adam;
+mod attention;
+mod checkpoint;
+mod choice;
+mod collapse;
+mod config;
+mod draws;
+mod embed;
+mod error;
+mod layers;
+mod loss;
+mod metrics;
+mod model;
+mod network;
+mod noise;
+mod ops;
+mod parameters;
+mod recipe;
+mod tensor_file;
+mod train;
+mod validation;
+
+pub use adam::{Adam, gradient_norm};
+pub use checkpoint::{Checkpoint, Progress};
+pub use choice::ParseChoiceError;
+pub use collapse::{COLLAPSE_MARGIN, collapsed, entropy};
+pub use config::{Collapse, Fuse, ModelConfig, Pool};
+pub use draws::Draws;
+pub use error::VitError;
+pub use loss::{Loss, cross_entropy};
+pub use metrics::{METRICS_FILE, StepRecord, ValidationRecord};
+pub use model::{About, Input, Model};
+pub use noise::Noise;
+pub use parameters::Parameters;
+pub use recipe::{Optimizer, Recipe, RecipeName, Schedule};
+pub use train::{Batch, Batches, BoxError, CHECKPOINT_FILE, MODEL_FILE, Run, TrainOutcome, train};
+pub use validation::{Tally, Validation};

@@ -1,0 +1,170 @@
+//! Shapes: B batch, N tokens of one source, W a source's token width, K classes.
+
+use std::{collections::BTreeMap, path::Path};
+
+use candle_core::{DType, Device, Tensor};
+use serde::{Deserialize, Serialize};
+use sources::Source;
+
+use crate::{
+    Draws, ModelConfig, Noise, Parameters, VitError,
+    config::at_least_one,
+    error::check_shape,
+    network::Network,
+    parameters::Builder,
+    tensor_file::{self, TensorFile},
+};
+
+/// Stream of [`Draws`] from which the initial weights come.
+const INIT_STREAM: u64 = 0;
+
+/// One source that a model reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Input {
+    /// Which one.
+    pub source: Source,
+    /// Numbers per token: channels × patch side², or patch side² once the channels are collapsed.
+    pub token_width: usize,
+}
+
+/// What a model is, apart from its weights. Stored as JSON in `model.safetensors`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct About {
+    /// Its architecture.
+    pub model: ModelConfig,
+    /// The sources that it reads, in the order in which it wants their tokens.
+    pub inputs: Vec<Input>,
+    /// Names of the classes, in the order of the logits.
+    pub classes: Vec<String>,
+}
+
+/// A Vision Transformer over the token grids of one or several sources.
+#[derive(Debug)]
+pub struct Model {
+    about: About,
+    parameters: Parameters,
+    trainable: Network,
+    /// The same layers on the same storage, without the memory of a backward pass.
+    frozen: Network,
+    dtype: DType,
+    device: Device,
+}
+
+impl Model {
+    /// A new model with weights drawn from `seed`.
+    ///
+    /// # Errors
+    /// If a key of the configuration makes no sense, or there is no source, a token of no width, or no class.
+    pub fn new(about: About, seed: u64, dtype: DType, device: &Device) -> Result<Self, VitError> {
+        about.model.validate()?;
+        at_least_one("number of sources", about.inputs.len())?;
+        at_least_one("number of classes", about.classes.len())?;
+        for input in &about.inputs {
+            at_least_one("token width", input.token_width)?;
+        }
+        let mut parameters = Parameters::default();
+        let mut draws = Draws::new(seed, INIT_STREAM);
+        let (config, inputs, classes) = (&about.model, &about.inputs, about.classes.len());
+        let builder = Builder::new(&mut parameters, &mut draws, dtype, device);
+        let trainable = Network::new(builder, config, inputs, classes)?;
+        let frozen = Network::new(Builder::detached(&parameters), config, inputs, classes)?;
+        Ok(Self { about, parameters, trainable, frozen, dtype, device: device.clone() })
+    }
+
+    /// Reads a model that [`save`](Self::save) wrote, in f32.
+    ///
+    /// # Errors
+    /// If the file is damaged, or a tensor is missing or has another shape than its place demands.
+    pub fn load(path: &Path, device: &Device) -> Result<Self, VitError> {
+        let TensorFile { about, tensors } = tensor_file::read::<About>(path, device)?;
+        let model = Self::new(about, 0, DType::F32, device)?;
+        model.set_parameters(&tensors, "", path)?;
+        Ok(model)
+    }
+
+    /// Writes the weights under their names, and what the model is under the metadata's only key, atomically.
+    pub fn save(&self, path: &Path) -> Result<(), VitError> {
+        tensor_file::write(path, &self.about, &self.tensors(""))
+    }
+
+    /// What the model is.
+    pub fn about(&self) -> &About {
+        &self.about
+    }
+
+    /// The trainable tensors.
+    pub fn parameters(&self) -> &Parameters {
+        &self.parameters
+    }
+
+    /// Type of the weights and activations.
+    pub fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    /// Where the weights are.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// Logits (B, K) of one tensor (B, N, W) of standardised tokens per source, in the order of
+    /// [`About::inputs`]. Nothing is dropped and nothing is kept for a backward pass.
+    pub fn logits(&self, tokens: &[Tensor]) -> Result<Tensor, VitError> {
+        self.check_tokens(tokens)?;
+        Ok(self.frozen.forward(tokens, &mut Noise::off())?)
+    }
+
+    /// Logits (B, K) as [`logits`](Self::logits), with what `noise` drops, and differentiable in the
+    /// parameters.
+    pub fn training_logits(&self, tokens: &[Tensor], noise: &mut Noise<'_>) -> Result<Tensor, VitError> {
+        self.check_tokens(tokens)?;
+        Ok(self.trainable.forward(tokens, noise)?)
+    }
+
+    /// The weights by name, with `prefix` before each.
+    pub(crate) fn tensors(&self, prefix: &str) -> BTreeMap<String, Tensor> {
+        self.parameters.iter().map(|(name, var)| (format!("{prefix}{name}"), var.as_detached_tensor())).collect()
+    }
+
+    /// Overwrites the weights with those in `tensors`, whose names have `prefix` before them; `path` is where
+    /// they come from.
+    pub(crate) fn set_parameters(
+        &self,
+        tensors: &BTreeMap<String, Tensor>,
+        prefix: &str,
+        path: &Path,
+    ) -> Result<(), VitError> {
+        for (name, var) in self.parameters.iter() {
+            let stored = stored(tensors, &format!("{prefix}{name}"), var.dims(), path)?;
+            var.set(&stored.to_dtype(self.dtype)?)?;
+        }
+        Ok(())
+    }
+
+    fn check_tokens(&self, tokens: &[Tensor]) -> Result<(), VitError> {
+        let inputs = &self.about.inputs;
+        if tokens.len() != inputs.len() {
+            return Err(VitError::SourceCount { expected: inputs.len(), got: tokens.len() });
+        }
+        let batch = tokens.first().and_then(|first| first.dims().first().copied()).unwrap_or(0);
+        for (input, tokens) in inputs.iter().zip(tokens) {
+            let expected = [batch, self.about.model.tokens_per_source(), input.token_width];
+            check_shape(tokens, &expected, || format!("the token tensor of {}", input.source))?;
+        }
+        Ok(())
+    }
+}
+
+/// The tensor `name` of the file `path`, if it is there and has the shape `expected`.
+pub(crate) fn stored<'a>(
+    tensors: &'a BTreeMap<String, Tensor>,
+    name: &str,
+    expected: &[usize],
+    path: &Path,
+) -> Result<&'a Tensor, VitError> {
+    let tensor = tensors.get(name).ok_or_else(|| VitError::Missing { path: path.to_owned(), name: name.to_owned() })?;
+    check_shape(tensor, expected, || format!("tensor `{name}` of `{}`", path.display()))?;
+    Ok(tensor)
+}

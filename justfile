@@ -1,0 +1,47 @@
+# fmstudy: `just` lists the recipes.
+
+set positional-arguments
+
+_default:
+    @just --list --unsorted
+
+# Run the backbone over every image that is not cached yet: just extract [key=value …]
+extract *overrides:
+    @cargo run --release --quiet --bin extract -- "$@"
+
+# Train what is not fresh: just train combo=fm1+fm2 [key=value …]
+train *overrides:
+    @cargo run --release --quiet --bin train -- "$@"
+
+# Evaluate every trained run that has no fresh evaluation: just eval [combo=…]
+eval *overrides:
+    @cargo run --release --quiet --bin eval -- "$@"
+
+# What is fresh, stale (and why), partial or missing
+status *overrides:
+    @cargo run --release --quiet --bin fmstudy -- status "$@"
+
+# Read everything again and compare it with its recorded hash
+verify *overrides:
+    @cargo run --release --quiet --bin fmstudy -- verify "$@"
+
+# Remove what no current configuration uses, after listing it and asking
+clean-stale *overrides:
+    @cargo run --release --quiet --bin fmstudy -- clean-stale "$@"
+
+# Make a small data set of drawn faces and run the whole chain on it; needs no download
+demo:
+    cargo build --release --workspace --bins
+    target/release/fmstudy demo-data
+    target/release/extract --config demo.toml
+    target/release/train --config demo.toml
+    target/release/eval --config demo.toml
+
+# All tests
+test:
+    cargo test --workspace
+
+# Formatting and lints, as CI checks them
+lint:
+    cargo fmt --all --check
+    cargo clippy --workspace --all-targets -- --deny warnings
