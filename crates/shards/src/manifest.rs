@@ -32,8 +32,8 @@ pub struct FeatureEntry {
     pub shape: [usize; 3],
     /// Mean and standard deviation over the training images.
     pub moments: Moments,
-    /// The shards, by number.
-    pub shards: Vec<ShardEntry>,
+    /// The shards by number; those without images have no file and no entry.
+    pub shards: BTreeMap<usize, ShardEntry>,
 }
 
 /// One shard in the manifest.
@@ -101,8 +101,8 @@ impl Manifest {
         source: Source,
         hash_file: impl Fn(&Path) -> std::io::Result<ContentHash>,
     ) -> Result<(), ShardError> {
-        for (number, entry) in self.feature(cache, source)?.shards.iter().enumerate() {
-            entry.verify(&shard_path(cache, source, number), &hash_file)?;
+        for (number, entry) in &self.feature(cache, source)?.shards {
+            entry.verify(&shard_path(cache, source, *number), &hash_file)?;
         }
         Ok(())
     }

@@ -48,8 +48,10 @@ impl Plan {
         let mut shards: Vec<Vec<PlannedImage>> = Vec::new();
         let mut placed: HashSet<&str> = HashSet::new();
         for shard in before.iter().flat_map(|plan| &plan.shards) {
-            let still_there = shard.iter().filter_map(|image| current.get(image.id.as_str()).copied());
-            shards.push(still_there.inspect(|image| drop(placed.insert(image.id.as_str()))).cloned().collect());
+            let kept: Vec<&PlannedImage> =
+                shard.iter().filter_map(|image| current.get(image.id.as_str()).copied()).collect();
+            placed.extend(kept.iter().map(|image| image.id.as_str()));
+            shards.push(kept.into_iter().cloned().collect());
         }
         let new = all.iter().enumerate().filter(|(index, image)| wanted(*index) && !placed.contains(image.id.as_str()));
         for (_, image) in new {

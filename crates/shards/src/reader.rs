@@ -1,4 +1,5 @@
 use std::{
+    collections::BTreeMap,
     fs::File,
     io,
     path::{Path, PathBuf},
@@ -15,7 +16,7 @@ pub struct FeatureReader {
     source: Source,
     dtype: Dtype,
     moments: Moments,
-    shards: Vec<Shard>,
+    shards: BTreeMap<usize, Shard>,
 }
 
 #[derive(Debug)]
@@ -34,9 +35,11 @@ impl FeatureReader {
         let shards = entry
             .shards
             .iter()
-            .enumerate()
-            .map(|(number, shard)| Shard::open(shard_path(cache, source, number), source, manifest.dtype, shard.images))
-            .collect::<Result<_, _>>()?;
+            .map(|(number, shard)| {
+                let path = shard_path(cache, source, *number);
+                Ok((*number, Shard::open(path, source, manifest.dtype, shard.images)?))
+            })
+            .collect::<Result<_, ShardError>>()?;
         Ok(Self { source, dtype: manifest.dtype, moments: entry.moments.clone(), shards })
     }
 
@@ -56,7 +59,10 @@ impl FeatureReader {
     /// The file is opened for the one read, which costs a few µs and keeps the number of open files small
     /// however many shards there are.
     pub fn read(&self, place: Place, buffer: &mut Vec<u8>, values: &mut [f32]) -> Result<(), ShardError> {
-        let shard = &self.shards[place.shard];
+        let shard = self.shards.get(&place.shard).ok_or_else(|| ShardError::MissingFeature {
+            path: PathBuf::from(format!("shard {}", place.shard)),
+            feature: self.source.to_string(),
+        })?;
         let image_bytes = self.source.values_per_image() * self.dtype.size_bytes();
         if place.slot >= shard.images {
             return Err(ShardError::Unexpected {

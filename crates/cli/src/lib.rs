@@ -1,0 +1,114 @@
+//! What the binaries have in common: arguments, messages, results as text or JSON.
+//!
+//! Results go to stdout, everything else to stderr. Exit codes: 0 done or nothing to do, 1 failure, 2 wrong
+//! arguments or configuration.
+
+use std::{
+    io::{IsTerminal, Write},
+    path::PathBuf,
+    process::ExitCode,
+};
+
+use anyhow::Result;
+use clap::Args;
+use pipeline::Context;
+use serde::Serialize;
+use study::{Study, StudyError};
+use tracing_subscriber::EnvFilter;
+
+/// Arguments of every binary.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// Overrides of the configuration
+    #[arg(value_name = "KEY=VALUE")]
+    pub overrides: Vec<String>,
+
+    /// Configuration file
+    #[arg(long, value_name = "FILE", default_value = "study.toml", global = true)]
+    pub config: PathBuf,
+
+    /// Print the result as one JSON object on stdout
+    #[arg(long, global = true)]
+    pub json: bool,
+
+    /// No progress bars, warnings and errors only
+    #[arg(long, short, global = true)]
+    pub quiet: bool,
+
+    /// More messages
+    #[arg(long, short, global = true)]
+    pub verbose: bool,
+}
+
+impl Arguments {
+    /// Reads the configuration.
+    pub fn study(&self) -> Result<Study, StudyError> {
+        Study::load(&self.config, &self.overrides)
+    }
+
+    /// Reads the configuration and opens the data set.
+    pub fn context(&self) -> Result<Context> {
+        let show_progress = !self.quiet && !self.json && std::io::stderr().is_terminal();
+        Context::open(self.study()?, show_progress)
+    }
+
+    /// Prints a result: as JSON if that is wanted, else what `text` makes of it.
+    pub fn print<T: Serialize>(&self, result: &T, text: impl FnOnce(&T) -> String) -> Result<()> {
+        let mut stdout = std::io::stdout().lock();
+        if self.json {
+            serde_json::to_writer_pretty(&mut stdout, result)?;
+            writeln!(stdout)?;
+        } else {
+            let text = text(result);
+            writeln!(stdout, "{}", text.trim_end())?;
+        }
+        Ok(())
+    }
+}
+
+/// Runs a binary's work and turns its result into the exit code; errors go to stderr with their causes and
+/// hints.
+pub fn run(arguments: &Arguments, work: impl FnOnce(&Arguments) -> Result<()>) -> ExitCode {
+    let level = match (arguments.quiet, arguments.verbose) {
+        (true, _) => "warn",
+        (_, true) => "debug",
+        _ => "info",
+    };
+    // Other crates' chatter is of no use; FMSTUDY_LOG can turn it on.
+    let ours = ["cli", "pipeline", "study", "backbone", "dataset", "shards", "vit", "stage", "demo"];
+    let default = ours.map(|name| format!("{name}={level}")).join(",");
+    let filter = EnvFilter::try_from_env("FMSTUDY_LOG").unwrap_or_else(|_| EnvFilter::new(format!("warn,{default}")));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .without_time()
+        .with_ansi(std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none())
+        .init();
+    match work(arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {}", message(&error));
+            if error.is::<StudyError>() { ExitCode::from(2) } else { ExitCode::FAILURE }
+        }
+    }
+}
+
+/// The error with its causes, outermost first; one that only repeats the last is left out.
+fn message(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if text.is_empty() {
+            text = cause;
+        } else if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
+}
+
+/// `… | head` closes our stdout, which is no failure.
+fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
+}

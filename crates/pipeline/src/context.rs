@@ -1,0 +1,70 @@
+use anyhow::{Context as _, Result, bail};
+use dataset::{Dataset, OpenOptions};
+use stage::{HashMemo, write_atomically, write_json};
+use study::{Paths, Study};
+
+use crate::selection;
+
+/// <https://bford.info/cachedir/>: backup programs leave such folders out.
+const CACHEDIR_TAG: &[u8] = b"Signature: 8a477f597d28d172789f06886806bc55\n# Made by fmstudy.\n";
+
+/// What every stage works with: the configuration, the data set, the places, the remembered hashes.
+#[derive(Debug)]
+pub struct Context {
+    /// The configuration.
+    pub study: Study,
+    /// Where results lie.
+    pub paths: Paths,
+    /// Remembered content hashes.
+    pub memo: HashMemo,
+    /// The images and their labels.
+    pub dataset: Dataset,
+    /// Indices of the images that take part; all of them without `extract.limit`.
+    pub selected: Vec<usize>,
+    /// Whether to draw progress bars.
+    pub show_progress: bool,
+}
+
+impl Context {
+    /// Opens the data set and sets up the thread pool.
+    pub fn open(study: Study, show_progress: bool) -> Result<Self> {
+        // A second call in one process finds the pool built; the first one's size stays.
+        let _ = rayon::ThreadPoolBuilder::new().num_threads(study.threads).build_global();
+        let paths = Paths::new(&study);
+        if !study.data.dir.is_dir() {
+            bail!(
+                "no data set at `{}` (data.dir)\n\nhint: unpack FERPlus there (see data/README.md), or run `just demo`",
+                study.data.dir.display()
+            );
+        }
+        let tag = paths.cache().join("CACHEDIR.TAG");
+        if !tag.exists() {
+            write_atomically(&tag, CACHEDIR_TAG)?;
+        }
+        let memo = HashMemo::open(&paths.hashes());
+        let options = OpenOptions {
+            layout: study.data.layout,
+            label_source: study.data.label_source,
+            skip_bad: study.data.skip_bad,
+            index_dir: paths.data_set().to_owned(),
+        };
+        let dataset = Dataset::open(&study.data.dir, &options, &memo)
+            .with_context(|| format!("cannot use the data set `{}`", study.data.dir.display()))?;
+        memo.save()?;
+        let selected = selection::select(&dataset, study.extract.limit);
+        Ok(Self { study, paths, memo, dataset, selected, show_progress })
+    }
+
+    /// Writes the data audit.
+    pub fn write_audit(&self) -> Result<()> {
+        Ok(write_json(&self.paths.audit(), &self.dataset.audit)?)
+    }
+}
+
+impl Drop for Context {
+    fn drop(&mut self) {
+        if let Err(error) = self.memo.save() {
+            tracing::warn!("hashes are not remembered: {error}");
+        }
+    }
+}

@@ -1,0 +1,344 @@
+//! The backbone pass: run once, stored for all runs.
+
+use std::{collections::BTreeMap, path::PathBuf, time::Instant};
+
+use anyhow::{Context as _, Result, bail};
+use backbone::{Backbone, NUMERICS_VERSION, Weights, fetch_weights, preprocess};
+use dataset::{DatasetError, Split};
+use rayon::prelude::*;
+use serde::Serialize;
+use shards::{
+    ChannelSums, Dtype, FORMAT_VERSION, FeatureEntry, Manifest, Moments, Plan, PlannedImage, ShardRecord, record_path,
+    shard_path,
+};
+use sources::Source;
+use stage::{Fingerprint, Lock};
+
+use crate::{Context, feature_pass, progress};
+
+/// What an extraction is about to do, or found done.
+#[derive(Debug)]
+pub struct Extraction {
+    /// Folder of the feature cache.
+    pub cache: PathBuf,
+    /// What its contents depend on besides the images.
+    pub fingerprint: Fingerprint,
+    /// Which image lies where.
+    pub plan: Plan,
+    /// The features asked for, canonical order.
+    pub features: Vec<Source>,
+    /// Features to compute, by shard.
+    pub missing: BTreeMap<usize, Vec<Source>>,
+    /// The manifest that is there, if it describes just this plan.
+    pub manifest: Option<Manifest>,
+}
+
+/// What an extraction did.
+#[derive(Debug, Serialize)]
+pub struct ExtractionReport {
+    /// Folder of the feature cache.
+    pub cache: PathBuf,
+    /// The features asked for.
+    pub features: Vec<Source>,
+    /// Images in the cache.
+    pub images: usize,
+    /// Images that went through the backbone now.
+    pub images_computed: usize,
+    /// Shard files written now.
+    pub shards_written: usize,
+    /// Shard files in all, of these features.
+    pub shards: usize,
+    /// Size of these features.
+    pub size_bytes: u64,
+    /// Wall-clock time of the pass.
+    pub wall_s: f64,
+    /// What ran the network; none if there was nothing to do.
+    pub engine: Option<String>,
+    /// Images left out because they cannot be decoded (with data.skip_bad).
+    pub skipped: Vec<String>,
+}
+
+/// Everything that a feature's values depend on besides the images.
+fn fingerprint(context: &Context, weights: &Weights) -> Result<Fingerprint> {
+    let mut fingerprint = Fingerprint::default();
+    fingerprint.set("extract.weights", weights.content_hash()?);
+    fingerprint.set("extract.dtype", context.study.extract.dtype);
+    fingerprint.set("extract.image_side", preprocess::IMAGE_SIDE);
+    fingerprint.set("extract.numerics", NUMERICS_VERSION);
+    Ok(fingerprint)
+}
+
+impl Extraction {
+    /// Finds out what there is to do, from records and remembered hashes.
+    pub fn plan(context: &Context) -> Result<(Self, Weights)> {
+        let weights = Weights::read(&fetch_weights(&context.study.extract.weights)?)?;
+        let extraction = Self::plan_with(context, &weights, &[])?;
+        Ok((extraction, weights))
+    }
+
+    fn plan_with(context: &Context, weights: &Weights, undecodable: &[usize]) -> Result<Self> {
+        let fingerprint = fingerprint(context, weights)?;
+        let cache = context.paths.features(context.study.extract.dtype, &fingerprint.digest());
+        let before = match Manifest::read_plan(&cache) {
+            Ok(plan) => plan,
+            Err(error) => {
+                tracing::warn!("{error}; planning anew");
+                None
+            }
+        };
+        let decodable = |index: &usize| !undecodable.contains(index);
+        let indices: Vec<usize> = (0..context.dataset.images.len()).filter(decodable).collect();
+        let all: Vec<PlannedImage> = indices
+            .iter()
+            .map(|index| {
+                let image = &context.dataset.images[*index];
+                PlannedImage { id: image.id.clone(), train: image.split == Split::Train, hash: image.hash }
+            })
+            .collect();
+        let wanted: Vec<bool> = indices.iter().map(|index| context.selected.binary_search(index).is_ok()).collect();
+        let plan = Plan::new(before.as_ref(), &all, |at| wanted[at], context.study.extract.shard_images);
+        if let Some(before) = &before {
+            refuse_to_destroy(before, &plan, context, &cache)?;
+        }
+
+        let features: Vec<Source> = context.study.extract.features.feature_maps().collect();
+        let mut missing: BTreeMap<usize, Vec<Source>> = BTreeMap::new();
+        for source in &features {
+            for shard in (0..plan.shards().len()).filter(|shard| !plan.shards()[*shard].is_empty()) {
+                if !is_complete(context, &cache, &plan, *source, shard) {
+                    missing.entry(shard).or_default().push(*source);
+                }
+            }
+        }
+        let manifest = Manifest::read(&cache).unwrap_or_else(|error| {
+            tracing::warn!("{error}");
+            None
+        });
+        let manifest = manifest.filter(|manifest| {
+            manifest.plan == plan && features.iter().all(|source| manifest.features.contains_key(source))
+        });
+        Ok(Self { cache, fingerprint, plan, features, missing, manifest })
+    }
+
+    /// Whether there is nothing to do.
+    pub fn is_fresh(&self) -> bool {
+        self.missing.is_empty() && self.manifest.is_some()
+    }
+
+    /// Shard files that are missing.
+    pub fn missing_shards(&self) -> usize {
+        self.missing.values().map(Vec::len).sum()
+    }
+
+    /// Shard files that the features asked for have in all.
+    pub fn shards(&self) -> usize {
+        self.features.len() * self.plan.shards().iter().filter(|images| !images.is_empty()).count()
+    }
+
+    fn missing_bytes(&self, dtype: Dtype) -> u64 {
+        let values = |(shard, sources): (&usize, &Vec<Source>)| {
+            let per_image: usize = sources.iter().map(|source| source.values_per_image()).sum();
+            self.plan.shards()[*shard].len() * per_image
+        };
+        (self.missing.iter().map(values).sum::<usize>() * dtype.size_bytes()) as u64
+    }
+}
+
+/// Another data set under the same name would make all of this cache's images disappear from the plan.
+fn refuse_to_destroy(before: &Plan, plan: &Plan, context: &Context, cache: &std::path::Path) -> Result<()> {
+    let places = plan.places();
+    let kept = before.shards().iter().flatten().filter(|image| places.contains_key(image.id.as_str())).count();
+    if before.images() > 0 && kept * 2 < before.images() {
+        bail!(
+            "`{}` holds features of {} images, of which `{}` has only {kept}: another data set of the same name?\n\n\
+             hint: give it a folder of another name, set another cache.dir, or remove the old features",
+            cache.display(),
+            before.images(),
+            context.study.data.dir.display(),
+        );
+    }
+    Ok(())
+}
+
+/// Whether a shard is there, made of the planned images, and unchanged since its hash was taken.
+fn is_complete(context: &Context, cache: &std::path::Path, plan: &Plan, source: Source, shard: usize) -> bool {
+    let Some(record) = ShardRecord::read(cache, source, shard) else { return false };
+    if record.shard.images_digest != plan.shard_digest(shard) {
+        return false;
+    }
+    match record.shard.verify(&shard_path(cache, source, shard), |path| context.memo.hash_file(path)) {
+        Ok(()) => true,
+        Err(error) => {
+            tracing::warn!("{error}");
+            false
+        }
+    }
+}
+
+/// Computes what is missing and writes the manifest.
+pub fn run(context: &Context) -> Result<ExtractionReport> {
+    context.write_audit()?;
+    let (mut extraction, weights) = Extraction::plan(context)?;
+    if extraction.is_fresh() {
+        return Ok(report(&extraction, 0, 0, 0.0, None, Vec::new()));
+    }
+    let _lock = Lock::acquire(&extraction.cache)?;
+    check_free_disk(context, &extraction)?;
+
+    let begun = Instant::now();
+    let device = context.study.device.open()?;
+    let backbone = Backbone::new(&weights, context.study.extract.engine, &device)?;
+    tracing::info!("backbone: {backbone}");
+    let (mut images_computed, mut shards_written) = (0, 0);
+    let mut undecodable = Vec::new();
+    loop {
+        fs_err::create_dir_all(&extraction.cache)?;
+        Manifest::write_plan(&extraction.cache, &extraction.plan)?;
+        let images: usize = extraction.missing.keys().map(|shard| extraction.plan.shards()[*shard].len()).sum();
+        let bar = progress::bar(context.show_progress, images as u64, "extract", "images");
+        let passed = feature_pass::run(context, &extraction, &backbone, &bar);
+        bar.finish_and_clear();
+        context.memo.save()?;
+        match passed {
+            Ok(pass) => {
+                images_computed += pass.images;
+                shards_written += pass.shards;
+                break;
+            }
+            Err(feature_pass::PassError::Image { index, error }) if context.study.data.skip_bad => {
+                tracing::warn!("skipped: {error}");
+                undecodable.push(index);
+                extraction = Extraction::plan_with(context, &weights, &undecodable)?;
+            }
+            Err(feature_pass::PassError::Image { error, .. }) => {
+                return Err(anyhow::Error::new(error)
+                    .context("an image cannot be used; mend it, or set data.skip_bad=true to leave it out and list it"));
+            }
+            Err(feature_pass::PassError::Other(error)) => return Err(error),
+        }
+    }
+    remove_superfluous(&extraction)?;
+    write_manifest(context, &mut extraction)?;
+    let skipped = undecodable.iter().map(|index| context.dataset.images[*index].id.clone()).collect();
+    let wall_s = begun.elapsed().as_secs_f64();
+    Ok(report(&extraction, images_computed, shards_written, wall_s, Some(backbone.to_string()), skipped))
+}
+
+fn report(
+    extraction: &Extraction,
+    images_computed: usize,
+    shards_written: usize,
+    wall_s: f64,
+    engine: Option<String>,
+    skipped: Vec<String>,
+) -> ExtractionReport {
+    let entries = extraction.manifest.iter().flat_map(|manifest| &manifest.features);
+    let entries = entries.filter(|(source, _)| extraction.features.contains(source));
+    ExtractionReport {
+        cache: extraction.cache.clone(),
+        features: extraction.features.clone(),
+        images: extraction.plan.images(),
+        images_computed,
+        shards_written,
+        shards: extraction.shards(),
+        size_bytes: entries.flat_map(|(_, entry)| entry.shards.values()).map(|shard| shard.size_bytes).sum(),
+        wall_s,
+        engine,
+        skipped,
+    }
+}
+
+fn check_free_disk(context: &Context, extraction: &Extraction) -> Result<()> {
+    /// Room for records, the manifest and runs.
+    const SPARE_BYTES: u64 = 64 << 20;
+    let needed = extraction.missing_bytes(context.study.extract.dtype);
+    let free = fs4::available_space(&extraction.cache)
+        .with_context(|| format!("cannot ask for the free space at `{}`", extraction.cache.display()))?;
+    let (needed_gb, free_gb) = (needed as f64 / 1e9, free as f64 / 1e9);
+    tracing::info!("{} shards to write, {needed_gb:.2} GB; {free_gb:.1} GB are free", extraction.missing_shards());
+    if needed + SPARE_BYTES > free {
+        bail!(
+            "the features need {needed_gb:.1} GB, `{}` has {free_gb:.1} GB free\n\n\
+             hint: extract fewer features (extract.features=fm3+fm4), fewer images (extract.limit=1000), \
+             or set cache.dir to another disk",
+            extraction.cache.display()
+        );
+    }
+    Ok(())
+}
+
+/// Files of shards whose images have all gone.
+fn remove_superfluous(extraction: &Extraction) -> Result<()> {
+    for source in Source::FEATURE_MAPS {
+        for (shard, images) in extraction.plan.shards().iter().enumerate() {
+            for path in [record_path(&extraction.cache, source, shard), shard_path(&extraction.cache, source, shard)] {
+                if images.is_empty() && path.exists() {
+                    fs_err::remove_file(path)?;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn write_manifest(context: &Context, extraction: &mut Extraction) -> Result<()> {
+    let (cache, plan) = (&extraction.cache, &extraction.plan);
+    let mut features = BTreeMap::new();
+    // Also those not asked for this time, if they are complete.
+    for source in Source::FEATURE_MAPS {
+        let mut sums = ChannelSums::new(source.channels());
+        let mut entries = BTreeMap::new();
+        for shard in 0..plan.shards().len() {
+            if plan.shards()[shard].is_empty() {
+                continue;
+            }
+            match ShardRecord::read(cache, source, shard) {
+                Some(record) if record.shard.images_digest == plan.shard_digest(shard) => {
+                    sums.merge(&record.sums);
+                    entries.insert(shard, record.shard);
+                }
+                _ => break,
+            }
+        }
+        if entries.values().map(|entry| entry.images).sum::<usize>() == plan.images() {
+            let shape = [source.side(), source.side(), source.channels()];
+            features.insert(source, FeatureEntry { shape, moments: sums.moments(), shards: entries });
+        }
+    }
+    let manifest = Manifest {
+        format: FORMAT_VERSION,
+        fingerprint: extraction.fingerprint.clone(),
+        dtype: context.study.extract.dtype,
+        layout: "NHWC".to_owned(),
+        features,
+        orig: orig_moments(context, plan)?,
+        plan: plan.clone(),
+    };
+    manifest.write(cache)?;
+    extraction.manifest = Some(manifest);
+    Ok(())
+}
+
+/// Moments of the grey values of the cached training images.
+fn orig_moments(context: &Context, plan: &Plan) -> Result<Moments> {
+    let places = plan.places();
+    let images = &context.dataset.images;
+    let train: Vec<usize> = (0..images.len())
+        .filter(|index| images[*index].split == Split::Train && places.contains_key(images[*index].id.as_str()))
+        .collect();
+    let sums: Vec<Result<ChannelSums, DatasetError>> = train
+        .par_chunks(512)
+        .map(|chunk| {
+            let mut sums = ChannelSums::new(1);
+            for index in chunk {
+                sums.add_image(&feature_pass::grey(&context.dataset.decode(*index)?));
+            }
+            Ok(sums)
+        })
+        .collect();
+    let mut all = ChannelSums::new(1);
+    for sums in sums {
+        all.merge(&sums?);
+    }
+    Ok(all.moments())
+}

@@ -1,0 +1,175 @@
+//! Decode, compute and write, each in its own place and at the same time, joined by bounded queues: memory
+//! stays the same however many images there are.
+
+use std::{
+    collections::HashMap,
+    sync::mpsc::{Receiver, SyncSender, sync_channel},
+    thread,
+};
+
+use anyhow::{Error, Result, anyhow};
+use backbone::{Backbone, FeatureBatch, preprocess};
+use dataset::{Dataset, DatasetError, Pixels};
+use indicatif::ProgressBar;
+use rayon::prelude::*;
+use shards::{Dtype, Plan, ShardWriter};
+use sources::Source;
+use stage::HashMemo;
+
+use crate::{Context, extraction::Extraction};
+
+/// Batches that wait between two steps. One is worked on at either end besides.
+const QUEUE_BATCHES: usize = 2;
+
+/// What a pass did.
+pub(crate) struct Pass {
+    pub(crate) images: usize,
+    pub(crate) shards: usize,
+}
+
+/// Why a pass ended early. Finished shards are kept.
+pub(crate) enum PassError {
+    /// An image cannot be decoded.
+    Image {
+        /// Its index in the data set.
+        index: usize,
+        /// What is wrong with it.
+        error: DatasetError,
+    },
+    /// Anything else.
+    Other(Error),
+}
+
+impl<E: Into<Error>> From<E> for PassError {
+    fn from(error: E) -> Self {
+        Self::Other(error.into())
+    }
+}
+
+/// Images of one shard on their way through the network.
+struct Decoded {
+    shard: usize,
+    /// (224, 224, 1 or 3) each
+    images: Vec<Vec<f32>>,
+}
+
+struct Computed {
+    shard: usize,
+    features: FeatureBatch,
+}
+
+/// Fills the missing shards in their order.
+pub(crate) fn run(
+    context: &Context,
+    extraction: &Extraction,
+    backbone: &Backbone,
+    bar: &ProgressBar,
+) -> Result<Pass, PassError> {
+    let (to_compute, decoded) = sync_channel(QUEUE_BATCHES);
+    let (to_write, computed) = sync_channel(QUEUE_BATCHES);
+    thread::scope(|scope| {
+        let reader = scope.spawn(move || decode(context, extraction, &to_compute));
+        let writer = scope.spawn(move || {
+            let dtype = context.study.extract.dtype;
+            write(&extraction.cache, &extraction.plan, dtype, &context.memo, &extraction.missing, &computed)
+        });
+        let mut images = 0;
+        let mut failed = None;
+        for Decoded { shard, images: batch } in decoded {
+            let count = batch.len();
+            let features = match backbone.feature_maps(&batch, &extraction.missing[&shard]) {
+                Ok(features) => features,
+                Err(error) => {
+                    failed = Some(Error::new(error));
+                    break;
+                }
+            };
+            if to_write.send(Computed { shard, features }).is_err() {
+                // The writer has stopped, and says why when it is joined.
+                break;
+            }
+            images += count;
+            bar.inc(count as u64);
+        }
+        drop(to_write);
+        let shards = writer.join().map_err(|_| anyhow!("the writing thread panicked"))??;
+        if let Some(error) = failed {
+            return Err(PassError::Other(error));
+        }
+        reader.join().map_err(|_| anyhow!("the decoding thread panicked"))??;
+        Ok(Pass { images, shards })
+    })
+}
+
+fn decode(context: &Context, extraction: &Extraction, to_compute: &SyncSender<Decoded>) -> Result<(), PassError> {
+    let dataset = &context.dataset;
+    let by_id: HashMap<&str, usize> =
+        dataset.images.iter().enumerate().map(|(index, image)| (image.id.as_str(), index)).collect();
+    for shard in extraction.missing.keys() {
+        for batch in extraction.plan.shards()[*shard].chunks(context.study.extract.batch) {
+            let images: Result<Vec<Vec<f32>>, PassError> = batch
+                .par_iter()
+                .map(|image| {
+                    let index = by_id[image.id.as_str()];
+                    resized(dataset, index)
+                })
+                .collect();
+            if to_compute.send(Decoded { shard: *shard, images: images? }).is_err() {
+                return Ok(());
+            }
+        }
+    }
+    Ok(())
+}
+
+fn resized(dataset: &Dataset, index: usize) -> Result<Vec<f32>, PassError> {
+    let pixels = dataset.decode(index).map_err(|error| PassError::Image { index, error })?;
+    Ok(preprocess::resize(&pixels.data, pixels.width, pixels.height, pixels.channels)?)
+}
+
+fn write(
+    cache: &std::path::Path,
+    plan: &Plan,
+    dtype: Dtype,
+    memo: &HashMemo,
+    missing: &std::collections::BTreeMap<usize, Vec<Source>>,
+    computed: &Receiver<Computed>,
+) -> Result<usize> {
+    let mut written = 0;
+    let mut writers: Vec<(Source, ShardWriter)> = Vec::new();
+    for Computed { shard, features } in computed {
+        if writers.is_empty() {
+            for source in &missing[&shard] {
+                writers.push((*source, ShardWriter::create(cache, plan, shard, *source, dtype)?));
+            }
+        }
+        for ((source, writer), (_, values)) in writers.iter_mut().zip(&features.maps) {
+            for image in values.chunks_exact(source.values_per_image()) {
+                writer.push(image)?;
+            }
+        }
+        if writers.iter().all(|(_, writer)| writer.is_complete()) {
+            for (_, writer) in writers.drain(..) {
+                writer.finish(memo)?;
+                written += 1;
+            }
+        }
+    }
+    Ok(written)
+}
+
+/// Grey values in [0, 1]: as they are, or the luma of colours (Rec. 601,
+/// <https://www.itu.int/rec/R-REC-BT.601>).
+pub(crate) fn grey(pixels: &Pixels) -> Vec<f32> {
+    match pixels.channels {
+        3 => pixels
+            .data
+            .chunks_exact(3)
+            .map(|rgb| {
+                let [red, green, blue] = [rgb[0], rgb[1], rgb[2]].map(f32::from);
+                (0.299 * red + 0.587 * green + 0.114 * blue) / 255.0
+            })
+            .collect(),
+        _ => pixels.data.iter().map(|value| f32::from(*value) / 255.0).collect(),
+    }
+}
