@@ -60,7 +60,7 @@ impl LabelTable {
         if !got.eq_ignore_ascii_case(FER2013NEW_HEADER) {
             return Err(DatasetError::Header { path: path.to_owned(), expected: FER2013NEW_HEADER.to_owned(), got });
         }
-        read_rows(path, reader, |field, line| {
+        read_rows(path, reader, 2, |field, line| {
             let usage = &field[0];
             let split = Split::from_usage(usage).ok_or_else(|| DatasetError::Row {
                 path: path.to_owned(),
@@ -76,7 +76,7 @@ impl LabelTable {
     /// Reads the `label.csv` of one split's folder.
     pub(crate) fn read_folder_labels(path: &Path, split: Split) -> Result<Self, DatasetError> {
         let reader = reader(path)?;
-        read_rows(path, reader, |field, _| Ok((split, field[0].trim().to_owned())))
+        read_rows(path, reader, 1, |field, _| Ok((split, field[0].trim().to_owned())))
     }
 
     /// The rows that have a name, by split and name; the first where a name occurs twice.
@@ -129,12 +129,14 @@ fn reader(path: &Path) -> Result<csv::Reader<fs_err::File>, DatasetError> {
 fn read_rows(
     path: &Path,
     mut reader: csv::Reader<fs_err::File>,
+    first_line: u64,
     split_and_name: impl Fn(&StringRecord, u64) -> Result<(Split, String), DatasetError>,
 ) -> Result<LabelTable, DatasetError> {
     let mut rows = Vec::new();
     let mut record = StringRecord::new();
     while reader.read_record(&mut record).map_err(|error| unreadable_row(path, &error))? {
-        let line = record.position().map_or(0, csv::Position::line);
+        // Counted here, as no field holds a line break: the reader's own count is one behind after `\r\n`.
+        let line = first_line + rows.len() as u64;
         let expected = FIELDS_BEFORE_VOTES + Votes::COLUMNS;
         if record.len() != expected {
             return Err(DatasetError::Row {

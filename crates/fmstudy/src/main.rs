@@ -1,3 +1,73 @@
-fn main() {
-    println!("Hello, world!");
+//! `fmstudy`: looks after a study.
+
+use std::{
+    io::{IsTerminal, Write},
+    path::PathBuf,
+    process::ExitCode,
+};
+
+use anyhow::{Result, bail};
+use clap::{Parser, Subcommand};
+use pipeline::{clean, report, status, verify};
+
+/// Look after a study: what is fresh, whether it is sound, what can go; and the demo's data
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Show what is fresh, stale (and why), partial or missing
+    Status(cli::Arguments),
+    /// Read everything again and compare it with its recorded hash
+    Verify(cli::Arguments),
+    /// Remove what no current configuration uses, after listing it
+    CleanStale {
+        #[command(flatten)]
+        common: cli::Arguments,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Draw the demo's faces and make its backbone
+    DemoData {
+        #[command(flatten)]
+        common: cli::Arguments,
+        /// Folder for them
+        #[arg(long, default_value = "data/demo")]
+        dir: PathBuf,
+    },
+}
+
+fn main() -> ExitCode {
+    match Arguments::parse().command {
+        Command::Status(common) => cli::run(&common, |arguments| {
+            arguments.print(&status::status(&arguments.context()?)?, report::status)
+        }),
+        Command::Verify(common) => cli::run(&common, |arguments| {
+            let verification = verify::run(&arguments.context()?)?;
+            arguments.print(&verification, report::verification)?;
+            verify::require_sound(&verification)
+        }),
+        Command::CleanStale { common, yes } => cli::run(&common, |arguments| {
+            let leftovers = clean::leftovers(&arguments.context()?)?;
+            arguments.print(&leftovers, |leftovers| report::leftovers(leftovers))?;
+            if leftovers.is_empty() || !(yes || confirmed()?) { Ok(()) } else { clean::remove(&leftovers) }
+        }),
+        Command::DemoData { common, dir } => cli::run(&common, |_| demo::write(&dir)),
+    }
+}
+
+fn confirmed() -> Result<bool> {
+    if !std::io::stdin().is_terminal() {
+        bail!("nothing removed: cannot ask for confirmation here\n\nhint: add --yes");
+    }
+    eprint!("remove them? [y/N] ");
+    std::io::stderr().flush()?;
+    let mut answer = String::new();
+    std::io::stdin().read_line(&mut answer)?;
+    Ok(answer.trim().eq_ignore_ascii_case("y"))
 }

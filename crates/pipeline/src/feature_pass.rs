@@ -158,18 +158,13 @@ fn write(
     Ok(written)
 }
 
-/// Grey values in [0, 1]: as they are, or the luma of colours (Rec. 601,
-/// <https://www.itu.int/rec/R-REC-BT.601>).
+/// Grey values in [0, 1]: as they are, or the luma of colours.
 pub(crate) fn grey(pixels: &Pixels) -> Vec<f32> {
-    match pixels.channels {
-        3 => pixels
-            .data
-            .chunks_exact(3)
-            .map(|rgb| {
-                let [red, green, blue] = [rgb[0], rgb[1], rgb[2]].map(f32::from);
-                (0.299 * red + 0.587 * green + 0.114 * blue) / 255.0
-            })
-            .collect(),
-        _ => pixels.data.iter().map(|value| f32::from(*value) / 255.0).collect(),
-    }
+    let values: Vec<f32> = pixels.data.iter().map(|value| f32::from(*value) / 255.0).collect();
+    if pixels.channels == 3 { values.chunks_exact(3).map(luma).collect() } else { values }
+}
+
+/// Luma of a colour (Rec. 601, <https://www.itu.int/rec/R-REC-BT.601>).
+pub(crate) fn luma(rgb: &[f32]) -> f32 {
+    0.299 * rgb[0] + 0.587 * rgb[1] + 0.114 * rgb[2]
 }

@@ -1,9 +1,31 @@
-//! The stages.
+//! The three stages of a study, in the order in which an image passes them.
+//!
+//! ```text
+//! dataset ─► extraction (backbone, once) ─► feature cache ─► training (many runs) ─► evaluation
+//!               selection, feature_pass                        examples, tokens,      scores, report
+//!                                                              loader
+//! ```
+//!
+//! Every stage knows by its fingerprint whether its result is fresh ([`status`](mod@status)); [`verify`] reads
+//! everything again, [`clean`] removes what no current configuration uses.
+
+pub mod clean;
 mod context;
+pub mod evaluation;
+mod examples;
 pub mod export;
 pub mod extraction;
 mod feature_pass;
+mod loader;
+pub mod paper;
 mod progress;
 pub mod report;
+pub mod runs;
+pub mod scores;
 mod selection;
+pub mod status;
+mod tokens;
+pub mod training;
+pub mod verify;
+
 pub use context::Context;

@@ -1,6 +1,13 @@
 //! Results as text for the terminal.
 
-use crate::{Context, extraction::ExtractionReport};
+use std::fmt::Write as _;
+
+use comfy_table::Table;
+
+use crate::{
+    Context, clean::Leftover, evaluation::EvaluationReport, extraction::ExtractionReport, status::StudyStatus,
+    training::RunReport, verify::Verification,
+};
 
 /// What an extraction did, below the data audit.
 pub fn extraction(context: &Context, report: &ExtractionReport) -> String {
@@ -23,4 +30,107 @@ pub fn extraction(context: &Context, report: &ExtractionReport) -> String {
         report.images,
         report.cache.display(),
     )
+}
+
+/// One line per run.
+pub fn training(runs: &[RunReport]) -> String {
+    let line = |run: &RunReport| {
+        let outcome = &run.trained.outcome;
+        let state = if run.before.is_fresh() { "fresh; nothing to do" } else { "trained" };
+        let collapsed = if outcome.collapsed { ", COLLAPSED" } else { "" };
+        format!(
+            "train {} seed {}: {state} ({} steps, loss {:.3}, validation {:.2}%, {:.0} s{collapsed})",
+            run.combination,
+            run.seed,
+            outcome.steps,
+            outcome.final_loss,
+            100.0 * outcome.validation.validation.accuracy,
+            outcome.wall_s,
+        )
+    };
+    runs.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+/// Ours beside the paper's.
+pub fn evaluation(report: &EvaluationReport) -> String {
+    let mut table = Table::new();
+    table.load_style(comfy_table::presets::UTF8_FULL_CONDENSED).set_header([
+        "inputs",
+        "seed",
+        "steps",
+        "train %",
+        "valid %",
+        "test % [95%]",
+        "without copies %",
+        "balanced %",
+        "paper train %",
+        "paper test %",
+    ]);
+    let percent = |share: f64| format!("{:.2}", 100.0 * share);
+    let paper = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |value| format!("{value:.2}"));
+    for run in &report.runs {
+        let test = &run.evaluation.test.overall;
+        let [low, high] = test.interval_95;
+        table.add_row([
+            run.combination.to_string(),
+            run.seed.to_string(),
+            run.trained.outcome.steps.to_string(),
+            percent(run.evaluation.train.overall.accuracy),
+            percent(run.evaluation.valid.overall.accuracy),
+            format!("{} [{}, {}]", percent(test.accuracy), percent(low), percent(high)),
+            percent(run.evaluation.test_without_copies.accuracy),
+            percent(run.evaluation.test.balanced_accuracy),
+            paper(run.paper_train),
+            paper(run.paper_test),
+        ]);
+    }
+    let mut text = table.to_string();
+    let fresh = report.runs.iter().filter(|run| run.was_fresh).count();
+    let _ = write!(text, "\neval: {} runs, {fresh} were fresh", report.runs.len());
+    if fresh == report.runs.len() {
+        text.push_str("; nothing to do");
+    }
+    if !report.untrained.is_empty() {
+        let _ = write!(text, "\nnot trained yet: {}", report.untrained.join(", "));
+    }
+    text
+}
+
+/// One line per stage and run.
+pub fn status(status: &StudyStatus) -> String {
+    let mut text = format!("extract: {}", status.extract);
+    for run in &status.runs {
+        let name = format!("{} seed {}", run.combination, run.seed);
+        let _ = write!(text, "\ntrain {name}: {}\neval {name}: {}", run.train, run.eval);
+    }
+    if let Some(blocked) = &status.blocked {
+        let _ = write!(text, "\ntrain, eval: {blocked}");
+    }
+    text
+}
+
+/// What was read, and every damage.
+pub fn verification(verification: &Verification) -> String {
+    let mut text: String = verification.damaged.iter().map(|damage| format!("damaged: {damage}\n")).collect();
+    let _ = write!(
+        text,
+        "verify: {} images, {} shards and models ({:.2} GB) read, {} damaged",
+        verification.images,
+        verification.files,
+        verification.size_bytes as f64 / 1e9,
+        verification.damaged.len()
+    );
+    text
+}
+
+/// What is of no use.
+pub fn leftovers(leftovers: &[Leftover]) -> String {
+    let mut text = String::new();
+    for leftover in leftovers {
+        let megabytes = leftover.size_bytes as f64 / 1e6;
+        let _ = writeln!(text, "{megabytes:>10.1} MB  {} ({})", leftover.path.display(), leftover.reason);
+    }
+    let megabytes = leftovers.iter().map(|leftover| leftover.size_bytes).sum::<u64>() as f64 / 1e6;
+    let _ = write!(text, "clean-stale: {} leftovers, {megabytes:.1} MB", leftovers.len());
+    text
 }

@@ -1,0 +1,112 @@
+//! Removes what no current configuration uses.
+
+use std::{
+    collections::HashSet,
+    path::{Path, PathBuf},
+};
+
+use anyhow::Result;
+use serde::Serialize;
+use stage::{Lock, TEMPORARY_PREFIX};
+
+use crate::{Context, examples::Examples, extraction::Extraction, loader::Features, runs};
+
+/// Something to remove.
+#[derive(Clone, Debug, Serialize)]
+pub struct Leftover {
+    /// A folder or file.
+    pub path: PathBuf,
+    /// Its size.
+    pub size_bytes: u64,
+    /// Why it is of no use.
+    pub reason: String,
+}
+
+/// Feature caches and runs of other configurations, and files that killed processes left unfinished.
+///
+/// The configuration's own combinations and seeds count as used, with `combo` and `seed` as given: runs of
+/// other combinations under the same settings are leftovers only if `study.combos` does not name them.
+pub fn leftovers(context: &Context) -> Result<Vec<Leftover>> {
+    let (extraction, _) = Extraction::plan(context)?;
+    let mut leftovers = Vec::new();
+    for path in folders(&context.paths.all_features()) {
+        if path == extraction.cache {
+            unfinished(&path, &mut leftovers);
+        } else {
+            push(path, "other weights, dtype or numerics", &mut leftovers);
+        }
+    }
+    let examples = Examples::new(context);
+    let used: Option<HashSet<PathBuf>> = Features::open(context, &examples)
+        .and_then(|features| runs::requested(context, &features, &examples))
+        .map(|runs| runs.into_iter().map(|run| run.folder).collect())
+        .ok();
+    // Without features nobody can say which runs are current.
+    if let Some(used) = used {
+        for path in folders(&context.paths.all_runs()).iter().flat_map(|combination| folders(combination)) {
+            if used.contains(&path) {
+                unfinished(&path, &mut leftovers);
+            } else {
+                push(path, "another configuration", &mut leftovers);
+            }
+        }
+    }
+    Ok(leftovers)
+}
+
+/// Removes them, but for those that another process is working in.
+pub fn remove(leftovers: &[Leftover]) -> Result<()> {
+    for leftover in leftovers {
+        if leftover.path.is_dir() {
+            let lock = Lock::acquire(&leftover.path)?;
+            fs_err::remove_dir_all(&leftover.path)?;
+            drop(lock);
+        } else {
+            fs_err::remove_file(&leftover.path)?;
+        }
+    }
+    Ok(())
+}
+
+fn push(path: PathBuf, reason: &str, leftovers: &mut Vec<Leftover>) {
+    let size_bytes = size(&path);
+    leftovers.push(Leftover { path, size_bytes, reason: reason.to_owned() });
+}
+
+fn unfinished(folder: &Path, leftovers: &mut Vec<Leftover>) {
+    if Lock::acquire(folder).is_err() {
+        return;
+    }
+    for path in entries(folder) {
+        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        if path.is_dir() {
+            for inner in entries(&path) {
+                let name = inner.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+                if name.starts_with(TEMPORARY_PREFIX) {
+                    push(inner, "left unfinished", leftovers);
+                }
+            }
+        } else if name.starts_with(TEMPORARY_PREFIX) {
+            push(path, "left unfinished", leftovers);
+        }
+    }
+}
+
+fn folders(folder: &Path) -> Vec<PathBuf> {
+    entries(folder).into_iter().filter(|path| path.is_dir()).collect()
+}
+
+fn entries(folder: &Path) -> Vec<PathBuf> {
+    let mut paths: Vec<PathBuf> =
+        std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+    paths.sort();
+    paths
+}
+
+fn size(path: &Path) -> u64 {
+    match std::fs::metadata(path) {
+        Ok(metadata) if metadata.is_dir() => entries(path).iter().map(|inner| size(inner)).sum(),
+        Ok(metadata) => metadata.len(),
+        Err(_) => 0,
+    }
+}

@@ -1,0 +1,266 @@
+//! Evaluation: every trained run that has no fresh one. Only here the test images are looked at.
+
+use std::{
+    collections::{HashMap, HashSet},
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use candle_core::Device;
+use ndarray::Array2;
+use ndarray_npy::WriteNpyExt;
+use serde::{Deserialize, Serialize};
+use sources::Combination;
+use stage::{AtomicFile, Fingerprint, Freshness, Lock, write_json};
+use study::CombinationChoice;
+use vit::{MODEL_FILE, Model};
+
+use crate::{
+    Context,
+    examples::{self, Example, Examples},
+    loader::{Features, TokenReader},
+    paper::{self, PaperRow},
+    progress,
+    runs::{self, Run, Trained},
+    scores::{Accuracy, Scores},
+};
+
+/// Version of everything between a trained model and its scores.
+const NUMERICS_VERSION: u32 = 1;
+
+const FOLDER: &str = "evaluation";
+const FILE: &str = "evaluation.json";
+
+/// `evaluation/evaluation.json`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Evaluation {
+    /// What the scores depend on.
+    pub fingerprint: Fingerprint,
+    /// On the images trained on.
+    pub train: Scores,
+    /// On the validation images.
+    pub valid: Scores,
+    /// On the test images.
+    pub test: Scores,
+    /// Test accuracy without the images that have a byte-identical copy in the training split.
+    pub test_without_copies: Accuracy,
+}
+
+/// One evaluated run.
+#[derive(Debug, Serialize)]
+pub struct EvaluatedRun {
+    /// Its inputs.
+    pub combination: Combination,
+    /// Its seed.
+    pub seed: u64,
+    /// Its folder.
+    pub folder: PathBuf,
+    /// Whether its evaluation was fresh already.
+    pub was_fresh: bool,
+    /// How training went.
+    pub trained: Trained,
+    /// Its scores.
+    pub evaluation: Evaluation,
+    /// What the paper reports for these inputs, in percent.
+    pub paper_train: Option<f64>,
+    /// The same on test.
+    pub paper_test: Option<f64>,
+}
+
+/// What `eval` did.
+#[derive(Debug, Serialize)]
+pub struct EvaluationReport {
+    /// Every trained run asked for.
+    pub runs: Vec<EvaluatedRun>,
+    /// Runs of the configuration that are not trained.
+    pub untrained: Vec<String>,
+}
+
+/// Evaluates what is not fresh.
+pub fn run(context: &Context) -> Result<EvaluationReport> {
+    let examples = Examples::new(context);
+    if examples.test.is_empty() {
+        bail!("no test image has a label under data.classes = {}", context.study.data.classes);
+    }
+    let features = Features::open(context, &examples)?;
+    let device = context.study.device.open()?;
+    let paper = paper::rows()?;
+    let mut report = EvaluationReport { runs: Vec::new(), untrained: Vec::new() };
+    for run in runs::requested(context, &features, &examples)? {
+        let Some(trained) = run.trained() else {
+            report.untrained.push(run.name());
+            continue;
+        };
+        let fingerprint = fingerprint(context, &examples, &run, &trained);
+        let fresh = read(&run.folder).filter(|evaluation| evaluation.fingerprint == fingerprint);
+        let was_fresh = fresh.is_some();
+        let evaluation = match fresh {
+            Some(evaluation) => evaluation,
+            None => evaluate(context, &features, &examples, &run, &trained, fingerprint, &device)
+                .with_context(|| format!("evaluate {}", run.name()))?,
+        };
+        let row: Option<&PaperRow> = paper.get(&run.combination);
+        report.runs.push(EvaluatedRun {
+            combination: run.combination,
+            seed: run.seed,
+            folder: run.folder.clone(),
+            was_fresh,
+            trained,
+            evaluation,
+            paper_train: row.map(|row| row.train_accuracy),
+            paper_test: row.map(|row| row.test_accuracy),
+        });
+    }
+    if report.runs.is_empty() {
+        bail!("no run of this configuration is trained\n\nhint: run `just train {}`", asked_for(context));
+    }
+    if context.study.combo != CombinationChoice::Study && !report.untrained.is_empty() {
+        bail!("not trained: {}\n\nhint: run `just train {}`", report.untrained.join(", "), asked_for(context));
+    }
+    Ok(report)
+}
+
+fn asked_for(context: &Context) -> String {
+    match &context.study.combo {
+        CombinationChoice::Study => String::new(),
+        combo => format!("combo={combo}"),
+    }
+}
+
+/// How a trained run's evaluation stands.
+pub(crate) fn freshness(context: &Context, examples: &Examples, run: &Run) -> Freshness {
+    let Some(trained) = run.trained() else { return Freshness::Missing };
+    let current = fingerprint(context, examples, run, &trained);
+    match read(&run.folder) {
+        None => Freshness::Missing,
+        Some(evaluation) if evaluation.fingerprint == current => Freshness::Fresh,
+        Some(evaluation) => Freshness::Stale { changes: evaluation.fingerprint.changes_to(&current) },
+    }
+}
+
+fn fingerprint(context: &Context, examples: &Examples, run: &Run, trained: &Trained) -> Fingerprint {
+    let mut fingerprint = Fingerprint::default();
+    fingerprint.set("run", run.fingerprint.digest());
+    fingerprint.set("model", trained.model);
+    fingerprint.set("data.test", examples::digest(context, &examples.test));
+    fingerprint.set("eval.numerics", NUMERICS_VERSION);
+    fingerprint
+}
+
+fn read(folder: &Path) -> Option<Evaluation> {
+    serde_json::from_slice(&std::fs::read(folder.join(FOLDER).join(FILE)).ok()?).ok()
+}
+
+fn evaluate(
+    context: &Context,
+    features: &Features,
+    examples: &Examples,
+    run: &Run,
+    trained: &Trained,
+    fingerprint: Fingerprint,
+    device: &Device,
+) -> Result<Evaluation> {
+    tracing::info!("evaluate {}", run.name());
+    let _lock = Lock::acquire(&run.folder)?;
+    features.verify(context, run.combination)?;
+    let path = run.folder.join(MODEL_FILE);
+    let hash = context.memo.hash_file(&path)?;
+    if hash != trained.model {
+        return Err(anyhow!(
+            "`{}` has content hash {}, expected {}\n\nhint: remove `{}` and run `just train` again",
+            path.display(),
+            hash.short(),
+            trained.model.short(),
+            run.folder.display()
+        ));
+    }
+    let model = Model::load(&path, device)?;
+    let reader = TokenReader::new(context, features, run.combination, &model.about().model)?;
+    let names = context.study.data.classes.names();
+
+    let bar = progress::bar(context.show_progress, examples.iter().count() as u64, &run.name(), "images");
+    let logits_of = |members: &[Example]| -> Result<Vec<Vec<f32>>> {
+        let mut all = Vec::with_capacity(members.len());
+        reader.for_each_batch(members, device, |batch| {
+            all.extend(model.logits(&batch.tokens)?.to_vec2::<f32>()?);
+            bar.set_position(bar.position() + batch.targets.dim(0)? as u64);
+            Ok(())
+        })?;
+        Ok(all)
+    };
+    let folder = run.folder.join(FOLDER);
+    let mut scores = HashMap::new();
+    for (split, members) in [("train", &examples.train), ("valid", &examples.valid), ("test", &examples.test)] {
+        let logits = logits_of(members)?;
+        let answers: Vec<(usize, usize)> =
+            members.iter().zip(&logits).map(|(example, logits)| (example.target.class(), largest(logits))).collect();
+        scores.insert(split, Scores::new(&names, &answers));
+        write_answers(context, &folder, split, members, &logits, &names)?;
+        if split == "test" {
+            scores.insert("without copies", Scores::new(&names, &without_copies(context, members, &answers)));
+        }
+    }
+    bar.finish_and_clear();
+    let mut take = |split| scores.remove(split).ok_or_else(|| anyhow!("no scores of {split}"));
+    let evaluation = Evaluation {
+        fingerprint,
+        train: take("train")?,
+        valid: take("valid")?,
+        test: take("test")?,
+        test_without_copies: take("without copies")?.overall,
+    };
+    write_json(&folder.join(FILE), &evaluation)?;
+    Ok(evaluation)
+}
+
+fn without_copies(context: &Context, members: &[Example], answers: &[(usize, usize)]) -> Vec<(usize, usize)> {
+    let leaked: HashSet<usize> = context.dataset.leaked_test_images().into_iter().collect();
+    let kept = members.iter().zip(answers).filter(|(example, _)| !leaked.contains(&example.index));
+    kept.map(|(_, answer)| *answer).collect()
+}
+
+/// Index of the largest value, the first of several.
+fn largest(values: &[f32]) -> usize {
+    (0..values.len()).reduce(|best, at| if values[at] > values[best] { at } else { best }).unwrap_or(0)
+}
+
+/// `test_logits.npy` (images, classes), `test_labels.npy` (images), `test_predictions.csv`; likewise for the
+/// other splits.
+fn write_answers(
+    context: &Context,
+    folder: &Path,
+    split: &str,
+    members: &[Example],
+    logits: &[Vec<f32>],
+    names: &[&str],
+) -> Result<()> {
+    let flat: Vec<f32> = logits.iter().flatten().copied().collect();
+    let mut file = AtomicFile::create(&folder.join(format!("{split}_logits.npy")))?;
+    Array2::from_shape_vec((logits.len(), names.len()), flat)?.write_npy(&mut file)?;
+    file.commit()?;
+
+    let labels: Vec<i64> = members.iter().map(|example| example.target.class() as i64).collect();
+    let mut file = AtomicFile::create(&folder.join(format!("{split}_labels.npy")))?;
+    ndarray::Array1::from(labels).write_npy(&mut file)?;
+    file.commit()?;
+
+    let mut table = csv::Writer::from_writer(AtomicFile::create(&folder.join(format!("{split}_predictions.csv")))?);
+    let probabilities = names.iter().map(|name| format!("p_{name}"));
+    table.write_record(["image", "label", "prediction"].map(str::to_owned).into_iter().chain(probabilities))?;
+    for (example, logits) in members.iter().zip(logits) {
+        let words = [
+            context.dataset.images[example.index].id.clone(),
+            names[example.target.class()].to_owned(),
+            names[largest(logits)].to_owned(),
+        ];
+        table.write_record(words.into_iter().chain(softmax(logits).map(|p| format!("{p:.6}"))))?;
+    }
+    table.into_inner().map_err(|error| anyhow!("cannot write the predictions: {}", error.error()))?.commit()?;
+    Ok(())
+}
+
+fn softmax(logits: &[f32]) -> impl Iterator<Item = f32> {
+    let largest = logits.iter().copied().fold(f32::MIN, f32::max);
+    let sum: f32 = logits.iter().map(|logit| (logit - largest).exp()).sum();
+    logits.iter().map(move |logit| (logit - largest).exp() / sum)
+}

@@ -1,0 +1,62 @@
+//! Which images take part in training and evaluation, with what label.
+
+use dataset::{LabelRule, Split, Target, target};
+use stage::ContentHash;
+
+use crate::Context;
+
+/// A labelled image.
+#[derive(Clone, Debug)]
+pub(crate) struct Example {
+    /// Its index in the data set.
+    pub(crate) index: usize,
+    /// What it shows.
+    pub(crate) target: Target,
+}
+
+/// The labelled images of all splits.
+#[derive(Debug)]
+pub(crate) struct Examples {
+    pub(crate) train: Vec<Example>,
+    pub(crate) valid: Vec<Example>,
+    pub(crate) test: Vec<Example>,
+}
+
+impl Examples {
+    /// Applies the label rule to the selected images.
+    pub(crate) fn new(context: &Context) -> Self {
+        let data = &context.study.data;
+        let of = |split: Split| {
+            let labelled = context.selected.iter().filter_map(|index| {
+                let image = &context.dataset.images[*index];
+                let target = (image.split == split)
+                    .then(|| target(&image.annotation, data.labels, data.classes, split))
+                    .flatten()?;
+                Some(Example { index: *index, target })
+            });
+            labelled.collect()
+        };
+        Self { train: of(Split::Train), valid: of(Split::Valid), test: of(Split::Test) }
+    }
+
+    /// All of them.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Example> {
+        self.train.iter().chain(&self.valid).chain(&self.test)
+    }
+}
+
+/// Hash of the images' contents and targets, in order.
+pub(crate) fn digest(context: &Context, examples: &[Example]) -> ContentHash {
+    let targets: Vec<Vec<u8>> = examples
+        .iter()
+        .map(|example| example.target.probabilities().iter().flat_map(|p| p.to_le_bytes()).collect())
+        .collect();
+    ContentHash::of_parts(examples.iter().zip(&targets).flat_map(|(example, target)| {
+        [context.dataset.images[example.index].hash.as_bytes().as_slice(), target.as_slice()]
+    }))
+}
+
+/// Whether training draws one class from an image's votes each time, instead of learning all at once.
+pub(crate) fn draws_classes(rule: LabelRule) -> bool {
+    rule == LabelRule::Probability
+}

@@ -1,0 +1,341 @@
+//! Batches of tokens, made ahead of the step that needs them.
+
+use std::{
+    collections::HashMap,
+    path::PathBuf,
+    sync::mpsc::{Receiver, sync_channel},
+    thread::Scope,
+};
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use backbone::preprocess;
+use candle_core::{Device, Tensor};
+use rand::{Rng, SeedableRng, seq::SliceRandom};
+use rand_chacha::ChaCha8Rng;
+use shards::{FeatureReader, Manifest, Moments, Place};
+use sources::{Combination, Source};
+use vit::{Batch, Batches, BoxError, Input, ModelConfig};
+
+use crate::{
+    Context,
+    examples::{Example, Examples},
+    extraction::Extraction,
+    feature_pass,
+    tokens::TokenCutter,
+};
+
+/// Batches made ahead.
+const QUEUE_BATCHES: usize = 3;
+
+/// Images per batch where nothing is learned.
+const INFERENCE_BATCH: usize = 64;
+
+/// First stream of random numbers for the order of images; 0 and 1 are the model's.
+const ORDER_STREAM: u64 = 1 << 32;
+
+/// Stream of random numbers for classes drawn from votes.
+const CLASS_STREAM: u64 = 2;
+
+/// The extracted features of the current configuration, checked against the data set.
+#[derive(Debug)]
+pub(crate) struct Features {
+    pub(crate) cache: PathBuf,
+    pub(crate) manifest: Manifest,
+    places: HashMap<String, Place>,
+}
+
+impl Features {
+    /// Opens the feature cache and checks that it holds all `examples` as they are now.
+    pub(crate) fn open(context: &Context, examples: &Examples) -> Result<Self> {
+        let (extraction, _) = Extraction::plan(context)?;
+        let manifest = Manifest::read(&extraction.cache)?.ok_or_else(|| {
+            anyhow!("no features at `{}` yet\n\nhint: run `just extract`", extraction.cache.display())
+        })?;
+        let stored: HashMap<&str, (Place, stage::ContentHash)> = manifest
+            .plan
+            .shards()
+            .iter()
+            .enumerate()
+            .flat_map(|(shard, images)| {
+                let place = move |slot| Place { shard, slot };
+                images.iter().enumerate().map(move |(slot, image)| (image.id.as_str(), (place(slot), image.hash)))
+            })
+            .collect();
+        let (mut absent, mut changed) = (Vec::new(), Vec::new());
+        for example in examples.iter() {
+            let image = &context.dataset.images[example.index];
+            match stored.get(image.id.as_str()) {
+                None => absent.push(image.id.as_str()),
+                Some((_, hash)) if *hash != image.hash => changed.push(image.id.as_str()),
+                Some(_) => {}
+            }
+        }
+        if let Some(first) = absent.first().or(changed.first()) {
+            bail!(
+                "the features at `{}` are stale: {} images are not in them, {} have changed (first `{first}`)\n\n\
+                 hint: run `just extract`",
+                extraction.cache.display(),
+                absent.len(),
+                changed.len(),
+            );
+        }
+        let places = stored.into_iter().map(|(id, (place, _))| (id.to_owned(), place)).collect();
+        Ok(Self { cache: extraction.cache, manifest, places })
+    }
+
+    /// Mean and standard deviation of `source` over the training images.
+    pub(crate) fn moments(&self, source: Source) -> Result<&Moments> {
+        match source {
+            Source::Orig => Ok(&self.manifest.orig),
+            map => Ok(&self.manifest.feature(&self.cache, map)?.moments),
+        }
+    }
+
+    /// Checks the shards of `combination` against the manifest's hashes, remembered or computed.
+    pub(crate) fn verify(&self, context: &Context, combination: Combination) -> Result<()> {
+        for map in combination.feature_maps() {
+            self.manifest.verify(&self.cache, map, |path| context.memo.hash_file(path))?;
+        }
+        Ok(context.memo.save()?)
+    }
+}
+
+/// Makes the tokens of one combination.
+#[derive(Debug)]
+pub(crate) struct TokenReader<'a> {
+    context: &'a Context,
+    features: &'a Features,
+    sources: Vec<(Source, TokenCutter, Option<FeatureReader>)>,
+}
+
+/// Tokens of some images: per source (images, tokens, width), and targets (images, classes).
+pub(crate) struct HostBatch {
+    images: usize,
+    tokens: Vec<Vec<f32>>,
+    targets: Vec<f32>,
+}
+
+impl<'a> TokenReader<'a> {
+    pub(crate) fn new(
+        context: &'a Context,
+        features: &'a Features,
+        combination: Combination,
+        model: &ModelConfig,
+    ) -> Result<Self> {
+        let sources = combination
+            .iter()
+            .map(|source| {
+                let cutter = TokenCutter::new(source, model.grid, model.collapse, features.moments(source)?);
+                let reader = match source {
+                    Source::Orig => None,
+                    map => Some(FeatureReader::open(&features.cache, &features.manifest, map)?),
+                };
+                Ok((source, cutter, reader))
+            })
+            .collect::<Result<_>>()?;
+        Ok(Self { context, features, sources })
+    }
+
+    /// What the model has to expect.
+    pub(crate) fn inputs(&self) -> Vec<Input> {
+        let input = |(source, cutter, _): &(Source, TokenCutter, _)| Input {
+            source: *source,
+            token_width: cutter.token_width(),
+        };
+        self.sources.iter().map(input).collect()
+    }
+
+    /// Reads the tokens of `examples`.
+    fn read(&self, examples: &[&Example]) -> Result<HostBatch> {
+        let mut batch =
+            HostBatch { images: examples.len(), tokens: vec![Vec::new(); self.sources.len()], targets: Vec::new() };
+        let (mut buffer, mut values) = (Vec::new(), Vec::new());
+        for ((source, cutter, reader), tokens) in self.sources.iter().zip(&mut batch.tokens) {
+            values.resize(source.values_per_image(), 0.0);
+            for example in examples {
+                let image = &self.context.dataset.images[example.index];
+                match reader {
+                    Some(reader) => {
+                        let place = self.features.places[image.id.as_str()];
+                        reader.read(place, &mut buffer, &mut values)?;
+                        cutter.cut(&values, tokens);
+                    }
+                    None => cutter.cut(&self.original(example.index)?, tokens),
+                }
+            }
+        }
+        batch.targets.extend(examples.iter().flat_map(|example| example.target.probabilities()));
+        Ok(batch)
+    }
+
+    /// The image itself, grey, (224, 224, 1) in [0, 1].
+    fn original(&self, index: usize) -> Result<Vec<f32>> {
+        let pixels = self.context.dataset.decode(index)?;
+        let resized = preprocess::resize(&pixels.data, pixels.width, pixels.height, pixels.channels)?;
+        if pixels.channels == 1 {
+            return Ok(resized);
+        }
+        Ok(resized.chunks_exact(3).map(feature_pass::luma).collect())
+    }
+
+    /// Calls `consume` with every batch of `examples` in order, each made while the one before is consumed.
+    pub(crate) fn for_each_batch(
+        &self,
+        examples: &[Example],
+        device: &Device,
+        mut consume: impl FnMut(&Batch) -> Result<()>,
+    ) -> Result<()> {
+        std::thread::scope(|scope| {
+            let (to_consumer, ready) = sync_channel(QUEUE_BATCHES);
+            scope.spawn(move || {
+                for chunk in examples.chunks(INFERENCE_BATCH) {
+                    let batch = self.read(&chunk.iter().collect::<Vec<_>>());
+                    let failed = batch.is_err();
+                    if to_consumer.send(batch).is_err() || failed {
+                        return;
+                    }
+                }
+            });
+            ready.into_iter().try_for_each(|batch| consume(&batch?.to_device(self, device)?))
+        })
+    }
+}
+
+impl HostBatch {
+    fn to_device(&self, reader: &TokenReader, device: &Device) -> Result<Batch> {
+        let tensor = |tokens: &Vec<f32>, cutter: &TokenCutter| {
+            let width = cutter.token_width();
+            Tensor::from_slice(tokens, (self.images, tokens.len() / width / self.images, width), device) // (B, N, W)
+        };
+        let tokens = self.tokens.iter().zip(&reader.sources).map(|(tokens, (_, cutter, _))| tensor(tokens, cutter));
+        let targets =
+            Tensor::from_slice(&self.targets, (self.images, self.targets.len() / self.images), device)?; // (B, K)
+        Ok(Batch { tokens: tokens.collect::<candle_core::Result<_>>()?, targets })
+    }
+}
+
+/// The batches of a training run: in every epoch one permutation of all images, made from the seed, so that
+/// batch `index` is the same whenever it is asked for.
+pub(crate) struct TrainingBatches<'scope, 'env> {
+    scope: &'scope Scope<'scope, 'env>,
+    reader: &'env TokenReader<'env>,
+    order: Order<'env>,
+    device: Device,
+    /// What the reading thread sends, and the index of the next batch it will send.
+    running: Option<(Receiver<Result<HostBatch>>, usize)>,
+}
+
+/// Which images a batch holds.
+#[derive(Clone, Debug)]
+struct Order<'a> {
+    examples: &'a [Example],
+    batch: usize,
+    seed: u64,
+    draws_classes: bool,
+    /// The permutation of this epoch, kept until another one is needed.
+    epoch: Option<(usize, Vec<usize>)>,
+}
+
+impl<'scope, 'env> TrainingBatches<'scope, 'env> {
+    pub(crate) fn new(
+        scope: &'scope Scope<'scope, 'env>,
+        reader: &'env TokenReader<'env>,
+        examples: &'env [Example],
+        (batch, seed, draws_classes): (usize, u64, bool),
+        device: &Device,
+    ) -> Self {
+        let order = Order { examples, batch, seed, draws_classes, epoch: None };
+        Self { scope, reader, order, device: device.clone(), running: None }
+    }
+
+    /// Starts a thread that reads ahead from batch `first` on. It ends when nobody listens.
+    fn read_from(&self, first: usize) -> Receiver<Result<HostBatch>> {
+        let (to_step, ready) = sync_channel(QUEUE_BATCHES);
+        let (reader, mut order) = (self.reader, self.order.clone());
+        self.scope.spawn(move || {
+            for index in first.. {
+                let batch = order.read(index, reader);
+                let failed = batch.is_err();
+                if to_step.send(batch).is_err() || failed {
+                    return;
+                }
+            }
+        });
+        ready
+    }
+}
+
+impl Batches for TrainingBatches<'_, '_> {
+    fn batch(&mut self, index: usize) -> Result<Batch, BoxError> {
+        let ready = match self.running.take() {
+            Some((ready, next)) if next == index => ready,
+            _ => self.read_from(index),
+        };
+        let batch = ready.recv().context("the reading thread has stopped")??;
+        self.running = Some((ready, index + 1));
+        Ok(batch.to_device(self.reader, &self.device)?)
+    }
+}
+
+impl<'a> Order<'a> {
+    fn read(&mut self, index: usize, reader: &TokenReader) -> Result<HostBatch> {
+        let positions = index * self.batch..(index + 1) * self.batch;
+        let examples: Vec<&Example> = positions.clone().map(|position| self.at(position)).collect();
+        let mut batch = reader.read(&examples)?;
+        if self.draws_classes {
+            let classes = batch.targets.len() / examples.len();
+            for (position, target) in positions.zip(batch.targets.chunks_exact_mut(classes)) {
+                draw_class(self.seed, position, target);
+            }
+        }
+        Ok(batch)
+    }
+
+    /// The image at `position`, counted over all epochs.
+    fn at(&mut self, position: usize) -> &'a Example {
+        let (epoch, at) = (position / self.examples.len(), position % self.examples.len());
+        if self.epoch.as_ref().is_none_or(|(known, _)| *known != epoch) {
+            let mut permutation: Vec<usize> = (0..self.examples.len()).collect();
+            let mut random = ChaCha8Rng::seed_from_u64(self.seed);
+            random.set_stream(ORDER_STREAM + epoch as u64);
+            permutation.shuffle(&mut random);
+            self.epoch = Some((epoch, permutation));
+        }
+        let permutation = self.epoch.as_ref().map_or(&[][..], |(_, permutation)| permutation);
+        &self.examples[permutation[at]]
+    }
+}
+
+/// Replaces probabilities by one class drawn from them (FERPlus's `probability` mode).
+fn draw_class(seed: u64, position: usize, target: &mut [f32]) {
+    let mut random = ChaCha8Rng::seed_from_u64(seed);
+    random.set_stream(CLASS_STREAM);
+    random.set_word_pos(2 * position as u128);
+    // 24 bits are what an f32 holds.
+    let mut left = (random.next_u32() >> 8) as f32 * (-24f32).exp2() * target.iter().sum::<f32>();
+    let drawn = target.iter().position(|probability| {
+        left -= probability;
+        left < 0.0
+    });
+    let last = target.iter().rposition(|probability| *probability > 0.0);
+    let drawn = drawn.or(last);
+    target.iter_mut().enumerate().for_each(|(class, value)| *value = f32::from(u8::from(Some(class) == drawn)));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn drawn_classes_follow_the_votes() {
+        let mut counts = [0; 3];
+        for position in 0..4000 {
+            let mut target = [0.25, 0.0, 0.75];
+            draw_class(7, position, &mut target);
+            assert_eq!(target.iter().sum::<f32>(), 1.0);
+            counts[target.iter().position(|value| *value == 1.0).unwrap()] += 1;
+        }
+        assert_eq!(counts[1], 0);
+        assert!((900..1100).contains(&counts[0]), "{counts:?}");
+    }
+}

@@ -1,0 +1,65 @@
+//! How every stage and run of the current configuration stands.
+
+use anyhow::Result;
+use serde::Serialize;
+use sources::Combination;
+use stage::Freshness;
+
+use crate::{Context, evaluation, examples::Examples, extraction::Extraction, loader::Features, runs};
+
+/// The whole study's state.
+#[derive(Debug, Serialize)]
+pub struct StudyStatus {
+    /// The backbone pass.
+    pub extract: Freshness,
+    /// Every run asked for.
+    pub runs: Vec<RunStatus>,
+    /// Why runs cannot be judged; none when they can.
+    pub blocked: Option<String>,
+}
+
+/// A run's state.
+#[derive(Debug, Serialize)]
+pub struct RunStatus {
+    /// Its inputs.
+    pub combination: Combination,
+    /// Its seed.
+    pub seed: u64,
+    /// Its training.
+    pub train: Freshness,
+    /// Its evaluation.
+    pub eval: Freshness,
+}
+
+/// Looks at everything, computes nothing.
+pub fn status(context: &Context) -> Result<StudyStatus> {
+    let (extraction, _) = Extraction::plan(context)?;
+    let extract = extract_freshness(&extraction);
+    let examples = Examples::new(context);
+    let features = match Features::open(context, &examples) {
+        Ok(features) => features,
+        Err(error) => {
+            let blocked = error.to_string().lines().next().unwrap_or_default().to_owned();
+            return Ok(StudyStatus { extract, runs: Vec::new(), blocked: Some(blocked) });
+        }
+    };
+    let runs = runs::requested(context, &features, &examples)?
+        .into_iter()
+        .map(|run| RunStatus {
+            combination: run.combination,
+            seed: run.seed,
+            train: run.freshness(context.study.recipe.steps),
+            eval: evaluation::freshness(context, &examples, &run),
+        })
+        .collect();
+    Ok(StudyStatus { extract, runs, blocked: None })
+}
+
+fn extract_freshness(extraction: &Extraction) -> Freshness {
+    let (missing, total) = (extraction.missing_shards() as u64, extraction.shards() as u64);
+    match (extraction.is_fresh(), missing == total) {
+        (true, _) => Freshness::Fresh,
+        (false, true) => Freshness::Missing,
+        (false, false) => Freshness::Partial { done: total - missing, total, unit: "shards".into() },
+    }
+}
