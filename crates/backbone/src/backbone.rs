@@ -1,10 +1,10 @@
-use std::{fmt, str::FromStr};
+use std::fmt;
 
 use candle_core::Device;
+use choice::choice;
 use kernels::{Isa, ShapeError, UnavailableIsa};
 use rayon::prelude::*;
-use serde::{Deserialize, Serialize};
-use sources::{Source, nearest};
+use sources::Source;
 
 use crate::{Network, Weights, WeightsError, candle_engine::CandleEngine, native_engine::NativeEngine, preprocess};
 
@@ -12,54 +12,23 @@ use crate::{Network, Weights, WeightsError, candle_engine::CandleEngine, native_
 /// Raised whenever a stored value could change by more than rounding, so that caches become stale.
 pub const NUMERICS_VERSION: u32 = 1;
 
-/// What runs the convolutions.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Engine {
-    /// Native on the CPU, candle elsewhere.
-    #[default]
-    Auto,
-    /// This project's CPU kernels.
-    Native,
-    /// candle, on any device.
-    Candle,
-}
-
-impl fmt::Display for Engine {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Auto => "auto",
-            Self::Native => "native",
-            Self::Candle => "candle",
-        })
-    }
-}
-
-impl FromStr for Engine {
-    type Err = BackboneError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        [Self::Auto, Self::Native, Self::Candle].into_iter().find(|engine| engine.to_string() == text).ok_or_else(
-            || BackboneError::UnknownEngine {
-                got: text.to_owned(),
-                hint: nearest(text, ["auto", "native", "candle"])
-                    .map_or_else(String::new, |word| format!("; did you mean `{word}`?")),
-            },
-        )
+choice! {
+    /// What runs the convolutions.
+    #[derive(Default)]
+    pub enum Engine for "extract.engine" {
+        /// Native on the CPU, candle elsewhere.
+        #[default]
+        Auto = "auto",
+        /// This project's CPU kernels.
+        Native = "native",
+        /// candle, on any device.
+        Candle = "candle",
     }
 }
 
 /// Why the backbone cannot be set up or run.
 #[derive(Debug, thiserror::Error)]
 pub enum BackboneError {
-    /// No such engine.
-    #[error("unknown engine `{got}`, expected auto, native or candle{hint}")]
-    UnknownEngine {
-        /// What was asked for.
-        got: String,
-        /// A likely word, or nothing.
-        hint: String,
-    },
     /// The native engine computes on the CPU only.
     #[error("extract.engine = native runs on the CPU; use `candle` with this device, or device = cpu")]
     NativeNeedsCpu,

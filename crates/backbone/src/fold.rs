@@ -23,13 +23,7 @@ impl FoldedConv {
     /// Reads convolution `conv` and batch norm `norm` and folds them: in evaluation a batch norm is
     /// `γ (x − μ) / √(σ² + ε) + β` per channel, which scales the weights and shifts the bias.
     /// Computed in f64, so that folding adds no error of its own.
-    pub fn read(
-        weights: &Weights,
-        conv: &str,
-        norm: &str,
-        shape: ConvShape,
-        relu: bool,
-    ) -> Result<Self, WeightsError> {
+    pub fn read(weights: &Weights, conv: &str, norm: &str, shape: ConvShape, relu: bool) -> Result<Self, WeightsError> {
         let ConvShape { in_channels, out_channels, kernel, .. } = shape;
         let mut folded = weights.get(&format!("{conv}.weight"), &[out_channels, in_channels, kernel, kernel])?;
         let per_channel = |part: &str| weights.get(&format!("{norm}.{part}"), &[out_channels]);

@@ -57,8 +57,7 @@ struct Group<'a> {
 impl NativeEngine {
     pub(crate) fn new(network: &Network<FoldedConv>, isa: Isa) -> Result<Self, ShapeError> {
         Ok(Self {
-            network: network
-                .try_map(|conv| Conv2d::new(isa, conv.shape, &conv.weights, &conv.bias, conv.relu))?,
+            network: network.try_map(|conv| Conv2d::new(isa, conv.shape, &conv.weights, &conv.bias, conv.relu))?,
             grey_stem: GreyStem::new(&network.stem, isa)?,
             workspaces: Mutex::default(),
         })
@@ -158,9 +157,8 @@ impl GreyStem {
         };
         for y in 0..STEM_SIDE {
             for (x, pixel) in offset.row_mut(0, y).chunks_exact_mut(out_channels).enumerate() {
-                let taps_inside: Vec<usize> = (0..taps)
-                    .filter(|tap| inside(y, tap / shape.kernel) && inside(x, tap % shape.kernel))
-                    .collect();
+                let taps_inside: Vec<usize> =
+                    (0..taps).filter(|tap| inside(y, tap / shape.kernel) && inside(x, tap % shape.kernel)).collect();
                 for (out, value) in pixel.iter_mut().enumerate() {
                     *value = taps_inside.iter().map(|tap| means[out * taps + tap]).sum::<f64>() as f32;
                 }

@@ -86,10 +86,8 @@ impl Weights {
         if !path.is_file() {
             return Err(WeightsError::NotFound { path: path.to_owned() });
         }
-        let unreadable = |error: candle_core::Error| WeightsError::Unreadable {
-            path: path.to_owned(),
-            reason: error.to_string(),
-        };
+        let unreadable =
+            |error: candle_core::Error| WeightsError::Unreadable { path: path.to_owned(), reason: error.to_string() };
         let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
         let named: Vec<(String, Tensor)> = match extension {
             "safetensors" => {
@@ -144,9 +142,9 @@ impl Weights {
     }
 
     fn values(&self, tensor: &Tensor) -> Result<Vec<f32>, WeightsError> {
-        tensor.flatten_all().and_then(|flat| flat.to_vec1()).map_err(|error| WeightsError::Unreadable {
-            path: self.path.clone(),
-            reason: error.to_string(),
-        })
+        tensor
+            .flatten_all()
+            .and_then(|flat| flat.to_vec1())
+            .map_err(|error| WeightsError::Unreadable { path: self.path.clone(), reason: error.to_string() })
     }
 }

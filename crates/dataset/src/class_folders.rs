@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use sources::nearest;
+use choice::nearest;
 use stage::{ContentHash, HashMemo};
 
 use crate::{

@@ -2,7 +2,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::choice::choice;
+use choice::choice;
 
 /// Number of emotions that FERPlus distinguishes.
 pub(crate) const EMOTIONS: usize = 8;

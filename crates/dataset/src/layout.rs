@@ -1,6 +1,8 @@
 use std::path::{Path, PathBuf};
 
-use crate::{choice::choice, class_folders, error::DatasetError, fer2013, ferplus};
+use choice::choice;
+
+use crate::{class_folders, error::DatasetError, fer2013, ferplus};
 
 choice! {
     /// How a data set lies in its folder.

@@ -20,7 +20,6 @@
 
 mod annotation;
 mod audit;
-mod choice;
 mod class_folders;
 mod classes;
 mod container;
@@ -41,7 +40,6 @@ mod target;
 
 pub use annotation::{Annotation, Votes};
 pub use audit::{Audit, Disagreements, LabelTableAudit, RepeatedName, SplitCount};
-pub use choice::ParseChoiceError;
 pub use classes::{ClassSet, ClassSetError, Emotion};
 pub use dataset::{Dataset, ImageRecord, OpenOptions};
 pub use error::DatasetError;

@@ -1,8 +1,8 @@
 use crate::{
     annotation::Votes,
-    choice::choice,
     classes::{EMOTIONS, Emotion},
 };
+use choice::choice;
 
 choice! {
     /// How ten annotators' votes become a label, as Barsoum et al. (2016) define it and their code does it
@@ -10,7 +10,7 @@ choice! {
     ///
     /// Every rule first sets counts of one or none to zero, in all ten columns.
     #[derive(Default)]
-    pub enum LabelRule for "data.label_rule" {
+    pub enum LabelRule for "data.labels" {
         /// The most voted column, if it has strictly more than half of the votes that remain.
         #[default]
         Majority = "majority",

@@ -1,4 +1,4 @@
-use crate::choice::choice;
+use choice::choice;
 
 choice! {
     /// What an image is for.

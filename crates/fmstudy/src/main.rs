@@ -44,9 +44,9 @@ enum Command {
 
 fn main() -> ExitCode {
     match Arguments::parse().command {
-        Command::Status(common) => cli::run(&common, |arguments| {
-            arguments.print(&status::status(&arguments.context()?)?, report::status)
-        }),
+        Command::Status(common) => {
+            cli::run(&common, |arguments| arguments.print(&status::status(&arguments.context()?)?, report::status))
+        }
         Command::Verify(common) => cli::run(&common, |arguments| {
             let verification = verify::run(&arguments.context()?)?;
             arguments.print(&verification, report::verification)?;

@@ -156,7 +156,12 @@ impl Conv2d {
         check("output images", output.images(), output.images() == input.images(), input.images().to_string())?;
         if let Some(residual) = residual {
             let images = residual.images();
-            check("residual channels", residual.channels(), residual.channels() == out_channels, out_channels.to_string())?;
+            check(
+                "residual channels",
+                residual.channels(),
+                residual.channels() == out_channels,
+                out_channels.to_string(),
+            )?;
             check("residual side", residual.side(), residual.side() == side, side.to_string())?;
             check("residual images", images, images == 1 || images == output.images(), output.images().to_string())?;
         }

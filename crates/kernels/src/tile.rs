@@ -7,9 +7,12 @@
 //! With two AVX-512 registers per pixel, 28 accumulators, two weights and one broadcast fill 31 of the 32
 //! registers; 14 broadcasts and two loads feed 28 multiply-adds, so that the arithmetic is the limit.
 
-use crate::{Isa, vector::{Floats4, Vector}};
 #[cfg(target_arch = "x86_64")]
 use crate::vector::{Ymm, Zmm};
+use crate::{
+    Isa,
+    vector::{Floats4, Vector},
+};
 
 /// Output pixels in a segment.
 pub(crate) const SEGMENT: usize = 7;

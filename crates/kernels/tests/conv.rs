@@ -35,9 +35,10 @@ fn reference(
     let mut sum = f64::from(bias[out]);
     for ky in 0..shape.kernel {
         for kx in 0..shape.kernel {
-            let (Some(iy), Some(ix)) =
-                ((y * shape.stride + ky).checked_sub(shape.padding), (x * shape.stride + kx).checked_sub(shape.padding))
-            else {
+            let (Some(iy), Some(ix)) = (
+                (y * shape.stride + ky).checked_sub(shape.padding),
+                (x * shape.stride + kx).checked_sub(shape.padding),
+            ) else {
                 continue;
             };
             if iy >= input.side() || ix >= input.side() {

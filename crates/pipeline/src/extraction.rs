@@ -211,8 +211,9 @@ pub fn run(context: &Context) -> Result<ExtractionReport> {
                 extraction = Extraction::plan_with(context, &weights, &undecodable)?;
             }
             Err(feature_pass::PassError::Image { error, .. }) => {
-                return Err(anyhow::Error::new(error)
-                    .context("an image cannot be used; mend it, or set data.skip_bad=true to leave it out and list it"));
+                return Err(anyhow::Error::new(error).context(
+                    "an image cannot be used; mend it, or set data.skip_bad=true to leave it out and list it",
+                ));
             }
             Err(feature_pass::PassError::Other(error)) => return Err(error),
         }

@@ -208,8 +208,7 @@ impl HostBatch {
             Tensor::from_slice(tokens, (self.images, tokens.len() / width / self.images, width), device) // (B, N, W)
         };
         let tokens = self.tokens.iter().zip(&reader.sources).map(|(tokens, (_, cutter, _))| tensor(tokens, cutter));
-        let targets =
-            Tensor::from_slice(&self.targets, (self.images, self.targets.len() / self.images), device)?; // (B, K)
+        let targets = Tensor::from_slice(&self.targets, (self.images, self.targets.len() / self.images), device)?; // (B, K)
         Ok(Batch { tokens: tokens.collect::<candle_core::Result<_>>()?, targets })
     }
 }

@@ -88,9 +88,10 @@ fn shared_fingerprint(context: &Context, examples: &Examples) -> Result<Fingerpr
     fingerprint.set("data.classes", data.classes);
     fingerprint.set("data.train", examples::digest(context, &examples.train));
     fingerprint.set("data.valid", examples::digest(context, &examples.valid));
-    for (table, values) in
-        [("model", serde_json::to_value(&context.study.model)?), ("recipe", serde_json::to_value(&context.study.recipe)?)]
-    {
+    for (table, values) in [
+        ("model", serde_json::to_value(&context.study.model)?),
+        ("recipe", serde_json::to_value(&context.study.recipe)?),
+    ] {
         for (key, value) in values.as_object().into_iter().flatten() {
             let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
             fingerprint.set(format!("{table}.{key}"), text);

@@ -61,7 +61,8 @@ impl TokenCutter {
                 for y in at(gy)..at(gy) + self.patch_side {
                     let first = (y * self.side + at(gx)) * channels;
                     for pixel in map[first..first + self.patch_side * channels].chunks_exact(channels) {
-                        tokens.extend(pixel.iter().zip(&self.scales).map(|(value, [mean, rate])| (value - mean) * rate));
+                        tokens
+                            .extend(pixel.iter().zip(&self.scales).map(|(value, [mean, rate])| (value - mean) * rate));
                     }
                 }
             }

@@ -48,7 +48,9 @@ pub fn run(context: &Context) -> Result<Vec<RunReport>> {
     let device = context.study.device.open()?;
     runs::requested(context, &features, &examples)?
         .into_iter()
-        .map(|run| train_one(context, &features, &examples, &run, &device).with_context(|| format!("train {}", run.name())))
+        .map(|run| {
+            train_one(context, &features, &examples, &run, &device).with_context(|| format!("train {}", run.name()))
+        })
         .collect()
 }
 

@@ -42,7 +42,10 @@ pub fn run(context: &Context) -> Result<Verification> {
     if let Some(manifest) = Manifest::read(&extraction.cache)? {
         for (source, entry) in &manifest.features {
             files.extend(
-                entry.shards.iter().map(|(number, shard)| (shard_path(&extraction.cache, *source, *number), shard.blake3)),
+                entry
+                    .shards
+                    .iter()
+                    .map(|(number, shard)| (shard_path(&extraction.cache, *source, *number), shard.blake3)),
             );
         }
     }
@@ -65,7 +68,10 @@ pub fn run(context: &Context) -> Result<Verification> {
 /// Fails if anything is damaged, after all has been reported.
 pub fn require_sound(verification: &Verification) -> Result<()> {
     if !verification.damaged.is_empty() {
-        bail!("{} files are damaged\n\nhint: run `just extract`, which makes anew what is damaged", verification.damaged.len());
+        bail!(
+            "{} files are damaged\n\nhint: run `just extract`, which makes anew what is damaged",
+            verification.damaged.len()
+        );
     }
     Ok(())
 }

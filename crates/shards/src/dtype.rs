@@ -1,40 +1,26 @@
-use std::{fmt, str::FromStr};
-
+use choice::choice;
 use half::{bf16, f16, slice::HalfFloatSliceExt};
-use serde::{Deserialize, Serialize};
-use sources::nearest;
 
-/// How a feature value is stored.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Dtype {
-    /// IEEE half precision: 11 significant bits, up to 65,504.
-    #[default]
-    F16,
-    /// bfloat16: 8 significant bits, the range of f32.
-    Bf16,
-    /// Single precision.
-    F32,
+choice! {
+    /// How a feature value is stored.
+    #[derive(Default)]
+    pub enum Dtype for "extract.dtype" {
+        /// IEEE half precision: 11 significant bits, up to 65,504.
+        #[default]
+        F16 = "f16",
+        /// bfloat16: 8 significant bits, the range of f32.
+        Bf16 = "bf16",
+        /// Single precision.
+        F32 = "f32",
+    }
 }
 
 impl Dtype {
-    /// All of them.
-    pub const ALL: [Self; 3] = [Self::F16, Self::Bf16, Self::F32];
-
     /// Bytes per value.
     pub const fn size_bytes(self) -> usize {
         match self {
             Self::F16 | Self::Bf16 => 2,
             Self::F32 => 4,
-        }
-    }
-
-    /// The name in configurations.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::F16 => "f16",
-            Self::Bf16 => "bf16",
-            Self::F32 => "f32",
         }
     }
 
@@ -108,24 +94,6 @@ impl Dtype {
                 }
             }
         }
-    }
-}
-
-impl fmt::Display for Dtype {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.name())
-    }
-}
-
-impl FromStr for Dtype {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Self::ALL.into_iter().find(|dtype| dtype.name() == text).ok_or_else(|| {
-            let hint = nearest(text, Self::ALL.map(Self::name))
-                .map_or_else(String::new, |word| format!("; did you mean `{word}`?"));
-            format!("unknown dtype `{text}`, expected f16, bf16 or f32{hint}")
-        })
     }
 }
 

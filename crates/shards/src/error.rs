@@ -7,7 +7,9 @@ pub enum ShardError {
     #[error(transparent)]
     Io(#[from] io::Error),
     /// A file is there but says something else than expected.
-    #[error("`{path}` has {what} {got}, expected {expected}\n\nhint: run `just extract`, which makes anew what is damaged")]
+    #[error(
+        "`{path}` has {what} {got}, expected {expected}\n\nhint: run `just extract`, which makes anew what is damaged"
+    )]
     Unexpected {
         /// The file.
         path: PathBuf,

@@ -87,10 +87,9 @@ impl Manifest {
 
     /// The entry of `source`.
     pub fn feature(&self, cache: &Path, source: Source) -> Result<&FeatureEntry, ShardError> {
-        self.features.get(&source).ok_or_else(|| ShardError::MissingFeature {
-            path: cache.join(Self::FILE),
-            feature: source.to_string(),
-        })
+        self.features
+            .get(&source)
+            .ok_or_else(|| ShardError::MissingFeature { path: cache.join(Self::FILE), feature: source.to_string() })
     }
 
     /// Checks that every shard of `source` is there and unchanged. `hash_file` gives a file's content hash,
@@ -115,12 +114,8 @@ impl ShardEntry {
         path: &Path,
         hash_file: impl FnOnce(&Path) -> std::io::Result<ContentHash>,
     ) -> Result<(), ShardError> {
-        let unexpected = |what, got: String, expected: String| ShardError::Unexpected {
-            path: path.to_owned(),
-            what,
-            got,
-            expected,
-        };
+        let unexpected =
+            |what, got: String, expected: String| ShardError::Unexpected { path: path.to_owned(), what, got, expected };
         let size_bytes = fs_err::metadata(path)?.len();
         if size_bytes != self.size_bytes {
             return Err(unexpected("size", format!("{size_bytes} bytes"), format!("{} bytes", self.size_bytes)));

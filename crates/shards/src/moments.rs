@@ -131,8 +131,11 @@ mod tests {
         let std = (column.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / column.len() as f64).sqrt();
         assert!((f64::from(moments.channels[5].mean) - mean).abs() < 1e-5);
         assert!((f64::from(moments.channels[5].std) - std).abs() < 1e-5);
-        let maxima: Vec<f32> =
-            images.iter().flat_map(|i| i.chunks(channels)).map(|p| p.iter().copied().fold(f32::MIN, f32::max)).collect();
+        let maxima: Vec<f32> = images
+            .iter()
+            .flat_map(|i| i.chunks(channels))
+            .map(|p| p.iter().copied().fold(f32::MIN, f32::max))
+            .collect();
         assert!((moments.channel_max.mean - maxima.iter().sum::<f32>() / maxima.len() as f32).abs() < 1e-4);
         for (one, other) in moments.channels.iter().zip(&merged.moments().channels) {
             assert!((one.mean - other.mean).abs() < 1e-6 && (one.std - other.std).abs() < 1e-5);

@@ -74,8 +74,9 @@ impl FeatureReader {
         }
         buffer.resize(image_bytes, 0);
         let file = fs_err::File::open(&shard.path)?;
-        read_exact_at(file.file(), buffer, shard.data_start + (place.slot * image_bytes) as u64)
-            .map_err(|error| io::Error::new(error.kind(), format!("cannot read `{}`: {error}", shard.path.display())))?;
+        read_exact_at(file.file(), buffer, shard.data_start + (place.slot * image_bytes) as u64).map_err(|error| {
+            io::Error::new(error.kind(), format!("cannot read `{}`: {error}", shard.path.display()))
+        })?;
         self.dtype.decode(buffer, values);
         Ok(())
     }

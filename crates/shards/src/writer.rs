@@ -5,7 +5,10 @@ use serde_json::json;
 use sources::Source;
 use stage::{AtomicFile, ContentHash, HashMemo};
 
-use crate::{ChannelSums, Dtype, FORMAT_VERSION, Plan, PlannedImage, ShardEntry, ShardError, ShardRecord, record_path, shard_path};
+use crate::{
+    ChannelSums, Dtype, FORMAT_VERSION, Plan, PlannedImage, ShardEntry, ShardError, ShardRecord, record_path,
+    shard_path,
+};
 
 /// The tensor's name in a shard.
 pub(crate) const TENSOR: &str = "features";
@@ -128,10 +131,8 @@ impl<'a> ShardWriter<'a> {
             "ids": self.images.iter().map(|image| image.id.as_str()).collect::<Vec<_>>(),
         });
         let metadata = HashMap::from([("fmstudy".to_owned(), ours.to_string())]);
-        let damaged = |reason: String| ShardError::Damaged {
-            path: shard_path(self.cache, self.source, self.shard),
-            reason,
-        };
+        let damaged =
+            |reason: String| ShardError::Damaged { path: shard_path(self.cache, self.source, self.shard), reason };
         let metadata =
             Metadata::new(Some(metadata), vec![(TENSOR.to_owned(), info)]).map_err(|e| damaged(e.to_string()))?;
         let mut json = serde_json::to_vec(&metadata).map_err(|e| damaged(e.to_string()))?;

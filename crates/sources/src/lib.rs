@@ -6,9 +6,7 @@
 //! in paths, in fingerprints and in reports.
 
 mod combination;
-mod nearest;
 mod source;
 
 pub use combination::{Combination, ParseCombinationError};
-pub use nearest::nearest;
 pub use source::{ParseSourceError, Source};

@@ -1,8 +1,7 @@
 use std::{fmt, str::FromStr};
 
+use choice::nearest;
 use serde::{Deserialize, Serialize};
-
-use crate::nearest;
 
 /// One input of the Vision Transformer: the original image, or the output of one ResNet-18 stage.
 ///
@@ -109,9 +108,10 @@ impl FromStr for Source {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let word = text.trim();
-        Self::ALL.into_iter().find(|source| source.name().eq_ignore_ascii_case(word)).ok_or_else(|| {
-            ParseSourceError { got: word.to_owned(), nearest: nearest(word, Self::ALL.map(Self::name)) }
-        })
+        Self::ALL
+            .into_iter()
+            .find(|source| source.name().eq_ignore_ascii_case(word))
+            .ok_or_else(|| ParseSourceError { got: word.to_owned(), nearest: nearest(word, Self::ALL.map(Self::name)) })
     }
 }
 

@@ -32,7 +32,8 @@ impl AtomicFile {
     /// Syncs the content, renames it to its final name and syncs the folder.
     pub fn commit(self) -> io::Result<()> {
         let path = self.path;
-        let named = |error: io::Error| io::Error::new(error.kind(), format!("cannot write `{}`: {error}", path.display()));
+        let named =
+            |error: io::Error| io::Error::new(error.kind(), format!("cannot write `{}`: {error}", path.display()));
         let temporary = self.writer.into_inner().map_err(|error| named(error.into_error()))?;
         temporary.as_file().sync_all().map_err(named)?;
         let file = temporary.persist(&path).map_err(|error| named(error.error))?;

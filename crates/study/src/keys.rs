@@ -89,7 +89,8 @@ pub const KEYS: &[Key] = keys! {
 
 /// The keys that `stage` reads, one per line, for `--help`.
 pub fn help(stage: Stage) -> String {
-    let mut text = String::from("Keys (in study.toml, or as key=value; the last part alone will do where it is unique):\n");
+    let mut text =
+        String::from("Keys (in study.toml, or as key=value; the last part alone will do where it is unique):\n");
     for key in KEYS.iter().filter(|key| key.stages.contains(&stage)) {
         // Writing to a String cannot fail.
         let _ = writeln!(text, "  {:<24} {}\n  {:<24}   {}", key.name, key.values, "", key.meaning);

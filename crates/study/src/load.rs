@@ -1,6 +1,6 @@
 use std::path::Path;
 
-use sources::nearest;
+use choice::nearest;
 use toml::{Table, Value};
 use vit::{Recipe, RecipeName};
 
@@ -29,9 +29,8 @@ impl Study {
             known_key(key, &format!("`{}`", path.display()))?;
         }
         for argument in overrides {
-            let (key, value) = argument
-                .split_once('=')
-                .ok_or_else(|| StudyError::NoOverride { argument: argument.clone() })?;
+            let (key, value) =
+                argument.split_once('=').ok_or_else(|| StudyError::NoOverride { argument: argument.clone() })?;
             assignments.push((full_key(key.trim())?, Value::String(value.trim().to_owned())));
         }
 
@@ -42,17 +41,14 @@ impl Study {
             let name: RecipeName = word.parse().map_err(|error| value_error("recipe.name", word, &error))?;
             study.recipe = Recipe::named(name);
         }
-        let mut table = Table::try_from(&study).map_err(|error| StudyError::Toml {
-            path: path.to_owned(),
-            reason: error.to_string(),
-        })?;
+        let mut table = Table::try_from(&study)
+            .map_err(|error| StudyError::Toml { path: path.to_owned(), reason: error.to_string() })?;
         for (key, value) in assignments {
             assign(&mut table, &key, value)?;
         }
-        let study: Self = table.try_into().map_err(|error: toml::de::Error| StudyError::Toml {
-            path: path.to_owned(),
-            reason: error.to_string(),
-        })?;
+        let study: Self = table
+            .try_into()
+            .map_err(|error: toml::de::Error| StudyError::Toml { path: path.to_owned(), reason: error.to_string() })?;
         study.validate()
     }
 
@@ -159,9 +155,11 @@ fn converted(key: &str, value: Value, current: Option<&Value>) -> Result<Value, 
         (Value::String(text), Some(Value::Boolean(_))) => {
             text.parse().map(Value::Boolean).map_err(|_| "expected true or false".to_owned())
         }
-        (Value::String(text), Some(Value::Array(_))) if text.trim() == "all" && key == "study.combos" => Ok(Value::Array(
-            sources::Combination::all().iter().map(|combination| Value::String(combination.to_string())).collect(),
-        )),
+        (Value::String(text), Some(Value::Array(_))) if text.trim() == "all" && key == "study.combos" => {
+            Ok(Value::Array(
+                sources::Combination::all().iter().map(|combination| Value::String(combination.to_string())).collect(),
+            ))
+        }
         (Value::String(text), Some(Value::Array(_))) => Ok(Value::Array(
             text.split(',')
                 .map(str::trim)
@@ -212,8 +210,7 @@ mod tests {
     #[test]
     fn an_empty_file_is_the_default_and_overrides_win() {
         assert_eq!(parse("", &[]).unwrap(), Study::default());
-        let study =
-            parse("[recipe]\nlr = 1\nsteps = 10", &["combo=fm2+orig", "recipe.lr=0.001", "seed=3"]).unwrap();
+        let study = parse("[recipe]\nlr = 1\nsteps = 10", &["combo=fm2+orig", "recipe.lr=0.001", "seed=3"]).unwrap();
         assert_eq!((study.recipe.lr, study.recipe.steps, study.seeds()), (0.001, 10, vec![3]));
         assert_eq!(study.combo, CombinationChoice::These(vec!["orig+fm2".parse().unwrap()]));
     }
@@ -239,7 +236,10 @@ mod tests {
     #[test]
     fn what_is_wrong_is_named_with_the_nearest() {
         let unknown = message("", &["recipe.lrr=1"]);
-        assert!(unknown.contains("unknown key `recipe.lrr` in the command line; did you mean `recipe.lr`?"), "{unknown}");
+        assert!(
+            unknown.contains("unknown key `recipe.lrr` in the command line; did you mean `recipe.lr`?"),
+            "{unknown}"
+        );
         assert!(unknown.contains("valid keys: combo, seed,"), "{unknown}");
         assert!(message("[recpie]\nlr = 1", &[]).contains("`recpie.lr` in `study.toml`; did you mean `recipe.lr`?"));
         assert!(message("", &["combo=fm1+fm7"]).contains("unknown source `fm7`"));

@@ -1,6 +1,7 @@
+use choice::choice;
 use serde::{Deserialize, Serialize};
 
-use crate::{VitError, choice::choice};
+use crate::VitError;
 
 choice! {
     /// How the tokens of several sources come together.

@@ -15,7 +15,6 @@
 mod adam;
 mod attention;
 mod checkpoint;
-mod choice;
 mod collapse;
 mod config;
 mod draws;
@@ -36,7 +35,6 @@ mod validation;
 
 pub use adam::{Adam, gradient_norm};
 pub use checkpoint::{Checkpoint, Progress};
-pub use choice::ParseChoiceError;
 pub use collapse::{COLLAPSE_MARGIN, collapsed, entropy};
 pub use config::{Collapse, Fuse, ModelConfig, Pool};
 pub use draws::Draws;

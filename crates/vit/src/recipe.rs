@@ -1,10 +1,10 @@
+use choice::choice;
 use std::f64::consts::PI;
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
     VitError,
-    choice::choice,
     config::{at_least_one, not_negative, positive, probability},
 };
 

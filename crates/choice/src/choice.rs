@@ -1,4 +1,4 @@
-use sources::nearest;
+use crate::nearest;
 
 /// A word that is none of the values a key can take.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -11,7 +11,8 @@ pub struct ParseChoiceError {
 }
 
 impl ParseChoiceError {
-    pub(crate) fn new(key: &'static str, got: &str, valid: &[&'static str]) -> Self {
+    /// For `got`, which is none of the `valid` words of `key`.
+    pub fn new(key: &'static str, got: &str, valid: &[&'static str]) -> Self {
         let hint =
             nearest(got, valid.iter().copied()).map_or_else(String::new, |word| format!("; did you mean `{word}`?"));
         Self { key, got: got.to_owned(), valid: valid.join(", "), hint }
@@ -19,6 +20,7 @@ impl ParseChoiceError {
 }
 
 /// Declares an enum whose values are words in the configuration, with `Display`, `FromStr` and serde.
+#[macro_export]
 macro_rules! choice {
     (
         $(#[$enum_doc:meta])*
@@ -27,7 +29,7 @@ macro_rules! choice {
         }
     ) => {
         $(#[$enum_doc])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, ::serde::Serialize, ::serde::Deserialize)]
         #[serde(try_from = "String", into = "String")]
         pub enum $name {
             $($(#[$value_doc])* $value,)+
@@ -52,7 +54,7 @@ macro_rules! choice {
         }
 
         impl std::str::FromStr for $name {
-            type Err = crate::ParseChoiceError;
+            type Err = $crate::ParseChoiceError;
 
             fn from_str(text: &str) -> Result<Self, Self::Err> {
                 let word = text.trim();
@@ -60,12 +62,12 @@ macro_rules! choice {
                     .iter()
                     .copied()
                     .find(|value| value.name().eq_ignore_ascii_case(word))
-                    .ok_or_else(|| crate::ParseChoiceError::new($key, word, &[$($word),+]))
+                    .ok_or_else(|| $crate::ParseChoiceError::new($key, word, &[$($word),+]))
             }
         }
 
         impl TryFrom<String> for $name {
-            type Error = crate::ParseChoiceError;
+            type Error = $crate::ParseChoiceError;
 
             fn try_from(text: String) -> Result<Self, Self::Error> {
                 text.parse()
@@ -80,28 +82,34 @@ macro_rules! choice {
     };
 }
 
-pub(crate) use choice;
-
 #[cfg(test)]
 mod tests {
-    use crate::{LabelRule, Layout, Split};
+    crate::choice! {
+        /// For the tests.
+        pub enum Schedule for "recipe.schedule" {
+            /// One.
+            Constant = "constant",
+            /// Another.
+            Cosine = "cosine",
+        }
+    }
 
     #[test]
     fn an_unknown_word_is_answered_with_the_valid_ones_and_the_nearest() {
-        let error = "majorty".parse::<LabelRule>().unwrap_err().to_string();
-        let expected = "`data.label_rule` cannot be `majorty`, expected one of majority, plurality, probability, \
-                        crossentropy; did you mean `majority`?";
+        let error = "cosin".parse::<Schedule>().unwrap_err().to_string();
+        let expected = "`recipe.schedule` cannot be `cosin`, expected one of constant, cosine; did you mean `cosine`?";
         assert_eq!(error, expected);
-        let error = serde_json::from_str::<Layout>("\"zip\"").unwrap_err().to_string();
-        assert_eq!(error, "`data.layout` cannot be `zip`, expected one of auto, ferplus, fer2013, folders");
+        let error = serde_json::from_str::<Schedule>("\"linear\"").unwrap_err().to_string();
+        assert_eq!(error, "`recipe.schedule` cannot be `linear`, expected one of constant, cosine");
     }
 
     #[test]
     fn every_word_round_trips() {
-        for value in Split::ALL {
-            assert_eq!(value.to_string().parse::<Split>().unwrap(), *value);
+        for value in Schedule::ALL {
+            assert_eq!(value.to_string().parse::<Schedule>().unwrap(), *value);
             let json = serde_json::to_string(value).unwrap();
-            assert_eq!(serde_json::from_str::<Split>(&json).unwrap(), *value);
+            assert_eq!(serde_json::from_str::<Schedule>(&json).unwrap(), *value);
         }
+        assert_eq!(" Cosine".parse::<Schedule>().unwrap(), Schedule::Cosine);
     }
 }
