@@ -19,9 +19,13 @@ mod faces;
 mod paint;
 mod person;
 mod sdf;
+mod study;
 mod votes;
+mod weights;
 
 pub use dataset::{SplitCounts, Written, write_faces};
 pub use expression::Expression;
 pub use faces::{FACE_SIZE_PX, Face, draw};
+pub use study::write_demo;
 pub use votes::{ANNOTATORS, VOTE_COLUMNS};
+pub use weights::write_weights;

@@ -57,7 +57,15 @@ fn main() -> ExitCode {
             arguments.print(&leftovers, |leftovers| report::leftovers(leftovers))?;
             if leftovers.is_empty() || !(yes || confirmed()?) { Ok(()) } else { clean::remove(&leftovers) }
         }),
-        Command::DemoData { common, dir } => cli::run(&common, |_| demo::write(&dir)),
+        Command::DemoData { common, dir } => cli::run(&common, |_| {
+            let written = demo::write_demo(&dir)?;
+            if written == [demo::Written::AlreadyThere; 2] {
+                println!("demo-data: `{}` is there; nothing to do", dir.display());
+            } else {
+                println!("demo-data: drew faces and made a backbone in `{}`", dir.display());
+            }
+            Ok(())
+        }),
     }
 }
 
