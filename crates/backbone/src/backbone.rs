@@ -6,7 +6,9 @@ use kernels::{Isa, ShapeError, UnavailableIsa};
 use rayon::prelude::*;
 use sources::Source;
 
-use crate::{Network, Weights, WeightsError, candle_engine::CandleEngine, native_engine::NativeEngine, preprocess};
+use crate::{
+    FoldedConv, Network, Weights, WeightsError, candle_engine::CandleEngine, native_engine::NativeEngine, preprocess,
+};
 
 /// Version of everything between an image's bytes and its feature maps: decoding, preprocessing, network.
 /// Raised whenever a stored value could change by more than rounding, so that caches become stale.
@@ -77,13 +79,23 @@ impl Backbone {
             Engine::Native => true,
             Engine::Candle => false,
         };
-        let runner = if native {
-            let isa = Isa::choose()?;
-            Runner::Native(Box::new(NativeEngine::new(&network, isa)?), isa)
-        } else {
-            Runner::Candle(Box::new(CandleEngine::new(&network, device)?))
-        };
-        Ok(Self { runner })
+        if native {
+            return Self::on_isa(&network, Isa::choose()?);
+        }
+        Ok(Self { runner: Runner::Candle(Box::new(CandleEngine::new(&network, device)?)) })
+    }
+
+    /// Builds the native engine for the instruction set `isa`, whatever `FMSTUDY_ISA` says.
+    pub fn native(weights: &Weights, isa: Isa) -> Result<Self, BackboneError> {
+        if !Isa::available().any(|available| available == isa) {
+            let available: Vec<String> = Isa::available().map(|isa| isa.to_string()).collect();
+            return Err(UnavailableIsa::Missing(isa, available.join(", ")).into());
+        }
+        Self::on_isa(&Network::read(weights)?, isa)
+    }
+
+    fn on_isa(network: &Network<FoldedConv>, isa: Isa) -> Result<Self, BackboneError> {
+        Ok(Self { runner: Runner::Native(Box::new(NativeEngine::new(network, isa)?), isa) })
     }
 
     /// The wanted feature maps of `images`, which are resized to (224, 224, 1 or 3) in [0, 1]

@@ -1,8 +1,11 @@
 use std::path::{Path, PathBuf};
 
-use hf_hub::{HFClientSync, split_id};
+use hf_hub::{HFClientBuilder, split_id};
 
 use crate::WeightsError;
+
+/// Attempts after the first: with the client's pauses a machine without network waits 1.4 s at most.
+const RETRIES: usize = 3;
 
 /// The weights file that `weights` names: a path as it is, or a model on the Hugging Face Hub
 /// (`timm/resnet18.tv_in1k`), whose `model.safetensors` is fetched once and kept in the Hub's own cache.
@@ -19,8 +22,13 @@ pub fn fetch_weights(weights: &str) -> Result<PathBuf, WeightsError> {
     }
     let file = "model.safetensors";
     let (owner, name) = split_id(weights);
-    let download = || HFClientSync::new()?.model(owner, name).download_file().filename(file).send();
-    download().map_err(|error| WeightsError::Hub {
+    let fetch = || {
+        let model = HFClientBuilder::new().retry_max_attempts(RETRIES).build_sync()?.model(owner, name);
+        // What is kept is not asked for again: it serves offline, and no command waits for the network.
+        let kept = model.download_file().filename(file).local_files_only(true).send();
+        kept.or_else(|_| model.download_file().filename(file).send())
+    };
+    fetch().map_err(|error| WeightsError::Hub {
         repo: weights.to_owned(),
         file: file.to_owned(),
         reason: error.to_string(),

@@ -18,6 +18,7 @@ use tracing_subscriber::EnvFilter;
 
 /// Arguments of every binary.
 #[derive(Debug, Args)]
+#[group(skip)]
 pub struct Arguments {
     /// Overrides of the configuration
     #[arg(value_name = "KEY=VALUE")]

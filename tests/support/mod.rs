@@ -1,0 +1,194 @@
+//! A study of drawn faces in a folder of its own, and the binaries to run on it.
+
+#![allow(dead_code, reason = "every test program uses its own part")]
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+    sync::OnceLock,
+    time::SystemTime,
+};
+
+use demo::SplitCounts;
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// Images per shard of the tests' studies.
+pub const SHARD_IMAGES: usize = 16;
+
+/// A small study: 48 training, 16 validation and 16 test faces, three steps of a tiny model.
+pub const CONFIGURATION: &str = r#"
+[data]
+dir = "faces"
+
+[extract]
+weights = "resnet18.safetensors"
+features = "fm3"
+shard_images = 16
+batch = 8
+
+[model]
+width = 16
+depth = 1
+heads = 1
+
+[recipe]
+steps = 6
+batch = 16
+
+[train]
+validate_every = 3
+checkpoint_every = 2
+
+[study]
+combos = ["fm3"]
+"#;
+
+/// A folder with a configuration, faces and weights.
+pub struct Study {
+    folder: TempDir,
+}
+
+impl Study {
+    /// A new one with [`CONFIGURATION`].
+    pub fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let study = Self { folder };
+        copy_folder(&template().join("faces"), &study.path("faces"));
+        fs_err::copy(template().join("resnet18.safetensors"), study.path("resnet18.safetensors")).unwrap();
+        fs_err::write(study.path("study.toml"), CONFIGURATION).unwrap();
+        study
+    }
+
+    /// A path below the study's folder.
+    pub fn path(&self, below: &str) -> PathBuf {
+        self.folder.path().join(below)
+    }
+
+    /// The binary `name` with `arguments`, to be run in the study's folder.
+    pub fn command(&self, name: &str, arguments: &[&str]) -> Command {
+        let mut command = Command::new(binary(name));
+        command.current_dir(self.folder.path()).args(arguments).env("RAYON_NUM_THREADS", "2").stdin(Stdio::null());
+        command
+    }
+
+    /// Runs it to its end.
+    pub fn output(&self, name: &str, arguments: &[&str]) -> Output {
+        self.command(name, arguments).output().unwrap()
+    }
+
+    /// Runs it, which must succeed, and gives its stdout.
+    pub fn run(&self, name: &str, arguments: &[&str]) -> String {
+        let output = self.output(name, arguments);
+        assert!(output.status.success(), "{name} {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Runs it with `--json`, and gives the one JSON value on its stdout.
+    pub fn json(&self, name: &str, arguments: &[&str]) -> Value {
+        let arguments: Vec<&str> = arguments.iter().copied().chain(["--json"]).collect();
+        serde_json::from_str(&self.run(name, &arguments)).unwrap()
+    }
+
+    /// Runs it, which must fail with `code`, and gives its stderr.
+    pub fn fails(&self, name: &str, arguments: &[&str], code: i32) -> String {
+        let output = self.output(name, arguments);
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(code), "{name} {arguments:?}: {stderr}");
+        assert!(!stderr.contains("panicked"), "{stderr}");
+        stderr
+    }
+
+    /// Starts it in the background, silently.
+    pub fn spawn(&self, name: &str, arguments: &[&str]) -> Child {
+        self.command(name, arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+    }
+
+    /// The feature cache's folder.
+    pub fn features(&self) -> PathBuf {
+        only_folder(&self.path("cache/faces/features-v1"))
+    }
+
+    /// Bytes of every file of the feature cache.
+    pub fn feature_files(&self) -> BTreeMap<PathBuf, Vec<u8>> {
+        let files = files_below(&self.features());
+        files.into_iter().map(|path| (path.strip_prefix(self.features()).unwrap().to_owned(), path)).map(|(name, path)| (name, fs_err::read(path).unwrap())).collect()
+    }
+
+    /// When every file of the cache was changed last.
+    pub fn changed(&self) -> BTreeMap<PathBuf, SystemTime> {
+        let files = files_below(&self.path("cache")).into_iter();
+        files.map(|path| (path.clone(), fs_err::metadata(path).unwrap().modified().unwrap())).collect()
+    }
+}
+
+/// All files below `folder`, but for locks.
+pub fn files_below(folder: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for entry in fs_err::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            files.extend(files_below(&path));
+        } else if path.file_name().unwrap() != ".lock" {
+            files.push(path);
+        }
+    }
+    files.sort();
+    files
+}
+
+/// The one folder in `folder`.
+pub fn only_folder(folder: &Path) -> PathBuf {
+    let mut folders: Vec<PathBuf> = fs_err::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert_eq!(folders.len(), 1, "{folders:?}");
+    folders.remove(0)
+}
+
+fn copy_folder(from: &Path, to: &Path) {
+    fs_err::create_dir_all(to).unwrap();
+    for entry in fs_err::read_dir(from).unwrap() {
+        let path = entry.unwrap().path();
+        let target = to.join(path.file_name().unwrap());
+        if path.is_dir() {
+            copy_folder(&path, &target);
+        } else {
+            fs_err::copy(path, target).unwrap();
+        }
+    }
+}
+
+/// Faces and weights, made once per test program.
+fn template() -> &'static Path {
+    static TEMPLATE: OnceLock<TempDir> = OnceLock::new();
+    TEMPLATE
+        .get_or_init(|| {
+            let folder = tempfile::tempdir().unwrap();
+            let counts = SplitCounts { train: 48, valid: 16, test: 16 };
+            demo::write_faces(&folder.path().join("faces"), 1, counts).unwrap();
+            let calibration: Vec<Vec<u8>> = vec![vec![128; demo::FACE_SIZE_PX * demo::FACE_SIZE_PX]; 1]
+                .into_iter()
+                .chain((0..3).map(|i| (0..48 * 48).map(|p| (p * (i + 3) % 251) as u8).collect()))
+                .collect();
+            demo::write_weights(&folder.path().join("resnet18.safetensors"), 1, &calibration).unwrap();
+            folder
+        })
+        .path()
+}
+
+/// A binary of the workspace, built if need be with the profile of the tests.
+fn binary(name: &str) -> PathBuf {
+    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+    let folder = FOLDER.get_or_init(|| {
+        // target/PROFILE/deps/this-test
+        let folder = std::env::current_exe().unwrap().ancestors().nth(2).unwrap().to_owned();
+        let mut build = Command::new(env!("CARGO"));
+        build.args(["build", "--quiet", "--workspace", "--bins"]).current_dir(env!("CARGO_MANIFEST_DIR"));
+        if folder.ends_with("release") {
+            build.arg("--release");
+        }
+        assert!(build.status().unwrap().success(), "the binaries do not build");
+        folder
+    });
+    folder.join(format!("{name}{}", std::env::consts::EXE_SUFFIX))
+}
