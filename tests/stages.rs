@@ -158,7 +158,7 @@ fn exported_features_are_the_stored_ones_transposed() {
     let exported: ndarray::Array4<f32> = ndarray_npy::read_npy(study.path("out/fm4.npy")).unwrap();
     assert_eq!(exported.shape(), [80, 512, 7, 7]);
     let ids = fs::read_to_string(study.path("out/ids.txt")).unwrap();
-    assert_eq!(ids.lines().next(), Some("FER2013Test/fer0000064.png"));
+    assert_eq!(ids.lines().next(), Some("FER2013Train/fer0000000.png"));
     // The first shard begins with the same image; its values are (7, 7, 512) behind the header.
     let bytes = fs::read(study.features().join("fm4/00000.safetensors")).unwrap();
     let header = 8 + usize::try_from(u64::from_le_bytes(bytes[..8].try_into().unwrap())).unwrap();
@@ -186,7 +186,10 @@ fn evaluation_leaves_logits_labels_and_predictions() {
     let largest = |row: ndarray::ArrayView1<f32>| (0..6).max_by(|a, b| row[*a].total_cmp(&row[*b])).unwrap() as i64;
     let correct = logits.rows().into_iter().zip(&labels).filter(|(row, label)| largest(*row) == **label).count();
     let overall = &run["evaluation"]["test"]["overall"];
-    assert_eq!((overall["correct"].as_u64(), overall["images"].as_u64()), (Some(correct as u64), Some(labels.len() as u64)));
+    assert_eq!(
+        (overall["correct"].as_u64(), overall["images"].as_u64()),
+        (Some(correct as u64), Some(labels.len() as u64))
+    );
     let predictions = fs::read_to_string(folder.join("test_predictions.csv")).unwrap();
     assert_eq!(predictions.lines().count(), labels.len() + 1);
     assert!(predictions.starts_with("image,label,prediction,p_neutral,"));

@@ -113,7 +113,11 @@ impl Study {
     /// Bytes of every file of the feature cache.
     pub fn feature_files(&self) -> BTreeMap<PathBuf, Vec<u8>> {
         let files = files_below(&self.features());
-        files.into_iter().map(|path| (path.strip_prefix(self.features()).unwrap().to_owned(), path)).map(|(name, path)| (name, fs_err::read(path).unwrap())).collect()
+        files
+            .into_iter()
+            .map(|path| (path.strip_prefix(self.features()).unwrap().to_owned(), path))
+            .map(|(name, path)| (name, fs_err::read(path).unwrap()))
+            .collect()
     }
 
     /// When every file of the cache was changed last.

@@ -23,9 +23,8 @@ pub fn write_demo(dir: &Path) -> Result<[Written; 2]> {
     let faces = write_faces(&dir.join("faces"), SEED, COUNTS)?;
     // Other faces than those of the set: the backbone has seen none of its images.
     let mut random = ChaCha8Rng::seed_from_u64(SEED + 1);
-    let calibration: Vec<Vec<u8>> = (0..CALIBRATION_FACES)
-        .map(|i| draw(Expression::ALL[i % Expression::ALL.len()], &mut random))
-        .collect();
+    let calibration: Vec<Vec<u8>> =
+        (0..CALIBRATION_FACES).map(|i| draw(Expression::ALL[i % Expression::ALL.len()], &mut random)).collect();
     let weights = write_weights(&dir.join("resnet18.safetensors"), SEED, &calibration)?;
     Ok([faces, weights])
 }
