@@ -1,5 +1,7 @@
 //! What was interrupted goes on, and ends as if it had not been.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot watch its process has failed")]
+
 mod support;
 
 use std::{path::PathBuf, thread::sleep, time::Duration};

@@ -1,6 +1,7 @@
 //! A study of drawn faces in a folder of its own, and the binaries to run on it.
 
 #![allow(dead_code, reason = "every test program uses its own part")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
 
 use std::{
     collections::BTreeMap,

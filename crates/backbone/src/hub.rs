@@ -1,4 +1,7 @@
-use std::path::{Path, PathBuf};
+use std::{
+    error::Error,
+    path::{Path, PathBuf},
+};
 
 use hf_hub::{HFClientBuilder, split_id};
 
@@ -31,6 +34,11 @@ pub fn fetch_weights(weights: &str) -> Result<PathBuf, WeightsError> {
     fetch().map_err(|error| WeightsError::Hub {
         repo: weights.to_owned(),
         file: file.to_owned(),
-        reason: error.to_string(),
+        reason: root_cause(&error),
     })
+}
+
+/// The innermost error, such as `Connection refused`: what lies around it repeats the address.
+fn root_cause(error: &dyn Error) -> String {
+    error.source().map_or_else(|| error.to_string(), root_cause)
 }

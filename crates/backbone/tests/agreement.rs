@@ -1,6 +1,8 @@
 //! Feature maps of real images from real weights: every engine and instruction set against candle's
 //! convolutions, and all against candle-transformers' ResNet-18.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot set itself up has failed")]
+
 use std::{collections::HashMap, fmt};
 
 use backbone::{
@@ -21,6 +23,8 @@ const TOLERANCE: f64 = 1e-4;
 
 const IMAGES: usize = 64;
 
+const BATCH: usize = 16;
+
 /// Images for the portable instruction set, which is several times slower.
 const PORTABLE_IMAGES: usize = 8;
 
@@ -34,16 +38,16 @@ struct Deviation {
 impl Deviation {
     fn include(&mut self, got: &[f32], expected: &[f32]) {
         assert_eq!(got.len(), expected.len());
+        // `f64::max` ignores NaN.
+        assert!(got.iter().chain(expected).all(|value| value.is_finite()));
         let pairs = || got.iter().zip(expected).map(|(got, expected)| (f64::from(*got), f64::from(*expected)));
         let squares: f64 = pairs().map(|(got, expected)| (got - expected).powi(2)).sum();
         let norm: f64 = pairs().map(|(_, expected)| expected.powi(2)).sum();
-        // `f64::max` would ignore NaN.
-        let largest = |values: &mut dyn Iterator<Item = f64>| values.fold(0.0, |a: f64, b| if b <= a { a } else { b });
-        let error = largest(&mut pairs().map(|(got, expected)| (got - expected).abs()));
-        let peak = largest(&mut pairs().map(|(_, expected)| expected.abs()));
-        assert!(norm > 0.0, "the expected map is not all zero");
-        self.l2 = largest(&mut [self.l2, (squares / norm).sqrt()].into_iter());
-        self.max = largest(&mut [self.max, error / peak].into_iter());
+        let error = pairs().map(|(got, expected)| (got - expected).abs()).fold(0.0, f64::max);
+        let peak = pairs().map(|(_, expected)| expected.abs()).fold(0.0, f64::max);
+        assert!(peak > 0.0, "the expected map is not all zero");
+        self.l2 = self.l2.max((squares / norm).sqrt());
+        self.max = self.max.max(error / peak);
     }
 
     fn is_tolerable(self) -> bool {
@@ -73,9 +77,18 @@ fn real_faces(count: usize) -> Option<(Vec<Vec<f32>>, Weights)> {
     Some((faces, Weights::read(&weights).unwrap()))
 }
 
-/// All four maps, and the same per image.
+/// All four maps, computed in batches: candle's convolutions unfold their whole input.
 fn feature_maps(backbone: &Backbone, images: &[Vec<f32>]) -> Vec<(Source, Vec<f32>)> {
-    backbone.feature_maps(images, &Source::FEATURE_MAPS).unwrap().maps
+    let mut maps = Source::FEATURE_MAPS.map(|source| (source, Vec::new())).to_vec();
+    for batch in images.chunks(BATCH) {
+        for (all, (source, values)) in
+            maps.iter_mut().zip(backbone.feature_maps(batch, &Source::FEATURE_MAPS).unwrap().maps)
+        {
+            assert_eq!(all.0, source);
+            all.1.extend(values);
+        }
+    }
+    maps
 }
 
 fn assert_agree(what: &str, got: &[(Source, Vec<f32>)], expected: &[(Source, Vec<f32>)]) {

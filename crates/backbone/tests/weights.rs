@@ -1,5 +1,7 @@
 //! Reading weights: the three file formats, and what each fault is called.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot set itself up has failed")]
+
 use std::{
     collections::HashMap,
     fs,

@@ -17,6 +17,6 @@ fn main() -> ExitCode {
     cli::run(&Arguments::parse().common, |arguments| {
         let context = arguments.context()?;
         let evaluated = evaluation::run(&context)?;
-        arguments.print(&evaluated, |evaluated| report::evaluation(evaluated))
+        arguments.print(&evaluated, report::evaluation)
     })
 }

@@ -129,10 +129,10 @@ unsafe fn compute<V: Vector, const VECTORS: usize, const STEP: usize>(tile: &Til
             }
         }
         let zero = V::splat(0.0);
-        for s in 0..2 {
-            for pixel in 0..SEGMENT {
-                for v in 0..VECTORS {
-                    let mut sum = sums[s][pixel][v];
+        for (s, segment) in sums.iter().enumerate() {
+            for (pixel, registers) in segment.iter().enumerate() {
+                for (v, register) in registers.iter().enumerate() {
+                    let mut sum = *register;
                     if !tile.residual[s].is_null() {
                         sum = sum.add(V::load(tile.residual[s].add(pixel * tile.residual_step + v * V::LANES)));
                     }

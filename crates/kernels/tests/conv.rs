@@ -1,5 +1,7 @@
 //! Every instruction set's convolution against the definition, at the shapes of ResNet-18.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
+
 use kernels::{Activations, Conv2d, ConvShape, Isa};
 
 /// Deterministic values in [-1, 1).
