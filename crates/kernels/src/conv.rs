@@ -44,7 +44,11 @@ pub struct Conv2d {
 
 impl Conv2d {
     /// Packs `weights` (out, in, kernel, kernel) for `isa`. `bias` has one value per output channel.
+    ///
+    /// # Panics
+    /// If this processor does not have `isa`: running the kernel would then be undefined.
     pub fn new(isa: Isa, shape: ConvShape, weights: &[f32], bias: &[f32], relu: bool) -> Result<Self, ShapeError> {
+        assert!(Isa::available().any(|available| available == isa), "this processor has no {isa}");
         let ConvShape { in_channels, out_channels, kernel, stride, .. } = shape;
         let check = |what, got, fits: bool, expected: String| {
             if fits { Ok(()) } else { Err(ShapeError { shape, what, got, expected }) }
@@ -103,7 +107,7 @@ impl Conv2d {
                 // SAFETY: `check` compared all shapes: the kernel's window of every output pixel lies within the
                 // input's padded rows, residual and output have a whole block of channels at every pixel, and the
                 // packed weights hold `out_channels / block` blocks. The tile function was chosen for an
-                // instruction set that `Isa::choose` or the caller found available.
+                // instruction set that `new` found available.
                 unsafe {
                     (self.tile)(&Tile {
                         input: place.map(|(image, y, x)| {
