@@ -56,7 +56,7 @@ pub enum StudyError {
         reason: String,
     },
     /// The device cannot be used.
-    #[error("device `{device}` cannot be used: {reason}\n\nhint: use device=cpu, or build with --features cuda")]
+    #[error("device `{device}` cannot be used: {reason}\n\nhint: use device=cpu")]
     Device {
         /// The device.
         device: String,
