@@ -28,6 +28,9 @@ impl DeviceChoice {
         match self {
             Self::Auto => Ok(Device::cuda_if_available(0).unwrap_or(Device::Cpu)),
             Self::Cpu => Ok(Device::Cpu),
+            Self::Cuda(_) if !candle_core::utils::cuda_is_available() => {
+                Err(StudyError::BuiltWithoutCuda { device: self.to_string() })
+            }
             Self::Cuda(number) => Device::new_cuda(number)
                 .map_err(|error| StudyError::Device { device: self.to_string(), reason: error.to_string() }),
         }

@@ -55,6 +55,15 @@ pub enum StudyError {
         /// What is wrong with it.
         reason: String,
     },
+    /// A GPU is asked for, but the program cannot use any.
+    #[error(
+        "device `{device}` cannot be used: this program was built without CUDA\n\n\
+         hint: use device=cpu, or build with `cargo build --release --features cudnn` where a CUDA toolkit is"
+    )]
+    BuiltWithoutCuda {
+        /// The device.
+        device: String,
+    },
     /// The device cannot be used.
     #[error("device `{device}` cannot be used: {reason}\n\nhint: use device=cpu")]
     Device {
