@@ -125,7 +125,7 @@ impl<'a> TokenReader<'a> {
         let sources = combination
             .iter()
             .map(|source| {
-                let cutter = TokenCutter::new(source, model.grid, model.collapse, features.moments(source)?);
+                let cutter = TokenCutter::new(source, model, features.moments(source)?);
                 let reader = match source {
                     Source::Orig => None,
                     map => Some(FeatureReader::open(&features.cache, &features.manifest, map)?),

@@ -2,7 +2,10 @@
 
 use shards::{MeanStd, Moments};
 use sources::Source;
-use vit::Collapse;
+use vit::{Collapse, ModelConfig};
+
+/// Added to a token's variance, as in PyTorch's `LayerNorm`; it matters only where a patch is all of one tone.
+const PATCH_NORM_EPSILON: f32 = 1e-5;
 
 /// Cuts one source's maps into standardised tokens.
 #[derive(Debug)]
@@ -12,13 +15,15 @@ pub(crate) struct TokenCutter {
     grid: usize,
     patch_side: usize,
     collapse: Collapse,
+    norm: bool,
     /// Mean and reciprocal standard deviation per channel, of what the tokens are cut from.
     scales: Vec<[f32; 2]>,
 }
 
 impl TokenCutter {
-    /// For maps of `source`, (side, side, channels), on a `grid`×`grid` grid.
-    pub(crate) fn new(source: Source, grid: usize, collapse: Collapse, moments: &Moments) -> Self {
+    /// For maps of `source`, (side, side, channels), as `model` wants its tokens.
+    pub(crate) fn new(source: Source, model: &ModelConfig, moments: &Moments) -> Self {
+        let &ModelConfig { grid, collapse, patch_norm, .. } = model;
         // A channel that never varies carries nothing; dividing by its deviation would carry noise.
         const SMALLEST_STD: f32 = 1e-6;
         let scale = |moment: &MeanStd| [moment.mean, 1.0 / moment.std.max(SMALLEST_STD)];
@@ -28,7 +33,8 @@ impl TokenCutter {
             Collapse::Max => vec![scale(&moments.channel_max)],
         };
         let (side, channels) = (source.side(), source.channels());
-        Self { side, channels, grid, patch_side: source.patch_side(grid), collapse, scales }
+        let norm = patch_norm && (collapse == Collapse::None || source == Source::Orig);
+        Self { side, channels, grid, patch_side: source.patch_side(grid), collapse, norm, scales }
     }
 
     /// Numbers per token.
@@ -58,6 +64,7 @@ impl TokenCutter {
         let at = |token: usize| token * self.side / self.grid;
         for gy in 0..self.grid {
             for gx in 0..self.grid {
+                let begin = tokens.len();
                 for y in at(gy)..at(gy) + self.patch_side {
                     let first = (y * self.side + at(gx)) * channels;
                     for pixel in map[first..first + self.patch_side * channels].chunks_exact(channels) {
@@ -65,9 +72,33 @@ impl TokenCutter {
                             .extend(pixel.iter().zip(&self.scales).map(|(value, [mean, rate])| (value - mean) * rate));
                     }
                 }
+                if self.norm {
+                    normalise(&mut tokens[begin..]);
+                }
             }
         }
     }
+}
+
+/// Brings `token` to mean 0 and variance 1.
+fn normalise(token: &mut [f32]) {
+    let count = token.len() as f32;
+    let mean = sum(token, |value| value) / count;
+    let variance = sum(token, |value| (value - mean) * (value - mean)) / count;
+    let rate = 1.0 / (variance + PATCH_NORM_EPSILON).sqrt();
+    token.iter_mut().for_each(|value| *value = (*value - mean) * rate);
+}
+
+/// The sum of `term` over `values`, in as many parts as a vector register has lanes.
+fn sum(values: &[f32], term: impl Fn(f32) -> f32) -> f32 {
+    const LANES: usize = 16;
+    let mut parts = [0.0; LANES];
+    let whole = values.chunks_exact(LANES);
+    let rest: f32 = whole.remainder().iter().map(|value| term(*value)).sum();
+    for chunk in whole {
+        parts.iter_mut().zip(chunk).for_each(|(part, value)| *part += term(*value));
+    }
+    rest + parts.iter().sum::<f32>()
 }
 
 #[cfg(test)]
@@ -80,12 +111,38 @@ mod tests {
         Moments { channels: (0..channels).map(channel).collect(), channel_mean: plain, channel_max: plain }
     }
 
+    fn plain(grid: usize, collapse: Collapse) -> ModelConfig {
+        ModelConfig { grid, collapse, patch_norm: false, ..ModelConfig::default() }
+    }
+
+    #[test]
+    fn a_normalised_token_has_mean_0_and_variance_1() {
+        for source in [Source::Orig, Source::Fm4] {
+            let map: Vec<f32> = (0..source.values_per_image()).map(|i| (i * i % 1013) as f32).collect();
+            let cut = |model: &ModelConfig| {
+                let mut tokens = Vec::new();
+                TokenCutter::new(source, model, &moments(source.channels())).cut(&map, &mut tokens);
+                tokens
+            };
+            let tokens = cut(&ModelConfig::default());
+            for token in tokens.chunks_exact(tokens.len() / 49) {
+                let mean = token.iter().sum::<f32>() / token.len() as f32;
+                let variance = token.iter().map(|value| value * value).sum::<f32>() / token.len() as f32;
+                assert!(mean.abs() < 1e-4 && (variance - 1.0).abs() < 1e-3, "{source}: {mean}, {variance}");
+            }
+            // A collapsed map's token of FM4 is one number, whose variance says nothing.
+            let collapsed = ModelConfig { collapse: Collapse::Mean, ..ModelConfig::default() };
+            let unchanged = cut(&collapsed) == cut(&plain(7, Collapse::Mean));
+            assert_eq!(unchanged, source == Source::Fm4);
+        }
+    }
+
     #[test]
     fn a_token_is_its_patch_standardised() {
         let source = Source::Fm3;
         let (side, channels) = (source.side(), source.channels());
         let map: Vec<f32> = (0..source.values_per_image()).map(|i| (i % 1013) as f32).collect();
-        let cutter = TokenCutter::new(source, 7, Collapse::None, &moments(channels));
+        let cutter = TokenCutter::new(source, &plain(7, Collapse::None), &moments(channels));
         let mut tokens = Vec::new();
         cutter.cut(&map, &mut tokens);
         assert_eq!(tokens.len(), 49 * cutter.token_width());
@@ -99,7 +156,7 @@ mod tests {
         let source = Source::Fm4;
         let map: Vec<f32> = (0..source.values_per_image()).map(|i| (i % 512) as f32).collect();
         for (collapse, expected) in [(Collapse::Mean, 255.5), (Collapse::Max, 511.0)] {
-            let cutter = TokenCutter::new(source, 7, collapse, &moments(512));
+            let cutter = TokenCutter::new(source, &plain(7, collapse), &moments(512));
             let mut tokens = Vec::new();
             cutter.cut(&map, &mut tokens);
             assert_eq!((cutter.token_width(), tokens), (1, vec![expected; 49]));
@@ -109,7 +166,7 @@ mod tests {
     #[test]
     fn a_grid_finer_than_the_map_repeats_pixels() {
         let map: Vec<f32> = (0..49).flat_map(|pixel| vec![pixel as f32; 512]).collect();
-        let cutter = TokenCutter::new(Source::Fm4, 14, Collapse::Max, &moments(512));
+        let cutter = TokenCutter::new(Source::Fm4, &plain(14, Collapse::Max), &moments(512));
         let mut tokens = Vec::new();
         cutter.cut(&map, &mut tokens);
         assert_eq!(tokens.len(), 196);

@@ -64,9 +64,11 @@ pub const KEYS: &[Key] = keys! {
     "model.mlp_ratio", RUNS, "number", "hidden width of the MLP over the width";
     "model.pool", RUNS, "mean | cls", "how tokens become one vector";
     "model.dropout", RUNS, "0 … 1", "probability of dropping an activation";
+    "model.patch_norm", RUNS, "true | false", "bring every token to mean 0 and variance 1";
+    "model.equal_lr", RUNS, "true | false", "let layers of all widths learn at the same pace";
     "model.layer_scale", RUNS, "number", "initial gain of each branch, 0 for none";
     "model.qk_norm", RUNS, "true | false", "normalise queries and keys";
-    "model.init_std", RUNS, "number", "standard deviation of the initial weights";
+    "model.init_gain", RUNS, "number", "scale of the initial weights, 1 keeps the inputs' scale";
     "recipe.name", RUNS, "paper | robust", "where the recipe's other values start from; `recipe=` for short";
     "recipe.optimizer", RUNS, "adam | adamw", "the optimiser";
     "recipe.lr", RUNS, "number", "highest learning rate";

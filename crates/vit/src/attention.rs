@@ -22,7 +22,7 @@ pub(crate) struct Attention {
 
 impl Attention {
     pub(crate) fn new(mut builder: Builder<'_>, config: &ModelConfig) -> Result<Self> {
-        let (width, std) = (config.width, config.init_std);
+        let width = config.width;
         let head_width = width / config.heads;
         let norm_gains = if config.qk_norm {
             let mut gain = |name| builder.get(name, &[head_width], Init::Constant(1.0));
@@ -31,9 +31,9 @@ impl Attention {
             None
         };
         Ok(Self {
-            qkv: Linear::new(builder.under("qkv"), width, 3 * width, std)?,
+            qkv: Linear::new(builder.under("qkv"), config, width, 3 * width)?,
             norm_gains,
-            proj: Linear::new(builder.under("proj"), width, width, std)?,
+            proj: Linear::new(builder.under("proj"), config, width, width)?,
             heads: config.heads,
         })
     }

@@ -40,7 +40,8 @@ choice! {
 /// The open details of the ViT. The field names are the configuration's keys.
 ///
 /// The paper (Oh & Yoo 2023) says nothing of width, depth, heads or initialisation; the defaults are a small
-/// model that learns at the paper's learning rate.
+/// model that learns at the paper's learning rate from every source, pixels too. What was tried is in
+/// `docs/open-details.md`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ModelConfig {
@@ -63,14 +64,26 @@ pub struct ModelConfig {
     pub pool: Pool,
     /// Probability with which an activation is dropped after the embedding, attention and MLP.
     pub dropout: f64,
+    /// Whether every token is brought to mean 0 and variance 1 before its projection (Kumar et al. 2023, *Dual
+    /// PatchNorm*, <https://arxiv.org/abs/2302.01327>; its first norm, whose gain and offset the projection can
+    /// do without). Neighbouring pixels are alike, so that the sum over a patch of 1,024 of them drowns what
+    /// differs between them. Feature maps whose channels are collapsed are left as they are: a token of FM4 is
+    /// then a single number. The loader does it.
+    pub patch_norm: bool,
+    /// Whether the weights of linear layers are kept at unit scale and divided by √inputs where they are used
+    /// (equalised learning rate; Karras et al. 2018, section 4.1, <https://arxiv.org/abs/1710.10196>). Adam's
+    /// steps have the size of the learning rate whatever the gradient; so layers of all widths, from 64 to
+    /// 4,096 inputs, move at the same pace relative to their weights.
+    pub equal_lr: bool,
     /// Initial value of the learned gain on each branch (Touvron et al. 2021, section 3,
     /// <https://arxiv.org/abs/2103.17239>); 0 leaves the gain out.
     pub layer_scale: f64,
     /// Whether queries and keys are normalised (Dehghani et al. 2023, section 2,
     /// <https://arxiv.org/abs/2302.05442>).
     pub qk_norm: bool,
-    /// Standard deviation of the initial weights, a normal distribution cut at two deviations.
-    pub init_std: f64,
+    /// Standard deviation of a linear layer's initial weights times √inputs (LeCun et al. 1998, section 4.6: 1
+    /// hands the inputs' scale on), of a normal distribution cut at two deviations.
+    pub init_gain: f64,
 }
 
 impl Default for ModelConfig {
@@ -85,9 +98,11 @@ impl Default for ModelConfig {
             mlp_ratio: 4,
             pool: Pool::Mean,
             dropout: 0.0,
-            layer_scale: 0.1,
+            patch_norm: true,
+            equal_lr: true,
+            layer_scale: 0.0,
             qk_norm: false,
-            init_std: 0.02,
+            init_gain: 1.0,
         }
     }
 }
@@ -104,9 +119,11 @@ impl ModelConfig {
         "mlp_ratio",
         "pool",
         "dropout",
+        "patch_norm",
+        "equal_lr",
         "layer_scale",
         "qk_norm",
-        "init_std",
+        "init_gain",
     ];
 
     /// Fails with the first key whose value makes no sense.
@@ -124,7 +141,7 @@ impl ModelConfig {
         }
         probability("dropout", self.dropout)?;
         not_negative("layer_scale", self.layer_scale)?;
-        positive("init_std", self.init_std)
+        positive("init_gain", self.init_gain)
     }
 
     /// Tokens that a source is cut into.
@@ -164,7 +181,7 @@ mod tests {
         assert_eq!(wrong(|config| config.heads = 3), "`heads` cannot be 3, expected a divisor of `width` = 64");
         assert_eq!(wrong(|config| config.heads = 0), "`heads` cannot be 0, expected at least 1");
         assert_eq!(wrong(|config| config.dropout = 1.0), "`dropout` cannot be 1, expected 0 or more and less than 1");
-        assert_eq!(wrong(|config| config.init_std = f64::NAN), "`init_std` cannot be NaN, expected a number above 0");
+        assert_eq!(wrong(|config| config.init_gain = f64::NAN), "`init_gain` cannot be NaN, expected a number above 0");
         ModelConfig::default().validate().unwrap();
     }
 

@@ -8,6 +8,9 @@ use crate::{
     parameters::{Builder, Init},
 };
 
+/// Standard deviation of the initial source and position embeddings, as in timm's `VisionTransformer`.
+const EMBEDDING_STD: f64 = 0.02;
+
 /// Tokens of all sources to one sequence: projection, source embedding, position embedding, fusion.
 #[derive(Debug)]
 pub(crate) struct Embed {
@@ -28,29 +31,21 @@ struct SourceEmbed {
 
 impl Embed {
     pub(crate) fn new(builder: &mut Builder<'_>, config: &ModelConfig, inputs: &[Input]) -> Result<Self> {
-        let (width, std) = (config.width, config.init_std);
+        let width = config.width;
         let sources = inputs
             .iter()
             .map(|input| {
                 let name = input.source.name();
-                // Token widths go from 1 (fm4, collapsed) to 4,096 (fm1). Scaled by the width, standardised
-                // inputs give tokens of unit size from every source (LeCun et al. 1998, section 4.6).
-                let projection_std = 1.0 / (input.token_width as f64).sqrt();
                 Ok(SourceEmbed {
-                    projection: Linear::new(
-                        builder.under("embed").under(name),
-                        input.token_width,
-                        width,
-                        projection_std,
-                    )?,
-                    source: builder.under("source_embed").get(name, &[width], Init::Normal(std))?,
+                    projection: Linear::new(builder.under("embed").under(name), config, input.token_width, width)?,
+                    source: builder.under("source_embed").get(name, &[width], Init::Normal(EMBEDDING_STD))?,
                 })
             })
             .collect::<Result<_>>()?;
-        let position = builder.get("pos_embed", &[config.tokens_per_source(), width], Init::Normal(std))?;
+        let position = builder.get("pos_embed", &[config.tokens_per_source(), width], Init::Normal(EMBEDDING_STD))?;
         let class_token = match config.pool {
             Pool::Mean => None,
-            Pool::Cls => Some(builder.get("cls_token", &[1, 1, width], Init::Normal(std))?),
+            Pool::Cls => Some(builder.get("cls_token", &[1, 1, width], Init::Normal(EMBEDDING_STD))?),
         };
         Ok(Self { sources, position, class_token, fuse: config.fuse })
     }

@@ -10,7 +10,7 @@
 use candle_core::{D, Result, Tensor};
 
 use crate::{
-    ops,
+    ModelConfig, ops,
     parameters::{Builder, Init},
 };
 
@@ -18,19 +18,23 @@ use crate::{
 /// on activations of unit scale.
 const LAYER_NORM_EPSILON: f64 = 1e-5;
 
-/// y = x Wᵀ + b.
+/// y = x (g W)ᵀ + b with a constant g, which is 1 but for [`ModelConfig::equal_lr`].
 #[derive(Debug)]
 pub(crate) struct Linear {
     weight: Tensor,
     bias: Tensor,
+    gain: f64,
 }
 
 impl Linear {
-    /// `weight` (O, I) starts normal with `std`, `bias` (O) at 0.
-    pub(crate) fn new(mut builder: Builder<'_>, inputs: usize, outputs: usize, std: f64) -> Result<Self> {
+    /// g · `weight` (O, I) starts normal, scaled by the inputs, and `bias` (O) at 0.
+    pub(crate) fn new(mut builder: Builder<'_>, config: &ModelConfig, inputs: usize, outputs: usize) -> Result<Self> {
+        let by_inputs = 1.0 / (inputs as f64).sqrt();
+        let gain = if config.equal_lr { by_inputs } else { 1.0 };
         Ok(Self {
-            weight: builder.get("weight", &[outputs, inputs], Init::Normal(std))?,
+            weight: builder.get("weight", &[outputs, inputs], Init::Normal(config.init_gain * by_inputs / gain))?,
             bias: builder.get("bias", &[outputs], Init::Constant(0.0))?,
+            gain,
         })
     }
 
@@ -40,24 +44,29 @@ impl Linear {
         let mut shape = x.dims().to_vec();
         shape.pop();
         shape.push(outputs);
-        ops::linear(&x.reshape(((), inputs))?, &self.weight, &self.bias)?.reshape(shape)
+        ops::linear(&x.reshape(((), inputs))?, &times(&self.weight, self.gain)?, &self.bias)?.reshape(shape)
     }
 
     /// This layer after `norm`, for inputs that are [`normalised`].
     pub(crate) fn after(&self, norm: &LayerNorm) -> Result<Self> {
-        let weight = self.weight.broadcast_mul(&norm.weight)?; // (O, I)
-        let offset = self.weight.matmul(&norm.bias.unsqueeze(1)?)?.squeeze(1)?; // (O)
-        Ok(Self { weight, bias: (&self.bias + offset)? })
+        let weight = self.weight.broadcast_mul(&times(&norm.weight, self.gain)?)?; // (O, I)
+        let offset = self.weight.matmul(&times(&norm.bias, self.gain)?.unsqueeze(1)?)?.squeeze(1)?; // (O)
+        Ok(Self { weight, bias: (&self.bias + offset)?, gain: 1.0 })
     }
 
     /// This layer with `scale`, if there is one, after it.
     pub(crate) fn scaled(&self, scale: &Option<LayerScale>) -> Result<Self> {
         let Some(LayerScale { gamma }) = scale else {
-            return Ok(Self { weight: self.weight.clone(), bias: self.bias.clone() });
+            return Ok(Self { weight: self.weight.clone(), bias: self.bias.clone(), gain: self.gain });
         };
-        let weight = self.weight.broadcast_mul(&gamma.unsqueeze(1)?)?; // (O, I)
-        Ok(Self { weight, bias: (&self.bias * gamma)? })
+        let weight = self.weight.broadcast_mul(&times(gamma, self.gain)?.unsqueeze(1)?)?; // (O, I)
+        Ok(Self { weight, bias: (&self.bias * gamma)?, gain: 1.0 })
     }
+}
+
+/// `x` · `gain`, for nothing if that is 1.
+fn times(x: &Tensor, gain: f64) -> Result<Tensor> {
+    if gain == 1.0 { Ok(x.clone()) } else { x * gain }
 }
 
 /// Gain and offset of a layer norm.
@@ -103,11 +112,11 @@ pub(crate) struct Mlp {
 }
 
 impl Mlp {
-    /// From `width` to `hidden` and back.
-    pub(crate) fn new(mut builder: Builder<'_>, width: usize, hidden: usize, std: f64) -> Result<Self> {
+    /// From the model's width to `hidden` and back.
+    pub(crate) fn new(mut builder: Builder<'_>, config: &ModelConfig, hidden: usize) -> Result<Self> {
         Ok(Self {
-            fc1: Linear::new(builder.under("fc1"), width, hidden, std)?,
-            fc2: Linear::new(builder.under("fc2"), hidden, width, std)?,
+            fc1: Linear::new(builder.under("fc1"), config, config.width, hidden)?,
+            fc2: Linear::new(builder.under("fc2"), config, hidden, config.width)?,
         })
     }
 

@@ -33,7 +33,7 @@ impl Network {
                 .map(|index| Block::new(builder.under("blocks").under(&index.to_string()), config, index))
                 .collect::<Result<_>>()?,
             norm: LayerNorm::new(builder.under("norm"), config.width)?,
-            head: Linear::new(builder.under("head"), config.width, classes, config.init_std)?,
+            head: Linear::new(builder.under("head"), config, config.width, classes)?,
             pool: config.pool,
         })
     }
@@ -82,7 +82,7 @@ impl Block {
             attn: Attention::new(builder.under("attn"), config)?,
             scale1,
             norm2: LayerNorm::new(builder.under("norm2"), width)?,
-            mlp: Mlp::new(builder.under("mlp"), width, hidden, config.init_std)?,
+            mlp: Mlp::new(builder.under("mlp"), config, hidden)?,
             scale2,
             position: (index + 1) as f64 / config.depth as f64,
         })

@@ -24,8 +24,8 @@ fn configurations() -> Vec<(&'static str, Change)> {
         ("sum, cls, qk_norm, no layer scale", |config| {
             (config.pool, config.qk_norm, config.layer_scale) = (Pool::Cls, true, 0.0);
         }),
-        ("one head, wide initialisation", |config| {
-            (config.heads, config.init_std) = (1, 0.5);
+        ("one head, equal_lr, wide initialisation", |config| {
+            (config.heads, config.equal_lr, config.init_gain) = (1, true, 1.5);
         }),
     ]
 }

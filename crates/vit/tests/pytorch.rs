@@ -150,3 +150,36 @@ fn adamw_with_clipping_and_smoothing() {
     };
     compare(|config| (config.pool, config.qk_norm) = (Pool::Cls, true), &recipe, &reference);
 }
+
+#[test]
+fn adam_with_equalised_learning_rates() {
+    let recipe = Recipe { lr: LR, ..Recipe::paper() };
+    let reference = Reference {
+        losses: [
+            1.0996008736,
+            1.0928669082,
+            1.0874305101,
+            1.0827342387,
+            1.0783367066,
+            1.0742316236,
+            1.0706023293,
+            1.0675682790,
+            1.0650531897,
+            1.0628390561,
+        ],
+        norms: [
+            0.1612532751,
+            0.1436737767,
+            0.1300011670,
+            0.1176996356,
+            0.1040673402,
+            0.0884364378,
+            0.0714935992,
+            0.0546332522,
+            0.0397134238,
+            0.0284764659,
+        ],
+        logits: [0.7930523812, 0.2393629372, 0.3168989690],
+    };
+    compare(|config| config.equal_lr = true, &recipe, &reference);
+}

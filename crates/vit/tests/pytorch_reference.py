@@ -44,8 +44,11 @@ def shapes(qk_norm, pool):
     return dict(sorted(shapes.items()))
 
 
-def forward(w, tokens, fuse, pool, qk_norm):
-    linear = lambda x, name: F.linear(x, w[f"{name}.weight"], w[f"{name}.bias"])
+def forward(w, tokens, fuse, pool, qk_norm, equal_lr):
+    def linear(x, name):
+        weight = w[f"{name}.weight"]
+        return F.linear(x, weight / weight.shape[1] ** 0.5 if equal_lr else weight, w[f"{name}.bias"])
+
     norm = lambda x, name: F.layer_norm(x, x.shape[-1:], w[f"{name}.weight"], w.get(f"{name}.bias"))
     embedded = [
         linear(tokens[source], f"embed.{source}") + w["pos_embed"] + w[f"source_embed.{source}"] for source in INPUTS
@@ -67,7 +70,7 @@ def forward(w, tokens, fuse, pool, qk_norm):
     return linear(x[:, 0] if pool == "cls" else x.mean(1), "head")
 
 
-def run(title, optimizer, fuse, pool, qk_norm, weight_decay, clip, smoothing):
+def run(title, optimizer, fuse, pool, qk_norm, weight_decay, clip, smoothing, equal_lr=False):
     w = {
         name: wave(shape, 0.5, float(number)).requires_grad_()
         for number, (name, shape) in enumerate(shapes(qk_norm, pool).items())
@@ -82,16 +85,17 @@ def run(title, optimizer, fuse, pool, qk_norm, weight_decay, clip, smoothing):
     optimizer = optimizer(groups, lr=0.01)
     losses, norms = [], []
     for _ in range(10):
-        loss = F.cross_entropy(forward(w, tokens, fuse, pool, qk_norm), targets, label_smoothing=smoothing)
+        loss = F.cross_entropy(forward(w, tokens, fuse, pool, qk_norm, equal_lr), targets, label_smoothing=smoothing)
         optimizer.zero_grad()
         loss.backward()
         norms.append(float(torch.nn.utils.clip_grad_norm_(w.values(), clip or float("inf"))))
         optimizer.step()
         losses.append(loss.item())
-    logits = forward(w, tokens, fuse, pool, qk_norm)[0].tolist()
+    logits = forward(w, tokens, fuse, pool, qk_norm, equal_lr)[0].tolist()
     print(title, f"losses: {losses}", f"norms: {norms}", f"logits: {logits}", sep="\n", end="\n\n")
 
 
 run("adam, sum, mean", torch.optim.Adam, "sum", "mean", False, 0.0, 0.0, 0.0)
 run("adam with decay, seq, cls, qk_norm", torch.optim.Adam, "seq", "cls", True, 0.05, 0.0, 0.1)
 run("adamw, sum, cls, clipped", torch.optim.AdamW, "sum", "cls", True, 0.5, 0.1, 0.1)
+run("adam, sum, mean, equal_lr", torch.optim.Adam, "sum", "mean", False, 0.0, 0.0, 0.0, equal_lr=True)

@@ -10,7 +10,8 @@ pub const CLASSES: usize = 3;
 
 /// A model of two sources, fm2 and fm4, with tokens of width 5 and 3.
 pub fn about(change: impl FnOnce(&mut ModelConfig)) -> About {
-    let mut model = ModelConfig { width: 8, depth: 2, heads: 2, mlp_ratio: 2, ..ModelConfig::default() };
+    let small = ModelConfig { width: 8, depth: 2, heads: 2, mlp_ratio: 2, ..ModelConfig::default() };
+    let mut model = ModelConfig { layer_scale: 0.1, equal_lr: false, ..small };
     change(&mut model);
     About {
         model,
