@@ -20,7 +20,7 @@ impl Camera {
             blur_px: rng.random_range(0.3..0.95),
             contrast: rng.random_range(0.75..1.2),
             brightness: rng.random_range(-0.12..0.12),
-            noise: rng.random_range(0.008..0.045),
+            noise: rng.random_range(0.008..0.03),
         }
     }
 

@@ -21,13 +21,13 @@ pub(crate) struct View {
 }
 
 impl View {
-    /// Draws a view such as FER2013's crops show: upright to ±15°, the head filling most of the frame.
+    /// Draws a view such as FER2013's crops show: upright to ±10°, the head filling most of the frame.
     pub(crate) fn sample(rng: &mut impl Rng) -> Self {
         Self {
-            rotation: rng.random_range(-15.0_f32..15.0).to_radians(),
-            scale_px: rng.random_range(17.0..21.5),
+            rotation: rng.random_range(-10.0_f32..10.0).to_radians(),
+            scale_px: rng.random_range(18.0..21.0),
             aspect: rng.random_range(0.9..1.1),
-            shift_px: point(rng.random_range(-2.5..2.5), rng.random_range(-2.5..2.5)),
+            shift_px: point(rng.random_range(-1.5..1.5), rng.random_range(-1.5..1.5)),
         }
     }
 

@@ -44,7 +44,7 @@ impl Face {
         self.expression
     }
 
-    /// How strongly, from 0.35 to 1.
+    /// How strongly, from 0.6 to 1.
     pub fn intensity(&self) -> f32 {
         self.intensity
     }
@@ -57,7 +57,7 @@ impl Face {
 }
 
 /// Weaker expressions look neutral at 48 px.
-const WEAKEST: f32 = 0.35;
+const WEAKEST: f32 = 0.6;
 
 /// Draws a 48×48 grey face that shows `expression`; everything else about it is random.
 ///

@@ -8,8 +8,10 @@ use crate::{
     parameters::{Builder, Init},
 };
 
-/// Standard deviation of the initial source and position embeddings, as in timm's `VisionTransformer`.
-const EMBEDDING_STD: f64 = 0.02;
+/// Standard deviation of the initial source and position embeddings: that of the projected tokens which they are
+/// added to, so that a token says from the start where it lies. (Faces are aligned; with timm's 0.02 the network
+/// has to find the places first and learns pixels three times slower, see `docs/open-details.md`.)
+const EMBEDDING_STD: f64 = 1.0;
 
 /// Tokens of all sources to one sequence: projection, source embedding, position embedding, fusion.
 #[derive(Debug)]
