@@ -37,6 +37,17 @@ pub enum WeightsError {
         /// What the reader says.
         reason: String,
     },
+    /// A `.pth` or `.pt` file is no zip archive, or holds no tensors by name.
+    #[error(
+        "weights `{path}`: {reason}, expected a state dict as PyTorch has saved it since 1.6\n\n\
+         hint: save it anew: `torch.save(model.state_dict(), \"resnet18.pth\")`"
+    )]
+    NoStateDict {
+        /// The file.
+        path: PathBuf,
+        /// What was found instead.
+        reason: String,
+    },
     /// A tensor is not there.
     #[error("weights `{path}` have no tensor `{name}`; expected torchvision's or timm's ResNet-18")]
     Missing {
@@ -80,6 +91,20 @@ pub enum WeightsError {
     },
 }
 
+/// The tensors of a state dict, which may lie under a key of a training script's checkpoint.
+fn read_pickle(path: &Path) -> Result<Vec<(String, Tensor)>, WeightsError> {
+    let found = |reason: String| WeightsError::NoStateDict { path: path.to_owned(), reason };
+    let bare = candle_core::pickle::read_all(path).map_err(|error| found(error.to_string()))?;
+    if !bare.is_empty() {
+        return Ok(bare);
+    }
+    ["state_dict", "model"]
+        .into_iter()
+        .filter_map(|key| candle_core::pickle::read_all_with_key(path, Some(key)).ok())
+        .find(|tensors| !tensors.is_empty())
+        .ok_or_else(|| found("it holds no tensors by name".to_owned()))
+}
+
 impl Weights {
     /// Reads a `.safetensors`, `.npz`, `.pth` or `.pt` file. Pickles are parsed, never executed.
     pub fn read(path: &Path) -> Result<Self, WeightsError> {
@@ -94,7 +119,7 @@ impl Weights {
                 candle_core::safetensors::load(path, &Device::Cpu).map_err(unreadable)?.into_iter().collect()
             }
             "npz" => Tensor::read_npz(path).map_err(unreadable)?,
-            "pth" | "pt" => candle_core::pickle::read_all(path).map_err(unreadable)?,
+            "pth" | "pt" => read_pickle(path)?,
             _ => return Err(WeightsError::Format { path: path.to_owned() }),
         };
         let mut tensors = BTreeMap::new();
