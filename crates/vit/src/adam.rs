@@ -63,7 +63,9 @@ impl Adam {
             let gradient = gradients.get(var).ok_or_else(missing)?;
             let moments = self.moments.get_mut(name).ok_or_else(missing)?;
             let decay = if var.rank() >= 2 { self.weight_decay } else { 0.0 };
-            let mut gradient = (gradient * gradient_scale)?;
+            // A parameter's gradient still knows what it was computed from. The moments outlive the step, and with
+            // them would all that, of every step.
+            let mut gradient = (gradient.detach() * gradient_scale)?;
             let mut weight = var.as_detached_tensor();
             if decay > 0.0 {
                 match self.optimizer {
@@ -112,4 +114,33 @@ pub fn gradient_norm(parameters: &Parameters, gradients: &GradStore) -> Result<f
     // Stacked first: a GPU is waited for once, not once for every parameter.
     let squares = Tensor::stack(&squares, 0)?.to_vec1::<f64>()?;
     Ok(squares.iter().sum::<f64>().sqrt())
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::{Device, Var};
+
+    use super::*;
+    use crate::{Draws, Input, ModelConfig, Noise, network::Network, parameters::Builder};
+
+    #[test]
+    fn moments_and_weights_keep_nothing_of_the_steps_behind_them() {
+        let config = ModelConfig { width: 8, depth: 1, heads: 2, layer_scale: 0.1, ..ModelConfig::default() };
+        let inputs = [Input { source: sources::Source::Fm4, token_width: 4 }];
+        let (mut parameters, mut draws) = (Parameters::default(), Draws::new(0, 0));
+        let builder = Builder::new(&mut parameters, &mut draws, DType::F32, &Device::Cpu);
+        let network = Network::new(builder, &config, &inputs, 3).unwrap();
+        let mut adam = Adam::new(&Recipe::robust(), &parameters).unwrap();
+        for step in 1..=2 {
+            let tokens = Tensor::ones((2, 49, 4), DType::F32, &Device::Cpu).unwrap();
+            let logits = network.forward(&[tokens], &mut Noise::off()).unwrap();
+            let gradients = logits.sqr().unwrap().sum_all().unwrap().backward().unwrap();
+            let tracked = |var: &Var| gradients.get(var).is_some_and(|gradient| gradient.track_op());
+            assert!(parameters.iter().any(|(_, var)| tracked(var)), "candle's gradients track their origin");
+            adam.step(&parameters, &gradients, 1.0, 0.01, step).unwrap();
+        }
+        for (name, tensor) in adam.tensors() {
+            assert!(!tensor.track_op(), "{name}");
+        }
+    }
 }
