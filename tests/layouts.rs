@@ -85,6 +85,7 @@ fn class_folders_go_through_the_chain() {
     assert_eq!(trained[0]["trained"]["outcome"]["steps"], 6);
     let evaluated = study.json("eval", &["data.dir=raf", "combo=orig+fm3", "classes=8"]);
     assert_eq!(evaluated["runs"][0]["evaluation"]["test"]["overall"]["images"], 16);
+    assert!(evaluated["runs"][0]["paper_test"].is_null(), "the paper has other images and classes");
     assert!(study.run("extract", &["data.dir=raf"]).contains("nothing to do"));
     assert!(study.run("eval", &["data.dir=raf", "combo=orig+fm3", "classes=8"]).contains("nothing to do"));
 }

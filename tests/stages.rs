@@ -3,6 +3,7 @@
 mod support;
 
 use fs_err as fs;
+use serde_json::Value;
 use support::{SHARD_IMAGES, Study, files_below};
 
 #[test]
@@ -180,6 +181,8 @@ fn evaluation_leaves_logits_labels_and_predictions() {
     let report = study.json("eval", &["combo=orig+fm3"]);
     let run = &report["runs"][0];
     assert_eq!(run["paper_test"], 75.44);
+    let alone = study.json("eval", &["combo=orig+fm3", "study.paper=false"]);
+    assert_eq!((&alone["runs"][0]["was_fresh"], &alone["runs"][0]["paper_test"]), (&true.into(), &Value::Null));
     let folder = study.path(run["folder"].as_str().unwrap()).join("evaluation");
     let logits: ndarray::Array2<f32> = ndarray_npy::read_npy(folder.join("test_logits.npy")).unwrap();
     let labels: ndarray::Array1<i64> = ndarray_npy::read_npy(folder.join("test_labels.npy")).unwrap();

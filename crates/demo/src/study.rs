@@ -9,8 +9,8 @@ use crate::{Expression, SplitCounts, Written, draw, write_faces, write_weights};
 /// Seed of the demo's faces and weights.
 const SEED: u64 = 2023;
 
-/// Images of the demo: enough to learn from, few enough for three minutes on two cores.
-const COUNTS: SplitCounts = SplitCounts { train: 1600, valid: 200, test: 400 };
+/// Images of the demo: enough to learn from, few enough for two minutes on two cores.
+const COUNTS: SplitCounts = SplitCounts { train: 1200, valid: 160, test: 400 };
 
 /// Faces on which the batch norms are calibrated.
 const CALIBRATION_FACES: usize = 32;

@@ -7,6 +7,7 @@ use std::{
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use candle_core::Device;
+use dataset::{ClassSet, Layout};
 use ndarray::Array2;
 use ndarray_npy::WriteNpyExt;
 use serde::{Deserialize, Serialize};
@@ -84,7 +85,7 @@ pub fn run(context: &Context) -> Result<EvaluationReport> {
     }
     let features = Features::open(context, &examples)?;
     let device = context.study.device.open()?;
-    let paper = paper::rows()?;
+    let paper = paper_rows(context)?;
     let mut report = EvaluationReport { runs: Vec::new(), untrained: Vec::new() };
     for run in runs::requested(context, &features, &examples)? {
         let Some(trained) = run.trained() else {
@@ -99,7 +100,7 @@ pub fn run(context: &Context) -> Result<EvaluationReport> {
             None => evaluate(context, &features, &examples, &run, &trained, fingerprint, &device)
                 .with_context(|| format!("evaluate {}", run.name()))?,
         };
-        let row: Option<&PaperRow> = paper.get(&run.combination);
+        let row = paper.get(&run.combination);
         report.runs.push(EvaluatedRun {
             combination: run.combination,
             seed: run.seed,
@@ -118,6 +119,13 @@ pub fn run(context: &Context) -> Result<EvaluationReport> {
         bail!("not trained: {}\n\nhint: run `just train {}`", report.untrained.join(", "), asked_for(context));
     }
     Ok(report)
+}
+
+/// The paper's accuracies, where ours can be set beside them.
+fn paper_rows(context: &Context) -> Result<HashMap<Combination, PaperRow>> {
+    let (study, layout) = (&context.study, context.dataset.layout);
+    let comparable = study.data.classes == ClassSet::Six && layout != Layout::Folders;
+    if study.study.paper && comparable { paper::rows() } else { Ok(HashMap::new()) }
 }
 
 fn asked_for(context: &Context) -> String {

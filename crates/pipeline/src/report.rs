@@ -53,25 +53,20 @@ pub fn training(runs: &[RunReport]) -> String {
 
 /// Ours beside the paper's.
 pub fn evaluation(report: &EvaluationReport) -> String {
+    let beside_paper = report.runs.iter().any(|run| run.paper_test.is_some());
+    let mut header =
+        vec!["inputs", "seed", "steps", "train %", "valid %", "test % [95%]", "without copies %", "balanced %"];
+    if beside_paper {
+        header.extend(["paper train %", "paper test %"]);
+    }
     let mut table = Table::new();
-    table.load_style(comfy_table::presets::UTF8_FULL_CONDENSED).set_header([
-        "inputs",
-        "seed",
-        "steps",
-        "train %",
-        "valid %",
-        "test % [95%]",
-        "without copies %",
-        "balanced %",
-        "paper train %",
-        "paper test %",
-    ]);
+    table.load_style(comfy_table::presets::UTF8_FULL_CONDENSED).set_header(header);
     let percent = |share: f64| format!("{:.2}", 100.0 * share);
     let paper = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |value| format!("{value:.2}"));
     for run in &report.runs {
         let test = &run.evaluation.test.overall;
         let [low, high] = test.interval_95;
-        table.add_row([
+        let mut row = vec![
             run.combination.to_string(),
             run.seed.to_string(),
             run.trained.outcome.steps.to_string(),
@@ -80,9 +75,11 @@ pub fn evaluation(report: &EvaluationReport) -> String {
             format!("{} [{}, {}]", percent(test.accuracy), percent(low), percent(high)),
             percent(run.evaluation.test_without_copies.accuracy),
             percent(run.evaluation.test.balanced_accuracy),
-            paper(run.paper_train),
-            paper(run.paper_test),
-        ]);
+        ];
+        if beside_paper {
+            row.extend([paper(run.paper_train), paper(run.paper_test)]);
+        }
+        table.add_row(row);
     }
     let mut text = table.to_string();
     let fresh = report.runs.iter().filter(|run| run.was_fresh).count();

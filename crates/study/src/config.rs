@@ -113,6 +113,9 @@ pub struct StudyConfig {
     pub combos: Vec<Combination>,
     /// The seeds.
     pub seeds: Vec<u64>,
+    /// Whether the paper's accuracies are set beside ours. They are those of FERPlus with six classes, so they are
+    /// left out in any case with other classes and with class-named folders.
+    pub paper: bool,
 }
 
 impl Default for DataConfig {
@@ -156,7 +159,7 @@ impl Default for TrainConfig {
 
 impl Default for StudyConfig {
     fn default() -> Self {
-        Self { combos: Combination::all(), seeds: vec![0] }
+        Self { combos: Combination::all(), seeds: vec![0], paper: true }
     }
 }
 

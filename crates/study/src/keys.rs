@@ -27,6 +27,7 @@ pub struct Key {
 const EVERY: &[Stage] = &[Stage::Extract, Stage::Train, Stage::Eval];
 const EXTRACT: &[Stage] = &[Stage::Extract];
 const RUNS: &[Stage] = &[Stage::Train, Stage::Eval];
+const EVAL: &[Stage] = &[Stage::Eval];
 
 macro_rules! keys {
     ($($name:literal, $stages:ident, $values:literal, $meaning:literal;)*) => {
@@ -87,6 +88,7 @@ pub const KEYS: &[Key] = keys! {
     "train.checkpoint_every", RUNS, "number", "steps between checkpoints; never changes a result";
     "study.combos", RUNS, "list", "the study's combinations";
     "study.seeds", RUNS, "list", "the study's seeds";
+    "study.paper", EVAL, "true | false", "set the paper's accuracies beside ours";
 };
 
 /// The keys that `stage` reads, one per line, for `--help`.
