@@ -45,3 +45,7 @@ test:
 lint:
     cargo fmt --all --check
     cargo clippy --workspace --all-targets -- --deny warnings
+
+# Measure a stage beside PyTorch: just bench extract [--layers] [--json] [--python PATH]
+bench *arguments:
+    @cargo run --release --quiet --bin bench -- "$@"

@@ -10,6 +10,7 @@
 mod activations;
 mod conv;
 mod isa;
+mod peak;
 mod pool;
 mod tile;
 mod vector;
@@ -17,4 +18,5 @@ mod vector;
 pub use activations::Activations;
 pub use conv::{Conv2d, ConvShape, ShapeError};
 pub use isa::{Isa, UnavailableIsa};
+pub use peak::multiply_add_in_registers;
 pub use pool::max_pool_3x3_stride_2;

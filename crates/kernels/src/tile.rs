@@ -147,8 +147,7 @@ unsafe fn compute<V: Vector, const VECTORS: usize, const STEP: usize>(tile: &Til
         }
         let zero = V::splat(0.0);
         for_each_pixel!(S, PIXEL, {
-            for v in 0..VECTORS {
-                let mut sum = sums[S * SEGMENT + PIXEL][v];
+            for (v, mut sum) in sums[S * SEGMENT + PIXEL].into_iter().enumerate() {
                 if !tile.residual[S].is_null() {
                     sum = sum.add(V::load(tile.residual[S].add(PIXEL * tile.residual_step + v * V::LANES)));
                 }

@@ -1,0 +1,113 @@
+//! `bench`: measures a stage beside PyTorch, in one run on the same cores.
+//!
+//! Ours and PyTorch's passes take turns, so that whatever else the machine does meets both; figures are medians.
+
+mod extract;
+mod layers;
+mod peak;
+mod peer;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use anyhow::Result;
+use clap::{Args, Parser, Subcommand};
+use serde::Serialize;
+
+/// Measure a stage beside PyTorch, in one run on the same cores
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Arguments {
+    #[command(subcommand)]
+    stage: Stage,
+
+    /// Print one JSON object on stdout
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Stage {
+    /// The backbone pass
+    Extract(ExtractArguments),
+}
+
+/// What is measured, and beside what.
+#[derive(Debug, Args)]
+pub struct ExtractArguments {
+    /// Threads on both sides
+    #[arg(long, default_value_t = std::thread::available_parallelism().map_or(1, Into::into))]
+    threads: usize,
+
+    /// Images per pass
+    #[arg(long, default_value_t = 32)]
+    batch: usize,
+
+    /// Passes per variant
+    #[arg(long, default_value_t = 7)]
+    runs: usize,
+
+    /// Python with torch and torchvision; without them only ours is measured
+    #[arg(long, default_value = "python3")]
+    python: PathBuf,
+
+    /// Leave out PyTorch's compiled variants, which take a minute to compile
+    #[arg(long)]
+    no_compile: bool,
+
+    /// Images of the measurement from files to shards; 0 leaves it out
+    #[arg(long, default_value_t = 512)]
+    end_to_end_images: usize,
+
+    /// Weights of ResNet-18; seeded random ones by default
+    #[arg(long)]
+    weights: Option<PathBuf>,
+
+    /// Measure the layers one by one instead
+    #[arg(long)]
+    layers: bool,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let Stage::Extract(stage) = &arguments.stage;
+    match run(stage, arguments.json) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &ExtractArguments, json: bool) -> Result<()> {
+    rayon::ThreadPoolBuilder::new().num_threads(arguments.threads).build_global()?;
+    if arguments.layers {
+        let measured = layers::measure(arguments)?;
+        return print(&measured, json, layers::table);
+    }
+    let measured = extract::measure(arguments)?;
+    print(&measured, json, extract::table)
+}
+
+fn print<T: Serialize>(measured: &T, json: bool, table: impl Fn(&T) -> String) -> Result<()> {
+    println!("{}", if json { serde_json::to_string_pretty(measured)? } else { table(measured) });
+    Ok(())
+}
+
+/// The middle one of `values`, or the mean of the two in the middle.
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    let middle = values.len() / 2;
+    if values.len() % 2 == 1 { values[middle] } else { 0.5 * (values[middle - 1] + values[middle]) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::median;
+
+    #[test]
+    fn the_median_is_in_the_middle() {
+        assert_eq!(median(vec![9.0, 1.0, 2.0]), 2.0);
+        assert_eq!(median(vec![9.0, 1.0, 2.0, 4.0]), 3.0);
+    }
+}
