@@ -68,3 +68,49 @@ fn a_killed_training_resumes_to_the_same_weights() {
         records.filter(|record| record["kind"] == "step").map(|record| record["step"].as_u64().unwrap()).collect();
     assert_eq!(steps, (1..=40).collect::<Vec<u64>>(), "every step is recorded once");
 }
+
+#[test]
+fn what_a_training_reads_is_not_written_meanwhile() {
+    let study = Study::new();
+    study.run("extract", &[]);
+    let sound = study.feature_files();
+    let reading = stage::Lock::shared(&study.features()).unwrap();
+    std::fs::copy(study.path("faces/FER2013Train/fer0000001.png"), study.path("faces/FER2013Train/fer0000020.png"))
+        .unwrap();
+    assert!(study.fails("extract", &[], 1).contains("is in use by process"));
+    let kept = study.run("fmstudy", &["clean-stale", "--yes", "dtype=f32"]);
+    assert!(kept.contains("other weights, dtype or numerics"), "it is listed, but not removed: {kept}");
+    assert_eq!(study.feature_files(), sound);
+    drop(reading);
+    study.run("extract", &[]);
+    let writing = stage::Lock::acquire(&study.features()).unwrap();
+    assert!(study.fails("train", &[], 1).contains("is in use by process"));
+    drop(writing);
+    study.run("train", &[]);
+}
+
+#[test]
+fn a_manifest_that_lags_behind_its_shards_is_written_anew() {
+    let study = Study::new();
+    study.run("extract", &[]);
+    let path = study.features().join("manifest.json");
+    let sound = std::fs::read_to_string(&path).unwrap();
+    let at = sound.find("\"blake3\"").unwrap() + 12;
+    let digit = if sound.as_bytes()[at] == b'0' { "1" } else { "0" };
+    std::fs::write(&path, format!("{}{digit}{}", &sound[..at], &sound[at + 1..])).unwrap();
+    assert!(!study.run("extract", &[]).contains("nothing to do"));
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), sound);
+    study.run("train", &[]);
+}
+
+#[test]
+fn weights_that_are_not_finite_are_no_result() {
+    let study = Study::new();
+    study.run("extract", &[]);
+    for more in ["train.checkpoint_every=1", "train.checkpoint_every=0"] {
+        let refused = study.fails("train", &["recipe.lr=1e30", "recipe.steps=1", more], 1);
+        assert!(refused.contains("norm of the weights is inf") || refused.contains("is NaN"), "{refused}");
+    }
+    assert!(study.run("fmstudy", &["status", "recipe.lr=1e30", "recipe.steps=1"]).contains("train fm3 seed 0: "));
+    assert!(study.fails("eval", &["recipe.lr=1e30", "recipe.steps=1"], 1).contains("no run"));
+}

@@ -1,6 +1,6 @@
 use std::sync::{Mutex, PoisonError};
 
-use kernels::{Activations, Conv2d, Isa, ShapeError, max_pool_3x3_stride_2};
+use kernels::{Activations, Algorithm, Conv2d, ConvShape, Isa, Scratch, ShapeError, max_pool_3x3_stride_2};
 use rayon::prelude::*;
 use sources::Source;
 
@@ -46,6 +46,7 @@ struct Workspace {
     /// Per stage: inside the block, the shortcut, and the first block's output. The second block's output
     /// takes the shortcut's place.
     stages: Vec<[Activations; 3]>,
+    scratch: Scratch,
 }
 
 /// One group's share of a batch: its images and where their feature maps go.
@@ -57,7 +58,9 @@ struct Group<'a> {
 impl NativeEngine {
     pub(crate) fn new(network: &Network<FoldedConv>, isa: Isa) -> Result<Self, ShapeError> {
         Ok(Self {
-            network: network.try_map(|conv| Conv2d::new(isa, conv.shape, &conv.weights, &conv.bias, conv.relu))?,
+            network: network.try_map(|conv| {
+                Conv2d::new(isa, algorithm(conv.shape), conv.shape, &conv.weights, &conv.bias, conv.relu)
+            })?,
             grey_stem: GreyStem::new(&network.stem, isa)?,
             workspaces: Mutex::default(),
         })
@@ -83,17 +86,17 @@ impl NativeEngine {
     }
 
     fn run_group(&self, mut group: Group, workspace: &mut Workspace) -> Result<(), ShapeError> {
-        let Workspace { grey, colour, stem, stages } = workspace;
+        let Workspace { grey, colour, stem, stages, scratch } = workspace;
         if group.images.iter().all(|image| image.len() == IMAGE_SIDE * IMAGE_SIDE) {
             for (index, image) in group.images.iter().enumerate() {
                 copy_in(image, grey, index);
             }
-            self.grey_stem.conv.run(grey, Some(&self.grey_stem.offset), stem)?;
+            self.grey_stem.conv.run(grey, Some(&self.grey_stem.offset), stem, scratch)?;
         } else {
             for (index, image) in group.images.iter().enumerate() {
                 copy_in(&normalise(image), colour, index);
             }
-            self.network.stem.run(colour, None, stem)?;
+            self.network.stem.run(colour, None, stem, scratch)?;
         }
         // The pool's output is both input and shortcut of the first block.
         max_pool_3x3_stride_2(stem, &mut stages[0][1]);
@@ -103,19 +106,28 @@ impl NativeEngine {
             let (before, from_here) = stages.split_at_mut(index);
             let [inner, shortcut, middle] = &mut from_here[0];
             if let (Some(downsample), Some([_, input, _])) = (&first.downsample, before.last()) {
-                first.conv1.run(input, None, inner)?;
-                downsample.run(input, None, shortcut)?;
+                first.conv1.run(input, None, inner, scratch)?;
+                downsample.run(input, None, shortcut, scratch)?;
             } else {
-                first.conv1.run(shortcut, None, inner)?;
+                first.conv1.run(shortcut, None, inner, scratch)?;
             }
-            first.conv2.run(inner, Some(shortcut), middle)?;
-            second.conv1.run(middle, None, inner)?;
-            second.conv2.run(inner, Some(middle), shortcut)?;
+            first.conv2.run(inner, Some(shortcut), middle, scratch)?;
+            second.conv1.run(middle, None, inner, scratch)?;
+            second.conv2.run(inner, Some(middle), shortcut, scratch)?;
             for (_, values) in group.maps.iter_mut().filter(|(source, _)| source.stage() == Some(index + 1)) {
                 copy_out(shortcut, values);
             }
         }
         Ok(())
+    }
+}
+
+/// The fastest algorithm for a layer, by measurement (`docs/benchmarks.md`). The stages' sides are 56, 28, 14 and 7.
+pub(crate) fn algorithm(shape: ConvShape) -> Algorithm {
+    match shape {
+        ConvShape { kernel: 3, stride: 1, in_channels: 64 | 128, .. } => Algorithm::Winograd4,
+        ConvShape { kernel: 3, stride: 1, in_channels: 256, .. } => Algorithm::Winograd2,
+        _ => Algorithm::Direct,
     }
 }
 
@@ -134,7 +146,7 @@ fn copy_out(activations: &Activations, values: &mut [f32]) {
 
 impl GreyStem {
     fn new(stem: &FoldedConv, isa: Isa) -> Result<Self, ShapeError> {
-        let shape = kernels::ConvShape { in_channels: 1, ..stem.shape };
+        let shape = ConvShape { in_channels: 1, ..stem.shape };
         let (taps, out_channels) = (shape.kernel * shape.kernel, shape.out_channels);
         let weight = |out: usize, c: usize, tap: usize| f64::from(stem.weights[(out * 3 + c) * taps + tap]);
         // (out, tap): the factor of the grey value, and what the mean contributes.
@@ -164,7 +176,7 @@ impl GreyStem {
                 }
             }
         }
-        Ok(Self { conv: Conv2d::new(isa, shape, &weights, &stem.bias, true)?, offset })
+        Ok(Self { conv: Conv2d::new(isa, Algorithm::Direct, shape, &weights, &stem.bias, true)?, offset })
     }
 }
 
@@ -179,6 +191,7 @@ impl Workspace {
                 .iter()
                 .map(|map| std::array::from_fn(|_| Activations::zeros(GROUP, map.side(), 1, map.channels())))
                 .collect(),
+            scratch: Scratch::default(),
         }
     }
 }

@@ -5,7 +5,7 @@ use std::time::Instant;
 use anyhow::Result;
 use backbone::{FoldedConv, Network, Weights};
 use comfy_table::Table;
-use kernels::{Activations, Conv2d, ConvShape, Isa};
+use kernels::{Activations, Algorithm, Conv2d, ConvShape, Isa, Scratch};
 use rayon::prelude::*;
 use serde::Serialize;
 
@@ -27,7 +27,10 @@ pub struct Layers {
 #[derive(Debug, Serialize)]
 struct Layer {
     name: String,
-    /// Of one image.
+    algorithm: String,
+    /// Whether it is the fastest of its layer.
+    fastest: bool,
+    /// Of one image, by the definition of the convolution.
     gflop: f64,
     gflops: f64,
     share_of_peak: f64,
@@ -42,7 +45,17 @@ pub fn measure(arguments: &ExtractArguments) -> Result<Layers> {
     let mut layers = Vec::new();
     let mut side = 224;
     let mut measured = |name: String, conv: &FoldedConv, side: usize| -> Result<()> {
-        layers.push(measure_layer(name, conv, side, isa, arguments, peak)?);
+        for algorithm in [Algorithm::Direct, Algorithm::Winograd2, Algorithm::Winograd4] {
+            let ConvShape { kernel, stride, .. } = conv.shape;
+            let fits = match algorithm {
+                Algorithm::Direct => true,
+                Algorithm::Winograd2 => (kernel, stride, side % 2) == (3, 1, 0),
+                Algorithm::Winograd4 => (kernel, stride, side % 4) == (3, 1, 0),
+            };
+            if fits {
+                layers.push(measure_layer(name.clone(), conv, side, (isa, algorithm), arguments, peak)?);
+            }
+        }
         Ok(())
     };
     measured("conv1".into(), &network.stem, side)?;
@@ -58,6 +71,10 @@ pub fn measure(arguments: &ExtractArguments) -> Result<Layers> {
             measured(format!("{name}.conv2"), &convs.conv2, side)?;
         }
     }
+    for index in 0..layers.len() {
+        let slower = |other: &Layer| other.name != layers[index].name || other.ms >= layers[index].ms;
+        layers[index].fastest = layers.iter().all(slower);
+    }
     Ok(Layers { isa: isa.to_string(), threads: arguments.threads, peak_gflops: peak, layers })
 }
 
@@ -65,21 +82,21 @@ fn measure_layer(
     name: String,
     conv: &FoldedConv,
     side: usize,
-    isa: Isa,
+    (isa, algorithm): (Isa, Algorithm),
     arguments: &ExtractArguments,
     peak: f64,
 ) -> Result<Layer> {
     let ConvShape { in_channels, out_channels, kernel, stride, padding } = conv.shape;
     let out_side = (side + 2 * padding - kernel) / stride + 1;
-    let kernel_fn = Conv2d::new(isa, conv.shape, &conv.weights, &conv.bias, conv.relu)?;
-    let mut buffers: Vec<(Activations, Activations)> = (0..arguments.threads)
+    let kernel_fn = Conv2d::new(isa, algorithm, conv.shape, &conv.weights, &conv.bias, conv.relu)?;
+    let mut buffers: Vec<(Activations, Activations, Scratch)> = (0..arguments.threads)
         .map(|_| {
             let mut input = Activations::zeros(GROUP, side, padding, in_channels);
             for (image, y) in (0..GROUP).flat_map(|image| (0..side).map(move |y| (image, y))) {
                 let row = input.row_mut(image, y).iter_mut();
                 row.enumerate().for_each(|(x, value)| *value = ((x * 7 + y * 13 + image) % 17) as f32 / 17.0);
             }
-            (input, Activations::zeros(GROUP, out_side, 1, out_channels))
+            (input, Activations::zeros(GROUP, out_side, 1, out_channels), Scratch::default())
         })
         .collect();
     let gflop = 2.0 * (out_side * out_side * out_channels * in_channels * kernel * kernel) as f64 / 1e9;
@@ -87,22 +104,31 @@ fn measure_layer(
     let repeats = (0.05 * 0.5 * peak / (gflop * (GROUP * arguments.threads) as f64)).ceil() as usize;
     let mut pass = || -> Result<f64> {
         let begun = Instant::now();
-        buffers
-            .par_iter_mut()
-            .try_for_each(|(input, output)| (0..repeats).try_for_each(|_| kernel_fn.run(input, None, output)))?;
+        buffers.par_iter_mut().try_for_each(|(input, output, scratch)| {
+            (0..repeats).try_for_each(|_| kernel_fn.run(input, None, output, scratch))
+        })?;
         Ok(begun.elapsed().as_secs_f64())
     };
     pass()?;
     let seconds = median((0..arguments.runs).map(|_| pass()).collect::<Result<_>>()?);
     let per_image_s = seconds / (repeats * GROUP * arguments.threads) as f64;
     let gflops = gflop / per_image_s;
-    Ok(Layer { name, gflop, gflops, share_of_peak: gflops / peak, ms: 1e3 * per_image_s })
+    Ok(Layer {
+        name,
+        algorithm: format!("{algorithm:?}"),
+        fastest: false,
+        gflop,
+        gflops,
+        share_of_peak: gflops / peak,
+        ms: 1e3 * per_image_s,
+    })
 }
 
 pub fn table(measured: &Layers) -> String {
     let mut table = Table::new();
     table.load_style(comfy_table::presets::UTF8_FULL_CONDENSED).set_header([
         "layer",
+        "algorithm",
         "GFLOP an image",
         "GFLOP/s",
         "of peak",
@@ -111,15 +137,17 @@ pub fn table(measured: &Layers) -> String {
     for layer in &measured.layers {
         table.add_row([
             layer.name.clone(),
+            format!("{}{}", layer.algorithm, if layer.fastest { " *" } else { "" }),
             format!("{:.3}", layer.gflop),
             format!("{:.0}", layer.gflops),
             format!("{:.0}%", 100.0 * layer.share_of_peak),
             format!("{:.3}", layer.ms),
         ]);
     }
-    let (gflop, ms) = measured.layers.iter().fold((0.0, 0.0), |(f, m), layer| (f + layer.gflop, m + layer.ms));
+    let fastest = measured.layers.iter().filter(|layer| layer.fastest);
+    let (gflop, ms) = fastest.fold((0.0, 0.0), |(f, m), layer| (f + layer.gflop, m + layer.ms));
     format!(
-        "{table}\nall: {gflop:.2} GFLOP and {ms:.2} ms an image; {} on {} threads, peak {:.0} GFLOP/s, reached {:.0}%",
+        "{table}\n* the fastest, together: {gflop:.2} GFLOP and {ms:.2} ms an image; {} on {} threads, peak {:.0} GFLOP/s, reached {:.0}%",
         measured.isa,
         measured.threads,
         measured.peak_gflops,

@@ -1,7 +1,4 @@
-use crate::{
-    Activations, Isa,
-    tile::{SEGMENT, Tile, TileFn, block_channels, tile_fn},
-};
+use crate::{Activations, Isa, direct::Direct, tile::SEGMENT, winograd::Winograd};
 
 /// Shape of a square convolution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,18 +25,36 @@ pub struct ShapeError {
     expected: String,
 }
 
+/// How a convolution is computed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Algorithm {
+    /// As it is defined. The output's side is a multiple of 7.
+    Direct,
+    /// Winograd's F(2×2, 3×3): 16 multiplications for 4 outputs instead of 36. Kernels of 3×3 and stride 1 only; the
+    /// output's side is a multiple of 2.
+    Winograd2,
+    /// Winograd's F(4×4, 3×3): 36 multiplications for 16 outputs instead of 144. Kernels of 3×3 and stride 1 only;
+    /// the output's side is a multiple of 4.
+    Winograd4,
+}
+
+/// Memory that a convolution works in, kept from call to call and shared by all layers of a thread.
+#[derive(Debug, Default)]
+pub struct Scratch(pub(crate) Vec<f32>);
+
 /// A convolution with bias, whose store also adds a residual and applies the ReLU.
 ///
 /// Batch norm is expected to be folded into weights and bias.
 #[derive(Debug)]
 pub struct Conv2d {
     shape: ConvShape,
-    relu: bool,
-    block: usize,
-    tile: TileFn,
-    /// (out_channels / block, kernel, kernel × in_channels, block)
-    weights: Vec<f32>,
-    bias: Vec<f32>,
+    kernel: Kernel,
+}
+
+#[derive(Debug)]
+enum Kernel {
+    Direct(Direct),
+    Winograd(Winograd),
 }
 
 impl Conv2d {
@@ -47,7 +62,14 @@ impl Conv2d {
     ///
     /// # Panics
     /// If this processor does not have `isa`: running the kernel would then be undefined.
-    pub fn new(isa: Isa, shape: ConvShape, weights: &[f32], bias: &[f32], relu: bool) -> Result<Self, ShapeError> {
+    pub fn new(
+        isa: Isa,
+        algorithm: Algorithm,
+        shape: ConvShape,
+        weights: &[f32],
+        bias: &[f32],
+        relu: bool,
+    ) -> Result<Self, ShapeError> {
         assert!(Isa::available().any(|available| available == isa), "this processor has no {isa}");
         let ConvShape { in_channels, out_channels, kernel, stride, .. } = shape;
         let check = |what, got, fits: bool, expected: String| {
@@ -57,20 +79,17 @@ impl Conv2d {
         check("out_channels", out_channels, out_channels.is_multiple_of(32), "a multiple of 32".into())?;
         check("number of weights", weights.len(), weights.len() == count, count.to_string())?;
         check("number of biases", bias.len(), bias.len() == out_channels, out_channels.to_string())?;
-        let block = block_channels(isa);
-        let mut packed = Vec::with_capacity(count);
-        for first in (0..out_channels).step_by(block) {
-            for ky in 0..kernel {
-                for kx in 0..kernel {
-                    for c in 0..in_channels {
-                        let tap = |out: usize| ((out * in_channels + c) * kernel + ky) * kernel + kx;
-                        packed.extend((first..first + block).map(|out| weights[tap(out)]));
-                    }
-                }
-            }
+        if algorithm != Algorithm::Direct {
+            check("kernel", kernel, kernel == 3, "3 for Winograd".into())?;
+            check("stride", stride, stride == 1, "1 for Winograd".into())?;
+            check("in_channels", in_channels, in_channels.is_multiple_of(16), "a multiple of 16 for Winograd".into())?;
         }
-        let tile = tile_fn(isa, stride * in_channels);
-        Ok(Self { shape, relu, block, tile, weights: packed, bias: bias.to_vec() })
+        let kernel = match algorithm {
+            Algorithm::Direct => Kernel::Direct(Direct::new(isa, shape, weights, bias, relu)),
+            Algorithm::Winograd2 => Kernel::Winograd(Winograd::new(isa, 2, shape, weights, bias, relu)),
+            Algorithm::Winograd4 => Kernel::Winograd(Winograd::new(isa, 4, shape, weights, bias, relu)),
+        };
+        Ok(Self { shape, kernel })
     }
 
     /// The convolution's shape.
@@ -85,58 +104,12 @@ impl Conv2d {
         input: &Activations,
         residual: Option<&Activations>,
         output: &mut Activations,
+        scratch: &mut Scratch,
     ) -> Result<(), ShapeError> {
         self.check(input, residual, output)?;
-        let ConvShape { in_channels, out_channels, kernel, stride, padding } = self.shape;
-        let (side, segments_per_row) = (output.side(), output.side() / SEGMENT);
-        let segments = output.images() * side * segments_per_row;
-        let inset = input.border() - padding;
-        let (run, block_weights) = (kernel * in_channels, kernel * kernel * in_channels * self.block);
-        let interior = |of: &Activations, image: usize, y: usize, x: usize| {
-            image * of.image_stride() + (y + of.border()) * of.row_stride() + (x + of.border()) * of.channels()
-        };
-        // Weights of one block stay in the cache while all pixels of all images pass.
-        for block in 0..out_channels / self.block {
-            let channel = block * self.block;
-            for first in (0..segments).step_by(2) {
-                // The last segment of an odd number is computed twice, to the same result.
-                let place = [first, (first + 1).min(segments - 1)].map(|segment| {
-                    let (row, x) = (segment / segments_per_row, segment % segments_per_row * SEGMENT);
-                    (row / side, row % side, x)
-                });
-                // SAFETY: `check` compared all shapes: the kernel's window of every output pixel lies within the
-                // input's padded rows, residual and output have a whole block of channels at every pixel, and the
-                // packed weights hold `out_channels / block` blocks. The tile function was chosen for an
-                // instruction set that `new` found available.
-                unsafe {
-                    (self.tile)(&Tile {
-                        input: place.map(|(image, y, x)| {
-                            let (row, column) = (y * stride + inset, x * stride + inset);
-                            let at = image * input.image_stride() + row * input.row_stride() + column * in_channels;
-                            input.as_ptr().add(at)
-                        }),
-                        weights: self.weights.as_ptr().add(block * block_weights),
-                        bias: self.bias.as_ptr().add(channel),
-                        residual: place.map(|(image, y, x)| {
-                            residual.map_or(std::ptr::null(), |residual| {
-                                let image = image.min(residual.images() - 1);
-                                residual.as_ptr().add(interior(residual, image, y, x) + channel)
-                            })
-                        }),
-                        output: place.map(|(image, y, x)| {
-                            let at = interior(output, image, y, x) + channel;
-                            output.as_mut_ptr().add(at)
-                        }),
-                        kernel_rows: kernel,
-                        run,
-                        input_row: input.row_stride(),
-                        input_step: stride * in_channels,
-                        residual_step: out_channels,
-                        output_step: out_channels,
-                        relu: self.relu,
-                    });
-                }
-            }
+        match &self.kernel {
+            Kernel::Direct(direct) => direct.run(input, residual, output),
+            Kernel::Winograd(winograd) => winograd.run(input, residual, output, scratch),
         }
         Ok(())
     }
@@ -156,7 +129,11 @@ impl Conv2d {
         check("input border", input.border(), input.border() >= padding, format!("at least {padding}"))?;
         check("output channels", output.channels(), output.channels() == out_channels, out_channels.to_string())?;
         check("output side", output.side(), output.side() == side, side.to_string())?;
-        check("output side", side, side.is_multiple_of(SEGMENT), format!("a multiple of {SEGMENT}"))?;
+        let unit = match &self.kernel {
+            Kernel::Direct(_) => SEGMENT,
+            Kernel::Winograd(winograd) => winograd.tile_side(),
+        };
+        check("output side", side, side.is_multiple_of(unit), format!("a multiple of {unit}"))?;
         check("output images", output.images(), output.images() == input.images(), input.images().to_string())?;
         if let Some(residual) = residual {
             let images = residual.images();

@@ -1,22 +1,25 @@
 //! Fused CPU kernels for the frozen backbone.
 //!
 //! One activation layout from the first layer to the last: channels-last (N, H, W, C) in 32-bit floats with a
-//! zero border, [`Activations`]. One convolution, [`Conv2d`]: a direct, register-tiled one whose epilogue adds
-//! the bias, an optional residual and the ReLU before the only store. The instruction set is chosen at run
+//! zero border, [`Activations`]. One convolution, [`Conv2d`], whose epilogue adds the bias, an optional residual
+//! and the ReLU before the only store; by definition or by Winograd's [`Algorithm`], both on the same register
+//! tile. The instruction set is chosen at run
 //! time ([`Isa`]), so that one binary runs everywhere; `FMSTUDY_ISA=avx512|avx2|portable` forces one.
 //!
 //! Kernels are single-threaded: callers share out images, which costs no synchronisation between layers.
 
 mod activations;
 mod conv;
+mod direct;
 mod isa;
 mod peak;
 mod pool;
 mod tile;
 mod vector;
+mod winograd;
 
 pub use activations::Activations;
-pub use conv::{Conv2d, ConvShape, ShapeError};
+pub use conv::{Algorithm, Conv2d, ConvShape, Scratch, ShapeError};
 pub use isa::{Isa, UnavailableIsa};
 pub use peak::multiply_add_in_registers;
 pub use pool::max_pool_3x3_stride_2;

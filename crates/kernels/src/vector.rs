@@ -12,6 +12,7 @@ pub(crate) trait Vector: Copy {
     unsafe fn load(from: *const f32) -> Self;
     unsafe fn store(self, to: *mut f32);
     unsafe fn add(self, other: Self) -> Self;
+    unsafe fn sub(self, other: Self) -> Self;
     unsafe fn max(self, other: Self) -> Self;
     /// `self × factor + addend`, rounded once where the instruction set fuses.
     unsafe fn mul_add(self, factor: Self, addend: Self) -> Self;
@@ -47,6 +48,11 @@ impl Vector for Floats4 {
     }
 
     #[inline(always)]
+    unsafe fn sub(self, other: Self) -> Self {
+        Self(std::array::from_fn(|lane| self.0[lane] - other.0[lane]))
+    }
+
+    #[inline(always)]
     unsafe fn max(self, other: Self) -> Self {
         Self(std::array::from_fn(|lane| if self.0[lane] > other.0[lane] { self.0[lane] } else { other.0[lane] }))
     }
@@ -65,7 +71,7 @@ mod x86 {
     use super::Vector;
 
     macro_rules! register {
-        ($name:ident, $register:ty, $lanes:literal, $splat:ident, $load:ident, $store:ident, $add:ident, $max:ident, $fma:ident) => {
+        ($name:ident, $register:ty, $lanes:literal, $splat:ident, $load:ident, $store:ident, $add:ident, $sub:ident, $max:ident, $fma:ident) => {
             #[derive(Clone, Copy)]
             pub(crate) struct $name($register);
 
@@ -97,6 +103,12 @@ mod x86 {
                 }
 
                 #[inline(always)]
+                unsafe fn sub(self, other: Self) -> Self {
+                    // SAFETY: the trait's contract.
+                    Self(unsafe { $sub(self.0, other.0) })
+                }
+
+                #[inline(always)]
                 unsafe fn max(self, other: Self) -> Self {
                     // SAFETY: the trait's contract.
                     Self(unsafe { $max(self.0, other.0) })
@@ -119,6 +131,7 @@ mod x86 {
         _mm512_loadu_ps,
         _mm512_storeu_ps,
         _mm512_add_ps,
+        _mm512_sub_ps,
         _mm512_max_ps,
         _mm512_fmadd_ps
     );
@@ -130,6 +143,7 @@ mod x86 {
         _mm256_loadu_ps,
         _mm256_storeu_ps,
         _mm256_add_ps,
+        _mm256_sub_ps,
         _mm256_max_ps,
         _mm256_fmadd_ps
     );

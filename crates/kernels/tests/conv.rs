@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
 
-use kernels::{Activations, Conv2d, ConvShape, Isa};
+use kernels::{Activations, Algorithm, Conv2d, ConvShape, Isa, Scratch};
 
 /// Deterministic values in [-1, 1).
 fn values(count: usize, seed: u64) -> Vec<f32> {
@@ -55,7 +55,7 @@ fn reference(
     sum
 }
 
-fn agrees(isa: Isa, shape: ConvShape, in_side: usize, images: usize, with_residual: bool) {
+fn agrees(isa: Isa, algorithm: Algorithm, shape: ConvShape, in_side: usize, images: usize, with_residual: bool) {
     let ConvShape { in_channels, out_channels, kernel, stride, padding } = shape;
     let weights = values(out_channels * in_channels * kernel * kernel, 1);
     let bias = values(out_channels, 2);
@@ -65,8 +65,9 @@ fn agrees(isa: Isa, shape: ConvShape, in_side: usize, images: usize, with_residu
     let mut residual = Activations::zeros(images, out_side, 1, out_channels);
     fill(&mut residual, 4);
     let mut output = Activations::zeros(images, out_side, 1, out_channels);
-    let conv = Conv2d::new(isa, shape, &weights, &bias, true).unwrap();
-    conv.run(&input, with_residual.then_some(&residual), &mut output).unwrap();
+    let conv = Conv2d::new(isa, algorithm, shape, &weights, &bias, true).unwrap();
+    let mut scratch = Scratch::default();
+    conv.run(&input, with_residual.then_some(&residual), &mut output, &mut scratch).unwrap();
     for image in 0..images {
         // Corners, borders and a sample of the interior.
         for y in (0..out_side).step_by(5).chain([out_side - 1]) {
@@ -77,10 +78,12 @@ fn agrees(isa: Isa, shape: ConvShape, in_side: usize, images: usize, with_residu
                         expected += f64::from(residual.row(image, y)[x * out_channels + out]);
                     }
                     let got = f64::from(output.row(image, y)[x * out_channels + out]);
-                    let tolerance = 1e-5 * ((kernel * kernel * in_channels) as f64).sqrt();
+                    // The constants of F(4×4, 3×3), up to 5 and 1/24, cost two bits.
+                    let constants = if algorithm == Algorithm::Winograd4 { 4.0 } else { 1.0 };
+                    let tolerance = constants * 1e-5 * ((kernel * kernel * in_channels) as f64).sqrt();
                     assert!(
                         (got - expected.max(0.0)).abs() <= tolerance,
-                        "{isa} {shape:?} image {image} channel {out} at ({y}, {x}): {got}, expected {expected}"
+                        "{isa} {algorithm:?} {shape:?} image {image} channel {out} at ({y}, {x}): {got}, expected {expected}"
                     );
                 }
             }
@@ -98,24 +101,48 @@ fn every_instruction_set_agrees_with_the_definition() {
         padding: kernel / 2,
     };
     for isa in Isa::available() {
-        agrees(isa, shape(1, 64, 7, 2), 56, 1, false);
-        agrees(isa, shape(3, 64, 7, 2), 56, 1, false);
-        agrees(isa, shape(64, 64, 3, 1), 14, 2, true);
-        agrees(isa, shape(64, 128, 3, 2), 28, 1, false);
-        agrees(isa, shape(64, 128, 1, 2), 28, 1, false);
-        agrees(isa, shape(128, 128, 3, 1), 14, 1, true);
-        agrees(isa, shape(512, 512, 3, 1), 7, 3, true);
-        agrees(isa, shape(5, 32, 3, 1), 7, 1, true);
+        agrees(isa, Algorithm::Direct, shape(1, 64, 7, 2), 56, 1, false);
+        agrees(isa, Algorithm::Direct, shape(3, 64, 7, 2), 56, 1, false);
+        agrees(isa, Algorithm::Direct, shape(64, 64, 3, 1), 14, 2, true);
+        agrees(isa, Algorithm::Direct, shape(64, 128, 3, 2), 28, 1, false);
+        agrees(isa, Algorithm::Direct, shape(64, 128, 1, 2), 28, 1, false);
+        agrees(isa, Algorithm::Direct, shape(128, 128, 3, 1), 14, 1, true);
+        agrees(isa, Algorithm::Direct, shape(512, 512, 3, 1), 7, 3, true);
+        agrees(isa, Algorithm::Direct, shape(5, 32, 3, 1), 7, 1, true);
+        for (algorithm, side) in [(Algorithm::Winograd2, 14), (Algorithm::Winograd2, 6), (Algorithm::Winograd4, 12)] {
+            agrees(isa, algorithm, shape(64, 64, 3, 1), side, 2, true);
+            agrees(isa, algorithm, shape(32, 64, 3, 1), side, 1, false);
+            // So many weights that all tiles pass at once.
+            agrees(isa, algorithm, shape(256, 256, 3, 1), side, 3, true);
+        }
     }
 }
 
 #[test]
 fn shapes_that_do_not_fit_are_named() {
     let shape = ConvShape { in_channels: 4, out_channels: 32, kernel: 3, stride: 1, padding: 1 };
-    let error = Conv2d::new(Isa::Portable, shape, &[0.0; 10], &[0.0; 32], true).unwrap_err().to_string();
+    let error =
+        Conv2d::new(Isa::Portable, Algorithm::Direct, shape, &[0.0; 10], &[0.0; 32], true).unwrap_err().to_string();
     assert!(error.contains("number of weights is 10, expected 1152"), "{error}");
-    let conv = Conv2d::new(Isa::Portable, shape, &[0.0; 1152], &[0.0; 32], true).unwrap();
+    let conv = Conv2d::new(Isa::Portable, Algorithm::Direct, shape, &[0.0; 1152], &[0.0; 32], true).unwrap();
     let input = Activations::zeros(1, 7, 0, 4);
-    let error = conv.run(&input, None, &mut Activations::zeros(1, 7, 0, 32)).unwrap_err().to_string();
+    let error =
+        conv.run(&input, None, &mut Activations::zeros(1, 7, 0, 32), &mut Scratch::default()).unwrap_err().to_string();
     assert!(error.contains("input border is 0, expected at least 1"), "{error}");
+}
+
+#[test]
+fn winograd_wants_3x3_kernels_and_whole_tiles() {
+    let shape = ConvShape { in_channels: 16, out_channels: 32, kernel: 3, stride: 1, padding: 1 };
+    let new = |shape: ConvShape| {
+        let count = shape.in_channels * shape.out_channels * shape.kernel * shape.kernel;
+        Conv2d::new(Isa::Portable, Algorithm::Winograd4, shape, &vec![0.0; count], &[0.0; 32], true)
+    };
+    let error = new(ConvShape { stride: 2, ..shape }).unwrap_err().to_string();
+    assert!(error.contains("stride is 2, expected 1 for Winograd"), "{error}");
+    let error = new(ConvShape { kernel: 1, padding: 0, ..shape }).unwrap_err().to_string();
+    assert!(error.contains("kernel is 1, expected 3 for Winograd"), "{error}");
+    let (input, mut output) = (Activations::zeros(1, 14, 1, 16), Activations::zeros(1, 14, 1, 32));
+    let error = new(shape).unwrap().run(&input, None, &mut output, &mut Scratch::default()).unwrap_err().to_string();
+    assert!(error.contains("output side is 14, expected a multiple of 4"), "{error}");
 }

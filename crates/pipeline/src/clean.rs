@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::Result;
 use serde::Serialize;
-use stage::{Lock, TEMPORARY_PREFIX};
+use stage::{Lock, LockError, TEMPORARY_PREFIX};
 
 use crate::{Context, examples::Examples, extraction::Extraction, loader::Features, runs};
 
@@ -58,7 +58,13 @@ pub fn leftovers(context: &Context) -> Result<Vec<Leftover>> {
 pub fn remove(leftovers: &[Leftover]) -> Result<()> {
     for leftover in leftovers {
         if leftover.path.is_dir() {
-            let lock = Lock::acquire(&leftover.path)?;
+            let lock = match Lock::acquire(&leftover.path) {
+                Err(held @ LockError::Held { .. }) => {
+                    tracing::warn!("{held}; it is kept");
+                    continue;
+                }
+                lock => lock?,
+            };
             fs_err::remove_dir_all(&leftover.path)?;
             drop(lock);
         } else {

@@ -12,7 +12,7 @@ use ndarray::Array2;
 use ndarray_npy::WriteNpyExt;
 use serde::{Deserialize, Serialize};
 use sources::Combination;
-use stage::{AtomicFile, Fingerprint, Freshness, Lock, write_json};
+use stage::{AtomicFile, ContentHash, Fingerprint, Freshness, Lock, write_json};
 use study::CombinationChoice;
 use vit::{MODEL_FILE, Model};
 
@@ -151,6 +151,9 @@ fn fingerprint(context: &Context, examples: &Examples, run: &Run, trained: &Trai
     fingerprint.set("run", run.fingerprint.digest());
     fingerprint.set("model", trained.model);
     fingerprint.set("data.test", examples::digest(context, &examples.test));
+    let leaked = context.dataset.leaked_test_images();
+    let leaked: Vec<&[u8]> = leaked.iter().map(|index| context.dataset.images[*index].id.as_bytes()).collect();
+    fingerprint.set("data.copies", ContentHash::of_parts(leaked));
     fingerprint.set("eval.numerics", NUMERICS_VERSION);
     fingerprint
 }
@@ -170,7 +173,7 @@ fn evaluate(
 ) -> Result<Evaluation> {
     tracing::info!("evaluate {}", run.name());
     let _lock = Lock::acquire(&run.folder)?;
-    features.verify(context, run.combination)?;
+    let _features_lock = features.verify(context, run.combination)?;
     let path = run.folder.join(MODEL_FILE);
     let hash = context.memo.hash_file(&path)?;
     if hash != trained.model {

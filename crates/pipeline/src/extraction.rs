@@ -8,8 +8,8 @@ use dataset::{DatasetError, Split};
 use rayon::prelude::*;
 use serde::Serialize;
 use shards::{
-    ChannelSums, Dtype, FORMAT_VERSION, FeatureEntry, Manifest, Moments, Plan, PlannedImage, ShardRecord, record_path,
-    shard_path,
+    ChannelSums, Dtype, FORMAT_VERSION, FeatureEntry, Manifest, Moments, Plan, PlannedImage, ShardEntry, ShardRecord,
+    record_path, shard_path,
 };
 use sources::Source;
 use stage::{Fingerprint, Lock};
@@ -103,10 +103,12 @@ impl Extraction {
 
         let features: Vec<Source> = context.study.extract.features.feature_maps().collect();
         let mut missing: BTreeMap<usize, Vec<Source>> = BTreeMap::new();
+        let mut complete: BTreeMap<(Source, usize), ShardEntry> = BTreeMap::new();
         for source in &features {
             for shard in (0..plan.shards().len()).filter(|shard| !plan.shards()[*shard].is_empty()) {
-                if !is_complete(context, &cache, &plan, *source, shard) {
-                    missing.entry(shard).or_default().push(*source);
+                match complete_shard(context, &cache, &plan, *source, shard) {
+                    Some(entry) => _ = complete.insert((*source, shard), entry),
+                    None => missing.entry(shard).or_default().push(*source),
                 }
             }
         }
@@ -114,8 +116,14 @@ impl Extraction {
             tracing::warn!("{error}");
             None
         });
+        // A process killed between a shard and the manifest leaves one that describes what was there before.
+        let describes = |source: &Source, entry: &FeatureEntry| {
+            let shards = entry.shards.iter();
+            shards.into_iter().all(|(shard, entry)| complete.get(&(*source, *shard)).is_none_or(|found| found == entry))
+        };
         let manifest = manifest.filter(|manifest| {
-            manifest.plan == plan && features.iter().all(|source| manifest.features.contains_key(source))
+            let described = |source| manifest.features.get(source).is_some_and(|entry| describes(source, entry));
+            manifest.fingerprint == fingerprint && manifest.plan == plan && features.iter().all(described)
         });
         Ok(Self { cache, fingerprint, plan, features, missing, manifest })
     }
@@ -160,17 +168,23 @@ fn refuse_to_destroy(before: &Plan, plan: &Plan, context: &Context, cache: &std:
     Ok(())
 }
 
-/// Whether a shard is there, made of the planned images, and unchanged since its hash was taken.
-fn is_complete(context: &Context, cache: &std::path::Path, plan: &Plan, source: Source, shard: usize) -> bool {
-    let Some(record) = ShardRecord::read(cache, source, shard) else { return false };
+/// A shard that is there, made of the planned images, and unchanged since its hash was taken.
+fn complete_shard(
+    context: &Context,
+    cache: &std::path::Path,
+    plan: &Plan,
+    source: Source,
+    shard: usize,
+) -> Option<ShardEntry> {
+    let record = ShardRecord::read(cache, source, shard)?;
     if record.shard.images_digest != plan.shard_digest(shard) {
-        return false;
+        return None;
     }
     match record.shard.verify(&shard_path(cache, source, shard), |path| context.memo.hash_file(path)) {
-        Ok(()) => true,
+        Ok(()) => Some(record.shard),
         Err(error) => {
             tracing::warn!("{error}");
-            false
+            None
         }
     }
 }

@@ -14,6 +14,7 @@ use rand::{Rng, SeedableRng, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
 use shards::{FeatureReader, Manifest, Moments, Place};
 use sources::{Combination, Source};
+use stage::Lock;
 use vit::{Batch, Batches, BoxError, Input, ModelConfig};
 
 use crate::{
@@ -91,12 +92,19 @@ impl Features {
         }
     }
 
-    /// Checks the shards of `combination` against the manifest's hashes, remembered or computed.
-    pub(crate) fn verify(&self, context: &Context, combination: Combination) -> Result<()> {
+    /// Checks the shards of `combination` against the manifest's hashes, remembered or computed. As long as the lock
+    /// lives no extraction changes them: a shard written meanwhile would hold other images in the same places.
+    #[must_use = "dropping the lock lets an extraction write"]
+    pub(crate) fn verify(&self, context: &Context, combination: Combination) -> Result<Lock> {
+        let lock = Lock::shared(&self.cache)?;
+        if Manifest::read(&self.cache)?.as_ref() != Some(&self.manifest) {
+            bail!("the features at `{}` have just changed\n\nhint: run the command again", self.cache.display());
+        }
         for map in combination.feature_maps() {
             self.manifest.verify(&self.cache, map, |path| context.memo.hash_file(path))?;
         }
-        Ok(context.memo.save()?)
+        context.memo.save()?;
+        Ok(lock)
     }
 }
 

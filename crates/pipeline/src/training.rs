@@ -75,7 +75,7 @@ fn train_one(
     }
     tracing::info!("train {}: {before}", run.name());
     let _lock = Lock::acquire(&run.folder)?;
-    features.verify(context, run.combination)?;
+    let _features_lock = features.verify(context, run.combination)?;
     write_json(&run.folder.join(FINGERPRINT_FILE), &run.fingerprint)?;
     write_json(&run.folder.join(STUDY_FILE), &runs::resolved(context, run)?)?;
 

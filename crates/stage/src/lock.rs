@@ -4,7 +4,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// An exclusive lock on a folder, held as long as the value lives.
+/// A lock on a folder, held as long as the value lives: exclusive for who writes there, or shared by all who read.
 ///
 /// It is an advisory lock on the folder's file `.lock`, which the operating system drops with the process:
 /// a killed process leaves the file, not the lock.
@@ -35,8 +35,17 @@ pub enum LockError {
 }
 
 impl Lock {
-    /// Locks `folder`, which is made if need be, or says who holds it.
+    /// Locks `folder`, which is made if need be, for this process alone, or says who holds it.
     pub fn acquire(folder: &Path) -> Result<Self, LockError> {
+        Self::with(folder, File::try_lock)
+    }
+
+    /// Locks `folder` against writers, or says which one holds it. Other readers may lock it too.
+    pub fn shared(folder: &Path) -> Result<Self, LockError> {
+        Self::with(folder, File::try_lock_shared)
+    }
+
+    fn with(folder: &Path, try_lock: fn(&File) -> Result<(), TryLockError>) -> Result<Self, LockError> {
         let io_error = |source| LockError::Io { folder: folder.to_owned(), source };
         std::fs::create_dir_all(folder).map_err(io_error)?;
         let mut file = File::options()
@@ -46,7 +55,7 @@ impl Lock {
             .truncate(false)
             .open(folder.join(".lock"))
             .map_err(io_error)?;
-        match file.try_lock() {
+        match try_lock(&file) {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 let mut holder = String::new();
@@ -73,5 +82,15 @@ mod tests {
         assert!(refused.contains(&std::process::id().to_string()), "{refused}");
         drop(first);
         Lock::acquire(folder.path()).unwrap();
+    }
+
+    #[test]
+    fn readers_share_what_no_writer_gets() {
+        let folder = tempfile::tempdir().unwrap();
+        let readers = [Lock::shared(folder.path()).unwrap(), Lock::shared(folder.path()).unwrap()];
+        Lock::acquire(folder.path()).unwrap_err();
+        drop(readers);
+        let _writer = Lock::acquire(folder.path()).unwrap();
+        Lock::shared(folder.path()).unwrap_err();
     }
 }

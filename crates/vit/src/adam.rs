@@ -106,10 +106,17 @@ impl Adam {
 
 /// L2 norm of all gradients together, summed in double precision in the order of the parameters' names.
 pub fn gradient_norm(parameters: &Parameters, gradients: &GradStore) -> Result<f64, VitError> {
-    let squares = parameters
-        .iter()
-        .filter_map(|(_, var)| gradients.get(var))
-        .map(|gradient| gradient.sqr()?.sum_all()?.to_dtype(DType::F64))
+    norm(parameters.iter().filter_map(|(_, var)| gradients.get(var)))
+}
+
+/// L2 norm of all weights together.
+pub(crate) fn weight_norm(parameters: &Parameters) -> Result<f64, VitError> {
+    norm(parameters.iter().map(|(_, var)| var.as_tensor()))
+}
+
+fn norm<'a>(tensors: impl Iterator<Item = &'a Tensor>) -> Result<f64, VitError> {
+    let squares = tensors
+        .map(|tensor| tensor.detach().sqr()?.sum_all()?.to_dtype(DType::F64))
         .collect::<Result<Vec<Tensor>, _>>()?;
     // Stacked first: a GPU is waited for once, not once for every parameter.
     let squares = Tensor::stack(&squares, 0)?.to_vec1::<f64>()?;

@@ -7,7 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Adam, Checkpoint, Draws, METRICS_FILE, Model, Noise, Progress, Recipe, StepRecord, Validation, ValidationRecord,
-    VitError, collapsed, cross_entropy, entropy, gradient_norm,
+    VitError,
+    adam::weight_norm,
+    collapsed, cross_entropy, entropy, gradient_norm,
     metrics::{Metrics, Record},
 };
 
@@ -145,9 +147,16 @@ pub fn train(
         metrics.write(&Record::Step(&record))?;
         progress(&record);
 
-        if is_due(step, run.validate_every, recipe.steps) {
+        let (validates, checkpoints) =
+            (is_due(step, run.validate_every, recipe.steps), is_due(step, run.checkpoint_every, recipe.steps));
+        if validates || checkpoints {
+            // The loss is that of the weights before this step.
+            finite("norm of the weights", weight_norm(model.parameters())?)?;
+        }
+        if validates {
             let validation_begun = Instant::now();
             let validation = validate(model).map_err(failed)?;
+            finite("validation loss", validation.loss)?;
             let record = ValidationRecord { step, validation, seconds: validation_begun.elapsed().as_secs_f64() };
             metrics.write(&Record::Validation(&record))?;
             metrics.flush()?;
@@ -155,7 +164,7 @@ pub fn train(
         }
         state.progress.wall_s += begun.elapsed().as_secs_f64();
 
-        if is_due(step, run.checkpoint_every, recipe.steps) {
+        if checkpoints {
             // The metrics first: a checkpoint promises that every step before it is recorded.
             metrics.sync()?;
             state.write(&checkpoint_path, model, &adam)?;

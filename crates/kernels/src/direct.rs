@@ -1,0 +1,91 @@
+use crate::{
+    Activations, ConvShape, Isa,
+    tile::{SEGMENT, Tile, TileFn, block_channels, tile_fn},
+};
+
+/// The convolution as it is defined, register-tiled.
+#[derive(Debug)]
+pub(crate) struct Direct {
+    shape: ConvShape,
+    relu: bool,
+    block: usize,
+    tile: TileFn,
+    /// (out_channels / block, kernel, kernel × in_channels, block)
+    weights: Vec<f32>,
+    bias: Vec<f32>,
+}
+
+impl Direct {
+    /// Packs `weights` (out, in, kernel, kernel) for `isa`, which the processor has.
+    pub(crate) fn new(isa: Isa, shape: ConvShape, weights: &[f32], bias: &[f32], relu: bool) -> Self {
+        let ConvShape { in_channels, out_channels, kernel, stride, .. } = shape;
+        let block = block_channels(isa);
+        let mut packed = Vec::with_capacity(weights.len());
+        for first in (0..out_channels).step_by(block) {
+            for ky in 0..kernel {
+                for kx in 0..kernel {
+                    for c in 0..in_channels {
+                        let tap = |out: usize| ((out * in_channels + c) * kernel + ky) * kernel + kx;
+                        packed.extend((first..first + block).map(|out| weights[tap(out)]));
+                    }
+                }
+            }
+        }
+        Self { shape, relu, block, tile: tile_fn(isa, stride * in_channels), weights: packed, bias: bias.to_vec() }
+    }
+
+    /// Convolves. The activations fit the shape, and their side is a multiple of [`SEGMENT`].
+    pub(crate) fn run(&self, input: &Activations, residual: Option<&Activations>, output: &mut Activations) {
+        let ConvShape { in_channels, out_channels, kernel, stride, padding } = self.shape;
+        let (side, segments_per_row) = (output.side(), output.side() / SEGMENT);
+        let segments = output.images() * side * segments_per_row;
+        let inset = input.border() - padding;
+        let (run, block_weights) = (kernel * in_channels, kernel * kernel * in_channels * self.block);
+        let interior = |of: &Activations, image: usize, y: usize, x: usize| {
+            image * of.image_stride() + (y + of.border()) * of.row_stride() + (x + of.border()) * of.channels()
+        };
+        // Weights of one block stay in the cache while all pixels of all images pass.
+        for block in 0..out_channels / self.block {
+            let channel = block * self.block;
+            for first in (0..segments).step_by(2) {
+                // The last segment of an odd number is computed twice, to the same result.
+                let place = [first, (first + 1).min(segments - 1)].map(|segment| {
+                    let (row, x) = (segment / segments_per_row, segment % segments_per_row * SEGMENT);
+                    (row / side, row % side, x)
+                });
+                // SAFETY: `check` compared all shapes: the kernel's window of every output pixel lies within the
+                // input's padded rows, residual and output have a whole block of channels at every pixel, and the
+                // packed weights hold `out_channels / block` blocks. The tile function was chosen for an
+                // instruction set that `new` found available.
+                unsafe {
+                    (self.tile)(&Tile {
+                        input: place.map(|(image, y, x)| {
+                            let (row, column) = (y * stride + inset, x * stride + inset);
+                            let at = image * input.image_stride() + row * input.row_stride() + column * in_channels;
+                            input.as_ptr().add(at)
+                        }),
+                        weights: self.weights.as_ptr().add(block * block_weights),
+                        bias: self.bias.as_ptr().add(channel),
+                        residual: place.map(|(image, y, x)| {
+                            residual.map_or(std::ptr::null(), |residual| {
+                                let image = image.min(residual.images() - 1);
+                                residual.as_ptr().add(interior(residual, image, y, x) + channel)
+                            })
+                        }),
+                        output: place.map(|(image, y, x)| {
+                            let at = interior(output, image, y, x) + channel;
+                            output.as_mut_ptr().add(at)
+                        }),
+                        kernel_rows: kernel,
+                        run,
+                        input_row: input.row_stride(),
+                        input_step: stride * in_channels,
+                        residual_step: out_channels,
+                        output_step: out_channels,
+                        relu: self.relu,
+                    });
+                }
+            }
+        }
+    }
+}

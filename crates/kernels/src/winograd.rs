@@ -1,0 +1,397 @@
+//! Winograd's minimal filtering for 3×3 convolutions of stride 1 (Lavin & Gray 2016, section 4,
+//! <https://arxiv.org/abs/1509.09308>).
+//!
+//! The output is cut into tiles of m×m pixels. Each tile's window of (m + 2)² input pixels is transformed, multiplied
+//! point by point with the transformed weights, summed over the channels, and transformed back. The sums over channels
+//! are (m + 2)² matrix products of (tiles, in) and (in, out), which the register tile of the direct convolution computes
+//! as convolutions of 1×1.
+//!
+//! Names follow the paper: d a window, V its transform, U the transformed weights, M the products, Y the output.
+
+#[cfg(target_arch = "x86_64")]
+use crate::vector::{Ymm, Zmm};
+use crate::{
+    Activations, ConvShape, Isa, Scratch,
+    tile::{SEGMENT, Tile, TileFn, block_channels, tile_fn},
+    vector::{Floats4, Vector},
+};
+
+/// Tiles that the register tile takes at a time.
+const STRIP: usize = 2 * SEGMENT;
+
+/// Bytes of transformed weights that stay in the second-level cache beside the V and M of some strips. Larger ones are
+/// read once for all tiles.
+const CACHED_WEIGHTS_BYTES: usize = 1_200_000;
+
+/// Strips that pass together where the weights stay in the cache: 1, 2, 4, 7 and 14 gave 439, 423, 411, 405 and 475 µs
+/// an image in ResNet-18's first stage, and 4 need half the memory of 7.
+const CACHED_STRIPS: usize = 4;
+
+/// The widest window, m + 2 for m = 4.
+const WIDEST: usize = 6;
+
+/// A 3×3 convolution of stride 1 by F(m×m, 3×3).
+#[derive(Debug)]
+pub(crate) struct Winograd {
+    shape: ConvShape,
+    relu: bool,
+    /// m, 2 or 4.
+    m: usize,
+    block: usize,
+    tile: TileFn,
+    transforms: Transforms,
+    /// U: (window², out_channels / block, in_channels, block).
+    weights: Vec<f32>,
+    bias: Vec<f32>,
+    zeros: Vec<f32>,
+}
+
+/// The transforms of one instruction set and tile size.
+#[derive(Clone, Copy, Debug)]
+struct Transforms {
+    input: unsafe fn(&InputTransform),
+    output: unsafe fn(&OutputTransform),
+}
+
+/// One tile's d → V. Strides are in floats.
+struct InputTransform {
+    /// The window's first pixel.
+    window: *const f32,
+    row_stride: usize,
+    channels: usize,
+    /// V of this tile, first frequency.
+    transformed: *mut f32,
+    frequency_stride: usize,
+}
+
+/// One tile's M → Y. Strides are in floats.
+struct OutputTransform {
+    /// M of this tile, first frequency.
+    products: *const f32,
+    frequency_stride: usize,
+    channels: usize,
+    bias: *const f32,
+    /// Residual of the tile's first pixel, laid out as the output; null for none.
+    residual: *const f32,
+    residual_row: usize,
+    /// The tile's first pixel.
+    output: *mut f32,
+    output_row: usize,
+    relu: bool,
+}
+
+impl Winograd {
+    /// Transforms and packs `weights` (out, in, 3, 3) for `isa`, which the processor has.
+    pub(crate) fn new(isa: Isa, m: usize, shape: ConvShape, weights: &[f32], bias: &[f32], relu: bool) -> Self {
+        let ConvShape { in_channels, out_channels, .. } = shape;
+        let block = block_channels(isa);
+        let frequencies = (m + 2) * (m + 2);
+        let mut packed = vec![0.0; frequencies * out_channels * in_channels];
+        for out in 0..out_channels {
+            for c in 0..in_channels {
+                let taps = &weights[(out * in_channels + c) * 9..][..9];
+                for (frequency, value) in transform_weights(m, taps).into_iter().enumerate() {
+                    let row = (frequency * (out_channels / block) + out / block) * in_channels + c;
+                    packed[row * block + out % block] = value as f32;
+                }
+            }
+        }
+        Self {
+            shape,
+            relu,
+            m,
+            block,
+            tile: tile_fn(isa, in_channels),
+            transforms: transforms(isa, m),
+            weights: packed,
+            bias: bias.to_vec(),
+            zeros: vec![0.0; block],
+        }
+    }
+
+    /// Side of an output tile.
+    pub(crate) const fn tile_side(&self) -> usize {
+        self.m
+    }
+
+    /// Convolves. The activations fit the shape, and the output's side is a multiple of m.
+    pub(crate) fn run(
+        &self,
+        input: &Activations,
+        residual: Option<&Activations>,
+        output: &mut Activations,
+        scratch: &mut Scratch,
+    ) {
+        let ConvShape { in_channels, out_channels, padding, .. } = self.shape;
+        let (m, window) = (self.m, self.m + 2);
+        let tiles_per_row = output.side() / m;
+        let tiles_per_image = tiles_per_row * tiles_per_row;
+        let tiles = output.images() * tiles_per_image;
+        let chunk = match size_of_val(&self.weights[..]) {
+            0..=CACHED_WEIGHTS_BYTES => CACHED_STRIPS * STRIP,
+            _ => tiles.next_multiple_of(STRIP),
+        };
+        let frequencies = window * window;
+        scratch.0.resize(scratch.0.len().max(frequencies * chunk * (in_channels + out_channels)), 0.0);
+        let (v, rest) = scratch.0.split_at_mut(frequencies * chunk * in_channels);
+        let products = &mut rest[..frequencies * chunk * out_channels];
+        let inset = input.border() - padding;
+        let interior = |of: &Activations, image: usize, y: usize, x: usize| {
+            image * of.image_stride() + (y + of.border()) * of.row_stride() + (x + of.border()) * of.channels()
+        };
+        let place = |tile: usize| {
+            let within = tile % tiles_per_image;
+            (tile / tiles_per_image, within / tiles_per_row * m, within % tiles_per_row * m)
+        };
+
+        for first in (0..tiles).step_by(chunk) {
+            let count = chunk.min(tiles - first);
+            for t in 0..count {
+                let (image, y, x) = place(first + t);
+                let at = image * input.image_stride() + (y + inset) * input.row_stride() + (x + inset) * in_channels;
+                // SAFETY: the caller checked that the input's border holds the padding, so that the window of every
+                // output tile lies within it; V has `chunk` tiles of `in_channels` per frequency. The transform was
+                // chosen for an instruction set that the processor has.
+                unsafe {
+                    (self.transforms.input)(&InputTransform {
+                        window: input.as_ptr().add(at),
+                        row_stride: input.row_stride(),
+                        channels: in_channels,
+                        transformed: v.as_mut_ptr().add(t * in_channels),
+                        frequency_stride: chunk * in_channels,
+                    });
+                }
+            }
+            for frequency in 0..frequencies {
+                for block in 0..out_channels / self.block {
+                    // What lies behind the last tile is multiplied too and never read.
+                    for strip in (0..count).step_by(STRIP) {
+                        let v_at = (frequency * chunk + strip) * in_channels;
+                        let m_at = (frequency * chunk + strip) * out_channels + block * self.block;
+                        // SAFETY: `chunk` is a multiple of STRIP, so a whole strip of V and M lies behind every
+                        // offset; U holds `in_channels` × `block` values per frequency and block.
+                        unsafe {
+                            let v = v.as_ptr().add(v_at);
+                            let products = products.as_mut_ptr().add(m_at);
+                            (self.tile)(&Tile {
+                                input: [v, v.add(SEGMENT * in_channels)],
+                                weights: self
+                                    .weights
+                                    .as_ptr()
+                                    .add((frequency * (out_channels / self.block) + block) * in_channels * self.block),
+                                bias: self.zeros.as_ptr(),
+                                residual: [std::ptr::null(); 2],
+                                output: [products, products.add(SEGMENT * out_channels)],
+                                kernel_rows: 1,
+                                run: in_channels,
+                                input_row: 0,
+                                input_step: in_channels,
+                                residual_step: 0,
+                                output_step: out_channels,
+                                relu: false,
+                            });
+                        }
+                    }
+                }
+            }
+            for t in 0..count {
+                let (image, y, x) = place(first + t);
+                let output_at = interior(output, image, y, x);
+                // SAFETY: the tile's pixels lie within output and residual, whose shapes the caller compared; M has
+                // `chunk` tiles of `out_channels` per frequency.
+                unsafe {
+                    (self.transforms.output)(&OutputTransform {
+                        products: products.as_ptr().add(t * out_channels),
+                        frequency_stride: chunk * out_channels,
+                        channels: out_channels,
+                        bias: self.bias.as_ptr(),
+                        residual: residual.map_or(std::ptr::null(), |residual| {
+                            let image = image.min(residual.images() - 1);
+                            residual.as_ptr().add(interior(residual, image, y, x))
+                        }),
+                        residual_row: residual.map_or(0, Activations::row_stride),
+                        output: output.as_mut_ptr().add(output_at),
+                        output_row: output.row_stride(),
+                        relu: self.relu,
+                    });
+                }
+            }
+        }
+    }
+}
+
+/// G g Gᵀ of the nine taps g, in double precision.
+fn transform_weights(m: usize, taps: &[f32]) -> Vec<f64> {
+    let rows: &[[f64; 3]] = match m {
+        2 => &[[1.0, 0.0, 0.0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0.0, 0.0, 1.0]],
+        _ => &[
+            [1.0 / 4.0, 0.0, 0.0],
+            [-1.0 / 6.0, -1.0 / 6.0, -1.0 / 6.0],
+            [-1.0 / 6.0, 1.0 / 6.0, -1.0 / 6.0],
+            [1.0 / 24.0, 1.0 / 12.0, 1.0 / 6.0],
+            [1.0 / 24.0, -1.0 / 12.0, 1.0 / 6.0],
+            [0.0, 0.0, 1.0],
+        ],
+    };
+    let sum = |row: &[f64; 3], column: &[f64; 3]| -> f64 {
+        (0..9).map(|tap| row[tap / 3] * f64::from(taps[tap]) * column[tap % 3]).sum()
+    };
+    rows.iter().flat_map(|row| rows.iter().map(move |column| sum(row, column))).collect()
+}
+
+fn transforms(isa: Isa, m: usize) -> Transforms {
+    match (isa, m) {
+        #[cfg(target_arch = "x86_64")]
+        (Isa::Avx512, 2) => Transforms { input: avx512::input::<2>, output: avx512::output::<2> },
+        #[cfg(target_arch = "x86_64")]
+        (Isa::Avx512, _) => Transforms { input: avx512::input::<4>, output: avx512::output::<4> },
+        #[cfg(target_arch = "x86_64")]
+        (Isa::Avx2, 2) => Transforms { input: avx2::input::<2>, output: avx2::output::<2> },
+        #[cfg(target_arch = "x86_64")]
+        (Isa::Avx2, _) => Transforms { input: avx2::input::<4>, output: avx2::output::<4> },
+        (_, 2) => Transforms { input: input::<Floats4, 2>, output: output::<Floats4, 2> },
+        _ => Transforms { input: input::<Floats4, 4>, output: output::<Floats4, 4> },
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+macro_rules! compiled_for {
+    ($module:ident, $features:literal, $register:ty) => {
+        mod $module {
+            use super::*;
+
+            #[target_feature(enable = $features)]
+            pub(super) unsafe fn input<const M: usize>(of: &InputTransform) {
+                // SAFETY: the caller's contract, and this function is compiled for the instruction set.
+                unsafe { super::input::<$register, M>(of) }
+            }
+
+            #[target_feature(enable = $features)]
+            pub(super) unsafe fn output<const M: usize>(of: &OutputTransform) {
+                // SAFETY: the caller's contract, and this function is compiled for the instruction set.
+                unsafe { super::output::<$register, M>(of) }
+            }
+        }
+    };
+}
+
+#[cfg(target_arch = "x86_64")]
+compiled_for!(avx512, "avx512f", Zmm);
+#[cfg(target_arch = "x86_64")]
+compiled_for!(avx2, "avx2,fma", Ymm);
+
+/// V = Bᵀ d B of one tile, for all channels.
+///
+/// # Safety
+/// All pointers must be valid for the extents that `of` describes, and the processor must have `V`'s instructions.
+#[inline(always)]
+unsafe fn input<V: Vector, const M: usize>(of: &InputTransform) {
+    let window = M + 2;
+    // SAFETY: offsets stay within the window and within one tile's V, which the caller vouches for.
+    unsafe {
+        let zero = V::splat(0.0);
+        for channel in (0..of.channels).step_by(V::LANES) {
+            let mut rows = [[zero; WIDEST]; WIDEST];
+            for (y, row) in rows.iter_mut().enumerate().take(window) {
+                let mut d = [zero; WIDEST];
+                for (x, value) in d.iter_mut().enumerate().take(window) {
+                    *value = V::load(of.window.add(y * of.row_stride + x * of.channels + channel));
+                }
+                *row = input_line::<V, M>(d);
+            }
+            for x in 0..window {
+                let column = input_line::<V, M>(rows.map(|row| row[x]));
+                for (y, value) in column.into_iter().enumerate().take(window) {
+                    value.store(of.transformed.add((y * window + x) * of.frequency_stride + channel));
+                }
+            }
+        }
+    }
+}
+
+/// Y = Aᵀ M A of one tile, for all channels, with bias, residual and ReLU.
+///
+/// # Safety
+/// As for [`input`].
+#[inline(always)]
+unsafe fn output<V: Vector, const M: usize>(of: &OutputTransform) {
+    let window = M + 2;
+    // SAFETY: offsets stay within one tile's M, and within the tile's pixels in output and residual, which the caller
+    // vouches for.
+    unsafe {
+        let zero = V::splat(0.0);
+        for channel in (0..of.channels).step_by(V::LANES) {
+            let bias = V::load(of.bias.add(channel));
+            let mut rows = [[zero; WIDEST]; WIDEST];
+            for (y, row) in rows.iter_mut().enumerate().take(window) {
+                let mut line = [zero; WIDEST];
+                for (x, value) in line.iter_mut().enumerate().take(window) {
+                    *value = V::load(of.products.add((y * window + x) * of.frequency_stride + channel));
+                }
+                *row = output_line::<V, M>(line);
+            }
+            for x in 0..M {
+                let column = output_line::<V, M>(rows.map(|row| row[x]));
+                for (y, value) in column.into_iter().enumerate().take(M) {
+                    let mut value = value.add(bias);
+                    if !of.residual.is_null() {
+                        value = value.add(V::load(of.residual.add(y * of.residual_row + x * of.channels + channel)));
+                    }
+                    if of.relu {
+                        value = value.max(zero);
+                    }
+                    value.store(of.output.add(y * of.output_row + x * of.channels + channel));
+                }
+            }
+        }
+    }
+}
+
+/// Bᵀ d of one line of a window.
+///
+/// # Safety
+/// The processor must have `V`'s instructions.
+#[inline(always)]
+unsafe fn input_line<V: Vector, const M: usize>(d: [V; WIDEST]) -> [V; WIDEST] {
+    // SAFETY: the caller's contract.
+    unsafe {
+        if M == 2 {
+            return [d[0].sub(d[2]), d[1].add(d[2]), d[2].sub(d[1]), d[1].sub(d[3]), d[4], d[5]];
+        }
+        let (two, four, minus_five, minus_four) = (V::splat(2.0), V::splat(4.0), V::splat(-5.0), V::splat(-4.0));
+        let (even, odd) = (d[2].mul_add(minus_four, d[4]), d[1].mul_add(minus_four, d[3]));
+        let (even_2, odd_2) = (d[4].sub(d[2]), d[3].sub(d[1]));
+        [
+            d[0].mul_add(four, d[2].mul_add(minus_five, d[4])),
+            even.add(odd),
+            even.sub(odd),
+            odd_2.mul_add(two, even_2),
+            even_2.sub(odd_2.add(odd_2)),
+            d[1].mul_add(four, d[3].mul_add(minus_five, d[5])),
+        ]
+    }
+}
+
+/// Aᵀ m of one line of a tile's products; what lies behind the first M is of no use.
+///
+/// # Safety
+/// The processor must have `V`'s instructions.
+#[inline(always)]
+unsafe fn output_line<V: Vector, const M: usize>(m: [V; WIDEST]) -> [V; WIDEST] {
+    // SAFETY: the caller's contract.
+    unsafe {
+        let (sum, difference) = (m[1].add(m[2]), m[1].sub(m[2]));
+        if M == 2 {
+            return [m[0].add(sum), difference.sub(m[3]), m[4], m[4], m[4], m[4]];
+        }
+        let (sum_2, difference_2) = (m[3].add(m[4]), m[3].sub(m[4]));
+        [
+            m[0].add(sum).add(sum_2),
+            difference_2.mul_add(V::splat(2.0), difference),
+            sum_2.mul_add(V::splat(4.0), sum),
+            difference_2.mul_add(V::splat(8.0), difference).add(m[5]),
+            m[5],
+            m[5],
+        ]
+    }
+}
