@@ -83,7 +83,7 @@ fn class_folders_go_through_the_chain() {
     let report = study.json("extract", &["data.dir=raf"]);
     assert_eq!(report["images"], 80);
     let trained = study.json("train", &["data.dir=raf", "combo=orig+fm3", "classes=8"]);
-    assert_eq!(trained[0]["trained"]["outcome"]["steps"], 6);
+    assert_eq!(trained["runs"][0]["trained"]["outcome"]["steps"], 6);
     let evaluated = study.json("eval", &["data.dir=raf", "combo=orig+fm3", "classes=8"]);
     assert_eq!(evaluated["runs"][0]["evaluation"]["test"]["overall"]["images"], 16);
     assert!(evaluated["runs"][0]["paper_test"].is_null(), "the paper has other images and classes");
@@ -112,7 +112,7 @@ fn every_label_rule_trains_and_only_training_differs() {
     let (mut tests, mut losses, mut trained_on) = (Vec::new(), Vec::new(), Vec::new());
     for rule in ["majority", "plurality", "probability", "crossentropy"] {
         let labels = format!("labels={rule}");
-        let trained = &study.json("train", &[&labels])[0]["trained"];
+        let trained = &study.json("train", &[&labels])["runs"][0]["trained"];
         losses.push(trained["outcome"]["final_loss"].as_f64().unwrap());
         trained_on.push(trained["train_images"].as_u64().unwrap());
         let evaluated = study.json("eval", &[&labels]);

@@ -1,6 +1,10 @@
 //! Errors name what is wrong and the next step; exit codes tell failure from wrong use.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot watch its process has failed")]
+
 mod support;
+
+use std::process::Stdio;
 
 use stage::Lock;
 use support::Study;
@@ -80,6 +84,64 @@ fn another_data_set_of_the_same_name_destroys_nothing() {
     let refused = study.fails("extract", &["data.dir=other/faces"], 1);
     assert!(refused.contains("another data set of the same name?"), "{refused}");
     assert_eq!(study.feature_files(), before);
+}
+
+#[test]
+fn missing_features_are_named_all_at_once() {
+    let study = Study::new();
+    study.run("extract", &[]);
+    let refused = study.fails("train", &["combo=all"], 1);
+    assert!(refused.contains("28 combinations need fm1+fm2+fm4, not extracted yet"), "{refused}");
+    assert!(refused.contains("just extract extract.features=fm1+fm2+fm4"), "{refused}");
+    let status = study.run("fmstudy", &["status", "combo=all"]);
+    assert!(status.contains("train orig+fm3 seed 0: missing"), "the others are shown: {status}");
+    assert!(status.contains("28 combinations need"), "{status}");
+    study.run("train", &["combo=fm3"]);
+    assert!(study.run("eval", &[]).contains("eval: 1 runs"));
+}
+
+#[test]
+fn values_beyond_all_sense_are_refused_before_they_fill_the_memory() {
+    let study = Study::new();
+    for key in
+        ["width=1000000000", "depth=100000", "recipe.batch=1000000000", "extract.batch=10000000", "threads=99999"]
+    {
+        let refused = study.fails("train", &[key], 2);
+        assert!(refused.contains("expected"), "{key}: {refused}");
+    }
+}
+
+#[test]
+fn repeated_runs_are_one_and_another_seed_is_no_change() {
+    let study = Study::new();
+    study.run("extract", &[]);
+    assert_eq!(study.json("train", &["combo=fm3,fm3", "study.seeds=0,0"])["runs"].as_array().unwrap().len(), 1);
+    let status = study.run("fmstudy", &["status", "seed=9"]);
+    assert!(status.contains("train fm3 seed 9: missing"), "{status}");
+}
+
+#[test]
+fn a_closed_pipe_is_no_failure() {
+    let study = Study::new();
+    for arguments in [["status", "--json"], ["status", "--quiet"]] {
+        let mut child = study.command("fmstudy", &arguments).stdout(Stdio::piped()).spawn().unwrap();
+        drop(child.stdout.take());
+        assert!(child.wait().unwrap().success(), "{arguments:?}");
+    }
+}
+
+#[test]
+fn the_engine_that_made_the_features_is_the_one_that_counts() {
+    let study = Study::new();
+    let by_candle = ["extract.engine=candle", "features=fm4", "limit=12"];
+    study.run("extract", &by_candle);
+    let auto = study.run("fmstudy", &["status", "features=fm4", "limit=12"]);
+    assert!(auto.starts_with("extract: fresh"), "{auto}");
+    let native = study.run("fmstudy", &["status", "extract.engine=native", "features=fm4", "limit=12"]);
+    assert!(native.starts_with("extract: missing"), "{native}");
+    study.run("extract", &["extract.engine=native", "features=fm4", "limit=12"]);
+    let caches = std::fs::read_dir(study.path("cache/faces/features-v1")).unwrap().count();
+    assert_eq!(caches, 2, "each has its own");
 }
 
 #[test]

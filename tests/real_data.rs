@@ -18,7 +18,7 @@ fn three_hundred_real_faces_from_image_to_accuracy() {
     let arguments: Vec<&str> = long.iter().map(String::as_str).collect();
     assert_eq!(study.json("extract", &arguments)["images"], 302);
     let trained = study.json("train", &arguments);
-    let outcome = &trained[0]["trained"]["outcome"];
+    let outcome = &trained["runs"][0]["trained"]["outcome"];
     let (loss, entropy) = (outcome["final_loss"].as_f64().unwrap(), outcome["class_entropy"].as_f64().unwrap());
     assert!(loss < entropy, "something was learned: loss {loss}, class entropy {entropy}");
     assert_eq!(outcome["collapsed"], false);

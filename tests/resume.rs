@@ -58,8 +58,8 @@ fn a_killed_training_resumes_to_the_same_weights() {
     let status = killed.run("fmstudy", &[&["status"], &long[..]].concat());
     assert!(status.contains("train fm3 seed 0: partial ("), "{status}");
     let trained = killed.json("train", &long);
-    assert!(trained[0]["trained"]["outcome"]["resumed_from"].as_u64().unwrap() > 0);
-    assert_eq!(trained[0]["trained"]["model"], whole.json("train", &long)[0]["trained"]["model"]);
+    assert!(trained["runs"][0]["trained"]["outcome"]["resumed_from"].as_u64().unwrap() > 0);
+    assert_eq!(trained["runs"][0]["trained"]["model"], whole.json("train", &long)["runs"][0]["trained"]["model"]);
 
     let metrics = files_below(&killed.path("cache")).into_iter().find(|path| path.ends_with("metrics.jsonl")).unwrap();
     let text = fs_err::read_to_string(metrics).unwrap();
@@ -79,7 +79,7 @@ fn what_a_training_reads_is_not_written_meanwhile() {
         .unwrap();
     assert!(study.fails("extract", &[], 1).contains("is in use by process"));
     let kept = study.run("fmstudy", &["clean-stale", "--yes", "dtype=f32"]);
-    assert!(kept.contains("other weights, dtype or numerics"), "it is listed, but not removed: {kept}");
+    assert!(kept.contains("other weights, engine, dtype or numerics"), "it is listed, but not removed: {kept}");
     assert_eq!(study.feature_files(), sound);
     drop(reading);
     study.run("extract", &[]);

@@ -17,7 +17,7 @@ fn touching_nothing_makes_every_command_a_no_op() {
         assert!(study.run(stage, &[]).contains("nothing to do"), "{stage}");
     }
     assert_eq!(study.json("extract", &[])["shards_written"], 0);
-    assert_eq!(study.json("train", &[])[0]["before"]["state"], "fresh");
+    assert_eq!(study.json("train", &[])["runs"][0]["before"]["state"], "fresh");
     assert_eq!(study.json("eval", &[])["runs"][0]["was_fresh"], true);
     let after = study.changed();
     for (path, time) in &before {
@@ -38,16 +38,16 @@ fn another_learning_rate_trains_and_evaluates_only() {
     assert!(study.run("extract", &[lr]).contains("nothing to do"));
     assert!(study.run("fmstudy", &["status", lr]).contains("train fm3 seed 0: stale (recipe.lr 0.005 → 0.001)"));
     let trained = study.json("train", &[lr]);
-    assert_eq!(trained[0]["before"]["state"], "stale");
-    assert_eq!(trained[0]["before"]["changes"][0]["key"], "recipe.lr");
+    assert_eq!(trained["runs"][0]["before"]["state"], "stale");
+    assert_eq!(trained["runs"][0]["before"]["changes"][0]["key"], "recipe.lr");
     assert_eq!(study.json("eval", &[lr])["runs"][0]["was_fresh"], false);
     // Both runs are kept: going back costs nothing.
-    assert_eq!(study.json("train", &[])[0]["before"]["state"], "fresh");
+    assert_eq!(study.json("train", &[])["runs"][0]["before"]["state"], "fresh");
     assert_eq!(study.json("eval", &[])["runs"][0]["was_fresh"], true);
 
     let listed = study.run("fmstudy", &["clean-stale", "--yes"]);
     assert!(listed.contains("another configuration") && listed.contains("1 leftovers"), "{listed}");
-    assert_eq!(study.json("train", &[])[0]["before"]["state"], "fresh");
+    assert_eq!(study.json("train", &[])["runs"][0]["before"]["state"], "fresh");
     assert_eq!(study.json("fmstudy", &["status", lr])["runs"][0]["train"]["state"], "stale");
 }
 

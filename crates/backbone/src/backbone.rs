@@ -18,13 +18,20 @@ choice! {
     /// What runs the convolutions.
     #[derive(Default)]
     pub enum Engine for "extract.engine" {
-        /// Native on the CPU, candle elsewhere.
+        /// The one that made the features that are there; without any, native on the CPU and candle elsewhere.
         #[default]
         Auto = "auto",
         /// This project's CPU kernels.
         Native = "native",
         /// candle, on any device.
         Candle = "candle",
+    }
+}
+
+impl Engine {
+    /// What [`Engine::Auto`] means on `device`, with no features to be of one kind with.
+    pub fn of(device: &Device) -> Self {
+        if device.is_cpu() { Self::Native } else { Self::Candle }
     }
 }
 
@@ -74,7 +81,7 @@ impl Backbone {
     pub fn new(weights: &Weights, engine: Engine, device: &Device) -> Result<Self, BackboneError> {
         let network = Network::read(weights)?;
         let native = match engine {
-            Engine::Auto => device.is_cpu(),
+            Engine::Auto => Engine::of(device) == Engine::Native,
             Engine::Native if !device.is_cpu() => return Err(BackboneError::NativeNeedsCpu),
             Engine::Native => true,
             Engine::Candle => false,

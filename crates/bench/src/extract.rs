@@ -182,7 +182,7 @@ fn end_to_end(weights: &WeightsFile, images: usize, batch: usize) -> Result<f64>
         "device=cpu".to_owned(),
     ];
     let study = Study::load(&path("study.toml"), &overrides)?;
-    let report = extraction::run(&Context::open(study, false)?).context("extraction")?;
+    let report = extraction::run(&mut Context::open(study, false)?).context("extraction")?;
     Ok(report.images_computed as f64 / report.wall_s)
 }
 

@@ -114,7 +114,19 @@ impl Audit {
         self.duplicate_images = groups.iter().map(Vec::len).sum();
         self.leaked_test_images = leaked_test_images(images).len();
     }
+
+    /// Warns of splits in which many images have no label row.
+    pub(crate) fn warn_of_gaps(&self) {
+        for (split, SplitCount { images, unlabelled }) in &self.splits {
+            if *unlabelled as f64 > SUSPICIOUS_SHARE * *images as f64 {
+                tracing::warn!("{unlabelled} of {images} images for {split} have no label row; is the table complete?");
+            }
+        }
+    }
 }
+
+/// A label table that was cut short leaves many images without a row; FERPlus's own leave none.
+const SUSPICIOUS_SHARE: f64 = 0.01;
 
 /// A short table for the terminal: the counts, and a line for each oddity that there is.
 impl fmt::Display for Audit {

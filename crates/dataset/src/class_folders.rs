@@ -3,16 +3,15 @@
 use std::path::{Path, PathBuf};
 
 use choice::nearest;
-use stage::{ContentHash, HashMemo};
+use stage::ContentHash;
 
 use crate::{
     annotation::Annotation,
     audit::Audit,
     classes::Emotion,
-    dataset::ImageRecord,
     error::DatasetError,
     fault::{BadInput, BadInputs, Fault},
-    files::{FoundImage, hash_images, is_litter, list_images},
+    files::{FoundImage, is_litter, list_images},
     layout::Layout,
     split::Split,
 };
@@ -59,15 +58,13 @@ pub(crate) fn is_at(dir: &Path) -> bool {
 
 /// Lists the images of `dir`. Without a folder for validation, a training image whose id hashes to a
 /// multiple of ten is for validation: about a tenth, whichever other images there are.
-pub(crate) fn read(
-    dir: &Path,
-    memo: &HashMemo,
-    bad: &mut BadInputs,
-    audit: &mut Audit,
-) -> Result<Vec<ImageRecord>, DatasetError> {
+pub(crate) fn read(dir: &Path, bad: &mut BadInputs, audit: &mut Audit) -> Result<Vec<FoundImage>, DatasetError> {
     audit.valid_set_apart = split_folder(dir, Split::Valid).is_none();
     let mut found = Vec::new();
     for split in Split::ALL {
+        if let [(first, _), (second, _), ..] = split_folders(dir, *split).as_slice() {
+            return Err(DatasetError::TwoFolders { split: *split, first: first.clone(), second: second.clone() });
+        }
         let Some((folder, folder_name)) = split_folder(dir, *split) else {
             if *split == Split::Valid {
                 continue;
@@ -84,7 +81,7 @@ pub(crate) fn read(
             }
         }
     }
-    hash_images(dir, found, memo, bad)
+    Ok(found)
 }
 
 fn is_set_apart(id: &str) -> bool {
@@ -95,19 +92,25 @@ fn is_set_apart(id: &str) -> bool {
 
 /// The folder of a split and its name as written on disk.
 fn split_folder(dir: &Path, split: Split) -> Option<(PathBuf, String)> {
+    split_folders(dir, split).into_iter().next()
+}
+
+/// All folders that go by a name of the split. More than one would leave the others' images out silently.
+fn split_folders(dir: &Path, split: Split) -> Vec<(PathBuf, String)> {
     let names: &[&str] = match split {
         Split::Train => &["train"],
         Split::Valid => &["valid", "val", "validation"],
         Split::Test => &["test"],
     };
     let mut folders: Vec<(PathBuf, String)> = std::fs::read_dir(dir)
-        .ok()?
+        .into_iter()
+        .flatten()
         .flatten()
         .filter_map(|entry| Some((entry.path(), entry.file_name().into_string().ok()?)))
         .filter(|(path, name)| names.iter().any(|known| known.eq_ignore_ascii_case(name)) && path.is_dir())
         .collect();
     folders.sort();
-    folders.into_iter().next()
+    folders
 }
 
 /// The class folders of one split with their names and emotions, sorted by name. An unknown one is never

@@ -9,10 +9,12 @@ use crate::{
     error::DatasetError,
     fault::{BadInput, BadInputs, Fault},
     fer2013, ferplus,
+    files::hash_images,
     layout::{LabelSource, Layout},
     pixel_index::{PixelTable, RowSpan},
     pixels::Pixels,
     split::Split,
+    undecodable::Undecodable,
 };
 
 /// How to read a data set.
@@ -82,7 +84,9 @@ impl Dataset {
     /// Lists the images in `dir` with their hashes and annotations.
     ///
     /// Only images that `memo` does not know are read, in parallel, and checked to be whole images by their
-    /// structure; that they can be decoded shows in [`decode`](Self::decode). The caller saves the memo.
+    /// structure; that they can be decoded shows in [`decode`](Self::decode), and those of which
+    /// [`remember_undecodable`](Self::remember_undecodable) knows that they cannot are bad input. The caller saves the
+    /// memo.
     ///
     /// # Errors
     ///
@@ -91,22 +95,28 @@ impl Dataset {
         let layout = options.layout.resolve(dir)?;
         let mut audit = Audit::new(layout);
         let mut bad = BadInputs::new(options.skip_bad);
+        let undecodable = Undecodable::read(&options.index_dir);
         let (images, pixel_table) = match layout {
             Layout::Fer2013 => {
                 let OpenOptions { label_source, index_dir, .. } = options;
                 let (images, table) = fer2013::read(dir, *label_source, index_dir, memo, &mut bad, &mut audit)?;
                 (images, Some(table))
             }
-            Layout::Folders => (class_folders::read(dir, memo, &mut bad, &mut audit)?, None),
+            Layout::Folders => {
+                let found = class_folders::read(dir, &mut bad, &mut audit)?;
+                (hash_images(dir, found, memo, &undecodable, &mut bad)?, None)
+            }
             // `resolve` returns no `Auto`; FERPlus's messages say what is missing.
             Layout::Auto | Layout::Ferplus => {
-                (ferplus::read(dir, options.label_source, memo, &mut bad, &mut audit)?, None)
+                let found = ferplus::read(dir, options.label_source, &mut bad, &mut audit)?;
+                (hash_images(dir, found, memo, &undecodable, &mut bad)?, None)
             }
         };
         if !images.iter().any(|image| image.split == Split::Train) {
             return Err(DatasetError::NoTrainingImages { dir: dir.to_owned() });
         }
         audit.count(&images);
+        audit.warn_of_gaps();
         audit.skipped = bad.into_skipped();
         Ok(Self { dir: dir.to_owned(), layout, images, audit, pixel_table })
     }
@@ -138,6 +148,24 @@ impl Dataset {
                 image.verify(&bytes, &path)?;
                 Pixels::decode(&bytes).map_err(at_file)
             }
+        }
+    }
+
+    /// Remembers by its content that the image at `index` cannot be decoded, if that is what `error` of
+    /// [`decode`](Self::decode) says: the next [`open`](Self::open) with the same `index_dir` counts it as bad input.
+    /// Gives the error back if it is another.
+    pub fn remember_undecodable(
+        &self,
+        index: usize,
+        error: DatasetError,
+        index_dir: &Path,
+    ) -> Result<(), DatasetError> {
+        match error {
+            DatasetError::Bad(BadInput { fault: Fault::Unreadable { .. }, .. }) => Err(error),
+            DatasetError::Bad(BadInput { fault, .. }) => {
+                Ok(Undecodable::add(index_dir, self.images[index].hash, fault)?)
+            }
+            other => Err(other),
         }
     }
 

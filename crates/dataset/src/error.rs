@@ -1,6 +1,9 @@
-use std::{io, path::PathBuf};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
-use crate::{fault::BadInput, layout::Layout};
+use crate::{fault::BadInput, layout::Layout, split::Split};
 
 /// Why a data set cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -90,6 +93,18 @@ pub enum DatasetError {
         /// Its usage.
         expected: &'static str,
     },
+    /// Two folders could be meant by one split.
+    #[error(
+        "`{first}` and `{second}` could both be the images for {split}\n\nhint: keep one of them, or put all images into it"
+    )]
+    TwoFolders {
+        /// The split.
+        split: Split,
+        /// One folder.
+        first: PathBuf,
+        /// The next one.
+        second: PathBuf,
+    },
     /// A class folder is named after no emotion.
     #[error("`{path}` is named after no emotion, expected {expected}{hint}")]
     UnknownClass {
@@ -112,4 +127,15 @@ pub enum DatasetError {
         /// The image or the table.
         path: PathBuf,
     },
+}
+
+impl DatasetError {
+    /// The file whose content is the trouble, if it is one file's.
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Self::Bad(bad) => Some(&bad.path),
+            Self::Changed { path } => Some(path),
+            _ => None,
+        }
+    }
 }

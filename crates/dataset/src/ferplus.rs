@@ -2,16 +2,13 @@
 
 use std::{collections::HashMap, path::Path};
 
-use stage::HashMemo;
-
 use crate::{
     annotation::{Annotation, Votes},
     audit::{Audit, Disagreements},
     classes::ClassSet,
-    dataset::ImageRecord,
     error::DatasetError,
     fault::{BadInput, BadInputs, Fault},
-    files::{FoundImage, has_image_ending, hash_images, list_images},
+    files::{FoundImage, has_image_ending, list_images},
     label_table::{FER2013NEW, LabelTable},
     layout::{LabelSource, Layout},
     rule::LabelRule,
@@ -39,10 +36,9 @@ pub(crate) fn is_at(dir: &Path) -> bool {
 pub(crate) fn read(
     dir: &Path,
     source: LabelSource,
-    memo: &HashMemo,
     bad: &mut BadInputs,
     audit: &mut Audit,
-) -> Result<Vec<ImageRecord>, DatasetError> {
+) -> Result<Vec<FoundImage>, DatasetError> {
     let mut names: HashMap<Split, Vec<String>> = HashMap::new();
     for split in Split::ALL {
         let folder = dir.join(folder_of(*split));
@@ -76,7 +72,7 @@ pub(crate) fn read(
         found.push(FoundImage { id: format!("{}/{name}", folder_of(split)), split, annotation });
     }
     audit.label_disagreements = (disagreements.compared > 0).then_some(disagreements);
-    hash_images(dir, found, memo, bad)
+    Ok(found)
 }
 
 /// Reads the tables that are there: the common one, and those in the folders. Only those of `source` must be.

@@ -12,6 +12,7 @@ use crate::{
     error::DatasetError,
     fault::{BadInput, BadInputs, Fault},
     split::Split,
+    undecodable::Undecodable,
 };
 
 /// Endings of image files, in lower case.
@@ -72,13 +73,18 @@ pub(crate) fn hash_images(
     dir: &Path,
     found: Vec<FoundImage>,
     memo: &HashMemo,
+    undecodable: &Undecodable,
     bad: &mut BadInputs,
 ) -> Result<Vec<ImageRecord>, DatasetError> {
     let hashes: Vec<Result<ContentHash, BadInput>> = found
         .par_iter()
         .map(|image| {
             let path = dir.join(&image.id);
-            hash_image(&path, memo).map_err(|fault| BadInput::file(&path, fault))
+            let hash = hash_image(&path, memo).and_then(|hash| match undecodable.fault(&hash) {
+                Some(fault) => Err(fault.clone()),
+                None => Ok(hash),
+            });
+            hash.map_err(|fault| BadInput::file(&path, fault))
         })
         .collect();
     let mut images = Vec::with_capacity(found.len());

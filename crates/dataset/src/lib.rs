@@ -37,6 +37,7 @@ mod pixels;
 mod rule;
 mod split;
 mod target;
+mod undecodable;
 
 pub use annotation::{Annotation, Votes};
 pub use audit::{Audit, Disagreements, LabelTableAudit, RepeatedName, SplitCount};

@@ -15,8 +15,8 @@ struct Arguments {
 
 fn main() -> ExitCode {
     cli::run(&Arguments::parse().common, |arguments| {
-        let context = arguments.context()?;
-        let extracted = extraction::run(&context)?;
+        let mut context = arguments.context()?;
+        let extracted = extraction::run(&mut context)?;
         if let Some(folder) = &context.study.export.npy {
             export::write_npy(&context, folder)?;
         }

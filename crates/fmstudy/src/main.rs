@@ -9,6 +9,7 @@ use std::{
 use anyhow::{Result, bail};
 use clap::{Parser, Subcommand};
 use pipeline::{clean, report, status, verify};
+use serde::Serialize;
 
 /// Look after a study: what is fresh, whether it is sound, what can go; and the demo's data
 #[derive(Debug, Parser)]
@@ -54,19 +55,26 @@ fn main() -> ExitCode {
         }),
         Command::CleanStale { common, yes } => cli::run(&common, |arguments| {
             let leftovers = clean::leftovers(&arguments.context()?)?;
-            arguments.print(&leftovers, |leftovers| report::leftovers(leftovers))?;
-            if leftovers.is_empty() || !(yes || confirmed()?) { Ok(()) } else { clean::remove(&leftovers) }
+            arguments.print(&leftovers, report::leftovers)?;
+            if leftovers.leftovers.is_empty() || !(yes || confirmed()?) { Ok(()) } else { clean::remove(&leftovers) }
         }),
-        Command::DemoData { common, dir } => cli::run(&common, |_| {
-            let written = demo::write_demo(&dir)?;
-            if written == [demo::Written::AlreadyThere; 2] {
-                println!("demo-data: `{}` is there; nothing to do", dir.display());
-            } else {
-                println!("demo-data: drew faces and made a backbone in `{}`", dir.display());
-            }
-            Ok(())
+        Command::DemoData { common, dir } => cli::run(&common, |arguments| {
+            let was_there = demo::write_demo(&dir)? == [demo::Written::AlreadyThere; 2];
+            arguments.print(&DemoData { dir, was_there }, |data| match data.was_there {
+                true => format!("demo-data: `{}` is there; nothing to do", data.dir.display()),
+                false => format!("demo-data: drew faces and made a backbone in `{}`", data.dir.display()),
+            })
         }),
     }
+}
+
+/// What `demo-data` did.
+#[derive(Debug, Serialize)]
+struct DemoData {
+    /// Where the data are.
+    dir: PathBuf,
+    /// Whether they were before.
+    was_there: bool,
 }
 
 fn confirmed() -> Result<bool> {

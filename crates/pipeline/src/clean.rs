@@ -9,7 +9,7 @@ use anyhow::Result;
 use serde::Serialize;
 use stage::{Lock, LockError, TEMPORARY_PREFIX};
 
-use crate::{Context, examples::Examples, extraction::Extraction, loader::Features, runs};
+use crate::{Context, examples::Examples, extraction::Extraction, loader::Features, runs, runs::Requested};
 
 /// Something to remove.
 #[derive(Clone, Debug, Serialize)]
@@ -22,28 +22,36 @@ pub struct Leftover {
     pub reason: String,
 }
 
+/// What there is to remove.
+#[derive(Clone, Debug, Serialize)]
+pub struct Leftovers {
+    /// Folders and files.
+    pub leftovers: Vec<Leftover>,
+}
+
 /// Feature caches and runs of other configurations, and files that killed processes left unfinished.
 ///
 /// The configuration's own combinations and seeds count as used, with `combo` and `seed` as given: runs of
 /// other combinations under the same settings are leftovers only if `study.combos` does not name them.
-pub fn leftovers(context: &Context) -> Result<Vec<Leftover>> {
+pub fn leftovers(context: &Context) -> Result<Leftovers> {
     let (extraction, _) = Extraction::plan(context)?;
     let mut leftovers = Vec::new();
     for path in folders(&context.paths.all_features()) {
         if path == extraction.cache {
             unfinished(&path, &mut leftovers);
         } else {
-            push(path, "other weights, dtype or numerics", &mut leftovers);
+            push(path, "other weights, engine, dtype or numerics", &mut leftovers);
         }
     }
     let examples = Examples::new(context);
-    let used: Option<HashSet<PathBuf>> = Features::open(context, &examples)
-        .and_then(|features| runs::requested(context, &features, &examples))
-        .map(|runs| runs.into_iter().map(|run| run.folder).collect())
-        .ok();
-    // Without features nobody can say which runs are current.
-    if let Some(used) = used {
-        for path in folders(&context.paths.all_runs()).iter().flat_map(|combination| folders(combination)) {
+    // Without features nobody can say which runs are current: neither of all, nor of those that need some.
+    let requested =
+        Features::open(context, &examples).and_then(|features| runs::requested(context, &features, &examples)).ok();
+    if let Some(Requested { runs, blocked, .. }) = requested {
+        let used: HashSet<PathBuf> = runs.into_iter().map(|run| run.folder).collect();
+        let unknown: HashSet<PathBuf> = blocked.into_iter().map(|combo| context.paths.runs_of(combo)).collect();
+        let judged = folders(&context.paths.all_runs()).into_iter().filter(|folder| !unknown.contains(folder));
+        for path in judged.flat_map(|combination| folders(&combination)) {
             if used.contains(&path) {
                 unfinished(&path, &mut leftovers);
             } else {
@@ -51,12 +59,12 @@ pub fn leftovers(context: &Context) -> Result<Vec<Leftover>> {
             }
         }
     }
-    Ok(leftovers)
+    Ok(Leftovers { leftovers })
 }
 
 /// Removes them, but for those that another process is working in.
-pub fn remove(leftovers: &[Leftover]) -> Result<()> {
-    for leftover in leftovers {
+pub fn remove(leftovers: &Leftovers) -> Result<()> {
+    for leftover in &leftovers.leftovers {
         if leftover.path.is_dir() {
             let lock = match Lock::acquire(&leftover.path) {
                 Err(held @ LockError::Held { .. }) => {

@@ -1,5 +1,5 @@
 use anyhow::{Context as _, Result, bail};
-use dataset::{Dataset, OpenOptions};
+use dataset::{Dataset, DatasetError, OpenOptions};
 use stage::{HashMemo, write_atomically, write_json};
 use study::{Paths, Study};
 
@@ -42,23 +42,39 @@ impl Context {
             write_atomically(&tag, CACHEDIR_TAG)?;
         }
         let memo = HashMemo::open(&paths.hashes());
-        let options = OpenOptions {
-            layout: study.data.layout,
-            label_source: study.data.label_source,
-            skip_bad: study.data.skip_bad,
-            index_dir: paths.data_set().to_owned(),
-        };
-        let dataset = Dataset::open(&study.data.dir, &options, &memo)
-            .with_context(|| format!("cannot use the data set `{}`", study.data.dir.display()))?;
-        memo.save()?;
+        let dataset = open_dataset(&study, &paths, &memo)?;
         let selected = selection::select(&dataset, study.extract.limit);
         Ok(Self { study, paths, memo, dataset, selected, show_progress })
+    }
+
+    /// Leaves the image at `index` out from now on, since `error` says that it cannot be decoded, if bad input is to be
+    /// left out; else fails with that error.
+    pub(crate) fn leave_out(&mut self, index: usize, error: DatasetError) -> Result<()> {
+        if !self.study.data.skip_bad {
+            return Err(error.into());
+        }
+        tracing::warn!("left out: {}", self.dataset.images[index].id);
+        self.dataset.remember_undecodable(index, error, self.paths.data_set())?;
+        self.dataset = open_dataset(&self.study, &self.paths, &self.memo)?;
+        self.selected = selection::select(&self.dataset, self.study.extract.limit);
+        self.write_audit()
     }
 
     /// Writes the data audit.
     pub fn write_audit(&self) -> Result<()> {
         Ok(write_json(&self.paths.audit(), &self.dataset.audit)?)
     }
+}
+
+fn open_dataset(study: &Study, paths: &Paths, memo: &HashMemo) -> Result<Dataset> {
+    let options = OpenOptions {
+        layout: study.data.layout,
+        label_source: study.data.label_source,
+        skip_bad: study.data.skip_bad,
+        index_dir: paths.data_set().to_owned(),
+    };
+    Dataset::open(&study.data.dir, &options, memo)
+        .with_context(|| format!("cannot use the data set `{}`", study.data.dir.display()))
 }
 
 impl Drop for Context {

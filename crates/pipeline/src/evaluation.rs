@@ -1,7 +1,7 @@
 //! Evaluation: every trained run that has no fresh one. Only here the test images are looked at.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     path::{Path, PathBuf},
 };
 
@@ -12,7 +12,7 @@ use ndarray::Array2;
 use ndarray_npy::WriteNpyExt;
 use serde::{Deserialize, Serialize};
 use sources::Combination;
-use stage::{AtomicFile, ContentHash, Fingerprint, Freshness, Lock, write_json};
+use stage::{AtomicFile, ContentHash, Fingerprint, Freshness, HashMemo, Lock, write_json};
 use study::CombinationChoice;
 use vit::{MODEL_FILE, Model};
 
@@ -45,6 +45,8 @@ pub struct Evaluation {
     pub test: Scores,
     /// Test accuracy without the images that have a byte-identical copy in the training split.
     pub test_without_copies: Accuracy,
+    /// Logits, labels and predictions beside this file: hashes by name.
+    pub files: BTreeMap<String, ContentHash>,
 }
 
 /// One evaluated run.
@@ -87,17 +89,21 @@ pub fn run(context: &Context) -> Result<EvaluationReport> {
     let device = context.study.device.open()?;
     let paper = paper_rows(context)?;
     let mut report = EvaluationReport { runs: Vec::new(), untrained: Vec::new() };
-    for run in runs::requested(context, &features, &examples)? {
-        let Some(trained) = run.trained() else {
+    let requested = runs::requested(context, &features, &examples)?;
+    report.untrained.extend(requested.blocked.iter().map(ToString::to_string));
+    for run in requested.runs {
+        let Some(trained) = run.trained(&context.memo) else {
             report.untrained.push(run.name());
             continue;
         };
         let fingerprint = fingerprint(context, &examples, &run, &trained);
-        let fresh = read(&run.folder).filter(|evaluation| evaluation.fingerprint == fingerprint);
+        let fresh = read(&run.folder)
+            .filter(|evaluation| evaluation.fingerprint == fingerprint)
+            .filter(|evaluation| has_answers(&run.folder, evaluation, &context.memo));
         let was_fresh = fresh.is_some();
         let evaluation = match fresh {
             Some(evaluation) => evaluation,
-            None => evaluate(context, &features, &examples, &run, &trained, fingerprint, &device)
+            None => evaluate(context, &features, &examples, &run, fingerprint, &device)
                 .with_context(|| format!("evaluate {}", run.name()))?,
         };
         let row = paper.get(&run.combination);
@@ -137,10 +143,11 @@ fn asked_for(context: &Context) -> String {
 
 /// How a trained run's evaluation stands.
 pub(crate) fn freshness(context: &Context, examples: &Examples, run: &Run) -> Freshness {
-    let Some(trained) = run.trained() else { return Freshness::Missing };
+    let Some(trained) = run.trained(&context.memo) else { return Freshness::Missing };
     let current = fingerprint(context, examples, run, &trained);
     match read(&run.folder) {
         None => Freshness::Missing,
+        Some(evaluation) if !has_answers(&run.folder, &evaluation, &context.memo) => Freshness::Missing,
         Some(evaluation) if evaluation.fingerprint == current => Freshness::Fresh,
         Some(evaluation) => Freshness::Stale { changes: evaluation.fingerprint.changes_to(&current) },
     }
@@ -158,8 +165,22 @@ fn fingerprint(context: &Context, examples: &Examples, run: &Run, trained: &Trai
     fingerprint
 }
 
-fn read(folder: &Path) -> Option<Evaluation> {
+pub(crate) fn read(folder: &Path) -> Option<Evaluation> {
     serde_json::from_slice(&std::fs::read(folder.join(FOLDER).join(FILE)).ok()?).ok()
+}
+
+/// The logits, labels and predictions of the run in `folder`, and their hashes.
+pub(crate) fn answers<'a>(
+    folder: &Path,
+    evaluation: &'a Evaluation,
+) -> impl Iterator<Item = (PathBuf, ContentHash)> + use<'a> {
+    let folder = folder.join(FOLDER);
+    evaluation.files.iter().map(move |(name, hash)| (folder.join(name), *hash))
+}
+
+/// Whether they are there, and are what was written.
+fn has_answers(folder: &Path, evaluation: &Evaluation, memo: &HashMemo) -> bool {
+    answers(folder, evaluation).all(|(path, hash)| memo.hash_file(&path).is_ok_and(|found| found == hash))
 }
 
 fn evaluate(
@@ -167,7 +188,6 @@ fn evaluate(
     features: &Features,
     examples: &Examples,
     run: &Run,
-    trained: &Trained,
     fingerprint: Fingerprint,
     device: &Device,
 ) -> Result<Evaluation> {
@@ -175,16 +195,6 @@ fn evaluate(
     let _lock = Lock::acquire(&run.folder)?;
     let _features_lock = features.verify(context, run.combination)?;
     let path = run.folder.join(MODEL_FILE);
-    let hash = context.memo.hash_file(&path)?;
-    if hash != trained.model {
-        return Err(anyhow!(
-            "`{}` has content hash {}, expected {}\n\nhint: remove `{}` and run `just train` again",
-            path.display(),
-            hash.short(),
-            trained.model.short(),
-            run.folder.display()
-        ));
-    }
     let model = Model::load(&path, device)?;
     let reader = TokenReader::new(context, features, run.combination, &model.about().model)?;
     let names = context.study.data.classes.names();
@@ -200,13 +210,16 @@ fn evaluate(
         Ok(all)
     };
     let folder = run.folder.join(FOLDER);
-    let mut scores = HashMap::new();
+    let (mut scores, mut files) = (HashMap::new(), BTreeMap::new());
     for (split, members) in [("train", &examples.train), ("valid", &examples.valid), ("test", &examples.test)] {
         let logits = logits_of(members)?;
         let answers: Vec<(usize, usize)> =
             members.iter().zip(&logits).map(|(example, logits)| (example.target.class(), largest(logits))).collect();
         scores.insert(split, Scores::new(&names, &answers));
-        write_answers(context, &folder, split, members, &logits, &names)?;
+        for name in write_answers(context, &folder, split, members, &logits, &names)? {
+            let hash = context.memo.hash_file(&folder.join(&name))?;
+            files.insert(name, hash);
+        }
         if split == "test" {
             scores.insert("without copies", Scores::new(&names, &without_copies(context, members, &answers)));
         }
@@ -219,6 +232,7 @@ fn evaluate(
         valid: take("valid")?,
         test: take("test")?,
         test_without_copies: take("without copies")?.overall,
+        files,
     };
     write_json(&folder.join(FILE), &evaluation)?;
     Ok(evaluation)
@@ -236,7 +250,7 @@ fn largest(values: &[f32]) -> usize {
 }
 
 /// `test_logits.npy` (images, classes), `test_labels.npy` (images), `test_predictions.csv`; likewise for the
-/// other splits.
+/// other splits. Gives the files' names.
 fn write_answers(
     context: &Context,
     folder: &Path,
@@ -244,18 +258,20 @@ fn write_answers(
     members: &[Example],
     logits: &[Vec<f32>],
     names: &[&str],
-) -> Result<()> {
+) -> Result<[String; 3]> {
+    let [logits_name, labels_name, predictions_name] =
+        ["logits.npy", "labels.npy", "predictions.csv"].map(|name| format!("{split}_{name}"));
     let flat: Vec<f32> = logits.iter().flatten().copied().collect();
-    let mut file = AtomicFile::create(&folder.join(format!("{split}_logits.npy")))?;
+    let mut file = AtomicFile::create(&folder.join(&logits_name))?;
     Array2::from_shape_vec((logits.len(), names.len()), flat)?.write_npy(&mut file)?;
     file.commit()?;
 
     let labels: Vec<i64> = members.iter().map(|example| example.target.class() as i64).collect();
-    let mut file = AtomicFile::create(&folder.join(format!("{split}_labels.npy")))?;
+    let mut file = AtomicFile::create(&folder.join(&labels_name))?;
     ndarray::Array1::from(labels).write_npy(&mut file)?;
     file.commit()?;
 
-    let mut table = csv::Writer::from_writer(AtomicFile::create(&folder.join(format!("{split}_predictions.csv")))?);
+    let mut table = csv::Writer::from_writer(AtomicFile::create(&folder.join(&predictions_name))?);
     let probabilities = names.iter().map(|name| format!("p_{name}"));
     table.write_record(["image", "label", "prediction"].map(str::to_owned).into_iter().chain(probabilities))?;
     for (example, logits) in members.iter().zip(logits) {
@@ -267,7 +283,7 @@ fn write_answers(
         table.write_record(words.into_iter().chain(softmax(logits).map(|p| format!("{p:.6}"))))?;
     }
     table.into_inner().map_err(|error| anyhow!("cannot write the predictions: {}", error.error()))?.commit()?;
-    Ok(())
+    Ok([logits_name, labels_name, predictions_name])
 }
 
 fn softmax(logits: &[f32]) -> impl Iterator<Item = f32> {

@@ -1,10 +1,14 @@
 //! The backbone pass: run once, stored for all runs.
 
-use std::{collections::BTreeMap, path::PathBuf, time::Instant};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    time::Instant,
+};
 
 use anyhow::{Context as _, Result, bail};
-use backbone::{Backbone, NUMERICS_VERSION, Weights, fetch_weights, preprocess};
-use dataset::{DatasetError, Split};
+use backbone::{Backbone, Engine, NUMERICS_VERSION, Weights, fetch_weights, preprocess};
+use dataset::{DatasetError, ImageRecord, Split};
 use rayon::prelude::*;
 use serde::Serialize;
 use shards::{
@@ -14,13 +18,19 @@ use shards::{
 use sources::Source;
 use stage::{Fingerprint, Lock};
 
-use crate::{Context, feature_pass, progress};
+use crate::{
+    Context,
+    feature_pass::{self, Pass, PassError},
+    progress,
+};
 
 /// What an extraction is about to do, or found done.
 #[derive(Debug)]
 pub struct Extraction {
     /// Folder of the feature cache.
     pub cache: PathBuf,
+    /// What runs the network; never [`Engine::Auto`].
+    pub engine: Engine,
     /// What its contents depend on besides the images.
     pub fingerprint: Fingerprint,
     /// Which image lies where.
@@ -54,14 +64,16 @@ pub struct ExtractionReport {
     pub wall_s: f64,
     /// What ran the network; none if there was nothing to do.
     pub engine: Option<String>,
-    /// Images left out because they cannot be decoded (with data.skip_bad).
+    /// Bad input that was left out (with data.skip_bad).
     pub skipped: Vec<String>,
 }
 
-/// Everything that a feature's values depend on besides the images.
-fn fingerprint(context: &Context, weights: &Weights) -> Result<Fingerprint> {
+/// Everything that a feature's values depend on besides the images. Engines round differently, so that each fills
+/// caches of its own.
+fn fingerprint(context: &Context, weights: &Weights, engine: Engine) -> Result<Fingerprint> {
     let mut fingerprint = Fingerprint::default();
     fingerprint.set("extract.weights", weights.content_hash()?);
+    fingerprint.set("extract.engine", engine);
     fingerprint.set("extract.dtype", context.study.extract.dtype);
     fingerprint.set("extract.image_side", preprocess::IMAGE_SIDE);
     fingerprint.set("extract.numerics", NUMERICS_VERSION);
@@ -72,31 +84,31 @@ impl Extraction {
     /// Finds out what there is to do, from records and remembered hashes.
     pub fn plan(context: &Context) -> Result<(Self, Weights)> {
         let weights = Weights::read(&fetch_weights(&context.study.extract.weights)?)?;
-        let extraction = Self::plan_with(context, &weights, &[])?;
+        let extraction = Self::plan_with(context, &weights)?;
         Ok((extraction, weights))
     }
 
-    fn plan_with(context: &Context, weights: &Weights, undecodable: &[usize]) -> Result<Self> {
-        let fingerprint = fingerprint(context, weights)?;
-        let cache = context.paths.features(context.study.extract.dtype, &fingerprint.digest());
-        let before = match Manifest::read_plan(&cache) {
-            Ok(plan) => plan,
+    fn plan_with(context: &Context, weights: &Weights) -> Result<Self> {
+        let (engine, fingerprint, cache) = place(context, weights)?;
+        let manifest = Manifest::read(&cache).unwrap_or_else(|error| {
+            tracing::warn!("{error}");
+            None
+        });
+        let (before, plan_is_sound) = match Manifest::read_plan(&cache) {
+            Ok(plan) => (plan, true),
             Err(error) => {
                 tracing::warn!("{error}; planning anew");
-                None
+                (manifest.as_ref().map(|manifest| manifest.plan.clone()), false)
             }
         };
-        let decodable = |index: &usize| !undecodable.contains(index);
-        let indices: Vec<usize> = (0..context.dataset.images.len()).filter(decodable).collect();
-        let all: Vec<PlannedImage> = indices
-            .iter()
-            .map(|index| {
-                let image = &context.dataset.images[*index];
-                PlannedImage { id: image.id.clone(), train: image.split == Split::Train, hash: image.hash }
-            })
-            .collect();
-        let wanted: Vec<bool> = indices.iter().map(|index| context.selected.binary_search(index).is_ok()).collect();
-        let plan = Plan::new(before.as_ref(), &all, |at| wanted[at], context.study.extract.shard_images);
+        let image = |image: &ImageRecord| PlannedImage {
+            id: image.id.clone(),
+            train: image.split == Split::Train,
+            hash: image.hash,
+        };
+        let all: Vec<PlannedImage> = context.dataset.images.iter().map(image).collect();
+        let wanted = |index: usize| context.selected.binary_search(&index).is_ok();
+        let plan = Plan::new(before.as_ref(), &all, wanted, context.study.extract.shard_images);
         if let Some(before) = &before {
             refuse_to_destroy(before, &plan, context, &cache)?;
         }
@@ -112,10 +124,6 @@ impl Extraction {
                 }
             }
         }
-        let manifest = Manifest::read(&cache).unwrap_or_else(|error| {
-            tracing::warn!("{error}");
-            None
-        });
         // A process killed between a shard and the manifest leaves one that describes what was there before.
         let describes = |source: &Source, entry: &FeatureEntry| {
             let shards = entry.shards.iter();
@@ -123,9 +131,10 @@ impl Extraction {
         };
         let manifest = manifest.filter(|manifest| {
             let described = |source| manifest.features.get(source).is_some_and(|entry| describes(source, entry));
-            manifest.fingerprint == fingerprint && manifest.plan == plan && features.iter().all(described)
+            let same = manifest.fingerprint == fingerprint && manifest.plan == plan;
+            plan_is_sound && same && features.iter().all(described)
         });
-        Ok(Self { cache, fingerprint, plan, features, missing, manifest })
+        Ok(Self { cache, engine, fingerprint, plan, features, missing, manifest })
     }
 
     /// Whether there is nothing to do.
@@ -152,8 +161,28 @@ impl Extraction {
     }
 }
 
+/// The engine, the fingerprint and the folder of the feature cache. If the engine is left open, the features that are
+/// there decide: what a GPU extracted can be trained from on a machine without one.
+fn place(context: &Context, weights: &Weights) -> Result<(Engine, Fingerprint, PathBuf)> {
+    let of = |engine| {
+        let fingerprint = fingerprint(context, weights, engine)?;
+        let cache = context.paths.features(context.study.extract.dtype, &fingerprint.digest());
+        Ok::<_, anyhow::Error>((engine, fingerprint, cache))
+    };
+    match context.study.extract.engine {
+        Engine::Auto => {
+            let usual = Engine::of(&context.study.device.open()?);
+            let other = if usual == Engine::Native { Engine::Candle } else { Engine::Native };
+            let (usual, other) = (of(usual)?, of(other)?);
+            let exists = |cache: &Path| cache.join(Manifest::PLAN_FILE).is_file();
+            Ok(if !exists(&usual.2) && exists(&other.2) { other } else { usual })
+        }
+        engine => of(engine),
+    }
+}
+
 /// Another data set under the same name would make all of this cache's images disappear from the plan.
-fn refuse_to_destroy(before: &Plan, plan: &Plan, context: &Context, cache: &std::path::Path) -> Result<()> {
+fn refuse_to_destroy(before: &Plan, plan: &Plan, context: &Context, cache: &Path) -> Result<()> {
     let places = plan.places();
     let kept = before.shards().iter().flatten().filter(|image| places.contains_key(image.id.as_str())).count();
     if before.images() > 0 && kept * 2 < before.images() {
@@ -169,13 +198,7 @@ fn refuse_to_destroy(before: &Plan, plan: &Plan, context: &Context, cache: &std:
 }
 
 /// A shard that is there, made of the planned images, and unchanged since its hash was taken.
-fn complete_shard(
-    context: &Context,
-    cache: &std::path::Path,
-    plan: &Plan,
-    source: Source,
-    shard: usize,
-) -> Option<ShardEntry> {
+fn complete_shard(context: &Context, cache: &Path, plan: &Plan, source: Source, shard: usize) -> Option<ShardEntry> {
     let record = ShardRecord::read(cache, source, shard)?;
     if record.shard.images_digest != plan.shard_digest(shard) {
         return None;
@@ -189,77 +212,66 @@ fn complete_shard(
     }
 }
 
-/// Computes what is missing and writes the manifest.
-pub fn run(context: &Context) -> Result<ExtractionReport> {
+/// Computes what is missing and writes the manifest. With data.skip_bad, images that turn out undecodable are left out
+/// of `context`.
+pub fn run(context: &mut Context) -> Result<ExtractionReport> {
     context.write_audit()?;
     let (mut extraction, weights) = Extraction::plan(context)?;
     if extraction.is_fresh() {
-        return Ok(report(&extraction, 0, 0, 0.0, None, Vec::new()));
+        return Ok(report(context, &extraction, None));
     }
     let _lock = Lock::acquire(&extraction.cache)?;
     check_free_disk(context, &extraction)?;
 
     let begun = Instant::now();
     let device = context.study.device.open()?;
-    let backbone = Backbone::new(&weights, context.study.extract.engine, &device)?;
+    let backbone = Backbone::new(&weights, extraction.engine, &device)?;
     tracing::info!("backbone: {backbone}");
-    let (mut images_computed, mut shards_written) = (0, 0);
-    let mut undecodable = Vec::new();
+    let mut pass = Pass::default();
     loop {
-        fs_err::create_dir_all(&extraction.cache)?;
         Manifest::write_plan(&extraction.cache, &extraction.plan)?;
         let images: usize = extraction.missing.keys().map(|shard| extraction.plan.shards()[*shard].len()).sum();
         let bar = progress::bar(context.show_progress, images as u64, "extract", "images");
-        let passed = feature_pass::run(context, &extraction, &backbone, &bar);
+        let passed = feature_pass::run(context, &extraction, &backbone, &bar, &mut pass);
         bar.finish_and_clear();
         context.memo.save()?;
         match passed {
-            Ok(pass) => {
-                images_computed += pass.images;
-                shards_written += pass.shards;
-                break;
+            Ok(()) => break,
+            Err(PassError::Image { index, error }) => {
+                context.leave_out(index, error)?;
+                extraction = Extraction::plan_with(context, &weights)?;
             }
-            Err(feature_pass::PassError::Image { index, error }) if context.study.data.skip_bad => {
-                tracing::warn!("skipped: {error}");
-                undecodable.push(index);
-                extraction = Extraction::plan_with(context, &weights, &undecodable)?;
-            }
-            Err(feature_pass::PassError::Image { error, .. }) => {
-                return Err(anyhow::Error::new(error).context(
-                    "an image cannot be used; mend it, or set data.skip_bad=true to leave it out and list it",
-                ));
-            }
-            Err(feature_pass::PassError::Other(error)) => return Err(error),
+            Err(PassError::Other(error)) => return Err(error),
         }
     }
     remove_superfluous(&extraction)?;
     write_manifest(context, &mut extraction)?;
-    let skipped = undecodable.iter().map(|index| context.dataset.images[*index].id.clone()).collect();
-    let wall_s = begun.elapsed().as_secs_f64();
-    Ok(report(&extraction, images_computed, shards_written, wall_s, Some(backbone.to_string()), skipped))
+    let computed = Computed { pass, wall_s: begun.elapsed().as_secs_f64(), engine: backbone.to_string() };
+    Ok(report(context, &extraction, Some(computed)))
 }
 
-fn report(
-    extraction: &Extraction,
-    images_computed: usize,
-    shards_written: usize,
+/// What was computed just now.
+struct Computed {
+    pass: Pass,
     wall_s: f64,
-    engine: Option<String>,
-    skipped: Vec<String>,
-) -> ExtractionReport {
+    engine: String,
+}
+
+fn report(context: &Context, extraction: &Extraction, computed: Option<Computed>) -> ExtractionReport {
     let entries = extraction.manifest.iter().flat_map(|manifest| &manifest.features);
     let entries = entries.filter(|(source, _)| extraction.features.contains(source));
+    let pass = computed.as_ref().map(|computed| &computed.pass);
     ExtractionReport {
         cache: extraction.cache.clone(),
         features: extraction.features.clone(),
         images: extraction.plan.images(),
-        images_computed,
-        shards_written,
+        images_computed: pass.map_or(0, |pass| pass.images),
+        shards_written: pass.map_or(0, |pass| pass.shards),
         shards: extraction.shards(),
         size_bytes: entries.flat_map(|(_, entry)| entry.shards.values()).map(|shard| shard.size_bytes).sum(),
-        wall_s,
-        engine,
-        skipped,
+        wall_s: computed.as_ref().map_or(0.0, |computed| computed.wall_s),
+        engine: computed.map(|computed| computed.engine),
+        skipped: context.dataset.audit.skipped.iter().map(ToString::to_string).collect(),
     }
 }
 

@@ -21,7 +21,8 @@ use crate::{Context, extraction::Extraction};
 /// Batches that wait between two steps. One is worked on at either end besides.
 const QUEUE_BATCHES: usize = 2;
 
-/// What a pass did.
+/// What has been done.
+#[derive(Default)]
 pub(crate) struct Pass {
     pub(crate) images: usize,
     pub(crate) shards: usize,
@@ -58,13 +59,14 @@ struct Computed {
     features: FeatureBatch,
 }
 
-/// Fills the missing shards in their order.
+/// Fills the missing shards in their order, and adds to `pass` what it did, however it ends.
 pub(crate) fn run(
     context: &Context,
     extraction: &Extraction,
     backbone: &Backbone,
     bar: &ProgressBar,
-) -> Result<Pass, PassError> {
+    pass: &mut Pass,
+) -> Result<(), PassError> {
     let (to_compute, decoded) = sync_channel(QUEUE_BATCHES);
     let (to_write, computed) = sync_channel(QUEUE_BATCHES);
     thread::scope(|scope| {
@@ -73,7 +75,6 @@ pub(crate) fn run(
             let dtype = context.study.extract.dtype;
             write(&extraction.cache, &extraction.plan, dtype, &context.memo, &extraction.missing, &computed)
         });
-        let mut images = 0;
         let mut failed = None;
         for Decoded { shard, images: batch } in decoded {
             let count = batch.len();
@@ -88,16 +89,16 @@ pub(crate) fn run(
                 // The writer has stopped, and says why when it is joined.
                 break;
             }
-            images += count;
+            pass.images += count;
             bar.inc(count as u64);
         }
         drop(to_write);
-        let shards = writer.join().map_err(|_| anyhow!("the writing thread panicked"))??;
+        pass.shards += writer.join().map_err(|_| anyhow!("the writing thread panicked"))??;
         if let Some(error) = failed {
             return Err(PassError::Other(error));
         }
         reader.join().map_err(|_| anyhow!("the decoding thread panicked"))??;
-        Ok(Pass { images, shards })
+        Ok(())
     })
 }
 

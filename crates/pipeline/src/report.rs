@@ -5,8 +5,14 @@ use std::fmt::Write as _;
 use comfy_table::Table;
 
 use crate::{
-    Context, clean::Leftover, evaluation::EvaluationReport, extraction::ExtractionReport, status::StudyStatus,
-    training::RunReport, verify::Verification,
+    Context,
+    clean::Leftovers,
+    evaluation::EvaluationReport,
+    extraction::ExtractionReport,
+    scores::Accuracy,
+    status::StudyStatus,
+    training::{RunReport, TrainingReport},
+    verify::Verification,
 };
 
 /// What an extraction did, below the data audit.
@@ -33,7 +39,7 @@ pub fn extraction(context: &Context, report: &ExtractionReport) -> String {
 }
 
 /// One line per run.
-pub fn training(runs: &[RunReport]) -> String {
+pub fn training(report: &TrainingReport) -> String {
     let line = |run: &RunReport| {
         let outcome = &run.trained.outcome;
         let state = if run.before.is_fresh() { "fresh; nothing to do" } else { "trained" };
@@ -48,7 +54,7 @@ pub fn training(runs: &[RunReport]) -> String {
             outcome.wall_s,
         )
     };
-    runs.iter().map(line).collect::<Vec<_>>().join("\n")
+    report.runs.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
 /// Ours beside the paper's.
@@ -62,6 +68,7 @@ pub fn evaluation(report: &EvaluationReport) -> String {
     let mut table = Table::new();
     table.load_style(comfy_table::presets::UTF8_FULL_CONDENSED).set_header(header);
     let percent = |share: f64| format!("{:.2}", 100.0 * share);
+    let accuracy = |of: &Accuracy| of.accuracy.map_or_else(|| "-".to_owned(), percent);
     let paper = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |value| format!("{value:.2}"));
     for run in &report.runs {
         let test = &run.evaluation.test.overall;
@@ -70,10 +77,10 @@ pub fn evaluation(report: &EvaluationReport) -> String {
             run.combination.to_string(),
             run.seed.to_string(),
             run.trained.outcome.steps.to_string(),
-            percent(run.evaluation.train.overall.accuracy),
-            percent(run.evaluation.valid.overall.accuracy),
-            format!("{} [{}, {}]", percent(test.accuracy), percent(low), percent(high)),
-            percent(run.evaluation.test_without_copies.accuracy),
+            accuracy(&run.evaluation.train.overall),
+            accuracy(&run.evaluation.valid.overall),
+            format!("{} [{}, {}]", accuracy(test), percent(low), percent(high)),
+            accuracy(&run.evaluation.test_without_copies),
             percent(run.evaluation.test.balanced_accuracy),
         ];
         if beside_paper {
@@ -111,7 +118,7 @@ pub fn verification(verification: &Verification) -> String {
     let mut text: String = verification.damaged.iter().map(|damage| format!("damaged: {damage}\n")).collect();
     let _ = write!(
         text,
-        "verify: {} images, {} shards and models ({:.2} GB) read, {} damaged",
+        "verify: {} images, {} other files ({:.2} GB) read, {} damaged",
         verification.images,
         verification.files,
         verification.size_bytes as f64 / 1e9,
@@ -121,7 +128,8 @@ pub fn verification(verification: &Verification) -> String {
 }
 
 /// What is of no use.
-pub fn leftovers(leftovers: &[Leftover]) -> String {
+pub fn leftovers(leftovers: &Leftovers) -> String {
+    let leftovers = &leftovers.leftovers;
     let mut text = String::new();
     for leftover in leftovers {
         let megabytes = leftover.size_bytes as f64 / 1e6;
@@ -130,4 +138,9 @@ pub fn leftovers(leftovers: &[Leftover]) -> String {
     let megabytes = leftovers.iter().map(|leftover| leftover.size_bytes).sum::<u64>() as f64 / 1e6;
     let _ = write!(text, "clean-stale: {} leftovers, {megabytes:.1} MB", leftovers.len());
     text
+}
+
+/// The message without its hint, for lists.
+pub(crate) fn without_hint(message: &str) -> String {
+    message.lines().next().unwrap_or_default().to_owned()
 }

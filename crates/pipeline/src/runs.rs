@@ -12,12 +12,12 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sources::{Combination, Source};
-use stage::{ContentHash, Fingerprint, Freshness};
-use vit::{CHECKPOINT_FILE, Checkpoint, MODEL_FILE, TrainOutcome};
+use stage::{ContentHash, Fingerprint, Freshness, HashMemo};
+use vit::{CHECKPOINT_FILE, Checkpoint, MODEL_FILE, TrainOutcome, VitError};
 
 use crate::{
     Context,
@@ -60,11 +60,46 @@ pub struct Trained {
     pub outcome: TrainOutcome,
 }
 
-/// All runs that the configuration asks for, combinations first.
-pub(crate) fn requested(context: &Context, features: &Features, examples: &Examples) -> Result<Vec<Run>> {
+/// The runs that a configuration asks for.
+#[derive(Debug)]
+pub(crate) struct Requested {
+    /// Those whose features are there, combinations first.
+    pub(crate) runs: Vec<Run>,
+    /// Combinations that need features which are not extracted.
+    pub(crate) blocked: Vec<Combination>,
+    /// These features, in canonical order.
+    pub(crate) missing: Vec<Source>,
+}
+
+impl Requested {
+    /// The runs, if none is blocked.
+    pub(crate) fn complete(self) -> Result<Vec<Run>> {
+        if self.missing.is_empty() { Ok(self.runs) } else { bail!(self.complaint()) }
+    }
+
+    /// Which features are missing, and what to do.
+    pub(crate) fn complaint(&self) -> String {
+        let missing: Vec<&str> = self.missing.iter().map(|source| source.name()).collect();
+        let missing = missing.join("+");
+        format!(
+            "{} combinations need {missing}, not extracted yet\n\nhint: run `just extract extract.features={missing}`",
+            self.blocked.len()
+        )
+    }
+}
+
+/// All runs that the configuration asks for.
+pub(crate) fn requested(context: &Context, features: &Features, examples: &Examples) -> Result<Requested> {
     let shared = shared_fingerprint(context, examples)?;
-    let mut runs = Vec::new();
-    for combination in context.study.combinations() {
+    let (mut runs, mut blocked) = (Vec::new(), Vec::new());
+    let absent = |source: &Source| *source != Source::Orig && !features.manifest.features.contains_key(source);
+    let combinations = context.study.combinations();
+    for combination in &combinations {
+        let combination = *combination;
+        if combination.iter().any(|source| absent(&source)) {
+            blocked.push(combination);
+            continue;
+        }
         for seed in context.study.seeds() {
             let mut fingerprint = shared.clone();
             fingerprint.set("combo", combination);
@@ -76,7 +111,9 @@ pub(crate) fn requested(context: &Context, features: &Features, examples: &Examp
             runs.push(Run { combination, seed, fingerprint, folder });
         }
     }
-    Ok(runs)
+    let needed = |source: &Source| blocked.iter().any(|combination| combination.iter().any(|one| one == *source));
+    let missing = Source::FEATURE_MAPS.into_iter().filter(|source| absent(source) && needed(source)).collect();
+    Ok(Requested { runs, blocked, missing })
 }
 
 /// What all runs of a configuration have in common.
@@ -109,8 +146,8 @@ fn feature_digest(features: &Features, source: Source) -> Result<ContentHash> {
 
 impl Run {
     /// How the training stands.
-    pub fn freshness(&self, steps: usize) -> Freshness {
-        if self.trained().is_some() {
+    pub fn freshness(&self, memo: &HashMemo, steps: usize) -> Freshness {
+        if self.trained(memo).is_some() {
             return Freshness::Fresh;
         }
         let checkpoint = self.folder.join(CHECKPOINT_FILE);
@@ -118,22 +155,40 @@ impl Run {
             let done = Checkpoint::read(&checkpoint).map_or(0, |checkpoint| checkpoint.progress.step);
             return Freshness::Partial { done: done as u64, total: steps as u64, unit: "steps".into() };
         }
-        // The run of another configuration that is closest to this one says what changed.
+        // The run of another configuration that is closest to this one says what changed. Another seed is no change.
         let siblings = self.folder.parent().map(trained_below).unwrap_or_default();
+        let seed = self.seed.to_string();
         let changes = siblings
             .iter()
             .filter_map(|folder| read_fingerprint(folder))
+            .filter(|old| old.get("seed") == Some(&seed))
             .map(|old| old.changes_to(&self.fingerprint))
             .min_by_key(Vec::len);
         changes.map_or(Freshness::Missing, |changes| Freshness::Stale { changes })
     }
 
-    /// How the training went, if it is done and the model is there.
-    pub fn trained(&self) -> Option<Trained> {
-        if !self.folder.join(MODEL_FILE).is_file() {
-            return None;
+    /// How the training went, if it is done, of this very configuration, and the model is there unharmed.
+    pub fn trained(&self, memo: &HashMemo) -> Option<Trained> {
+        let trained = read_trained(&self.folder)?;
+        let model = self.folder.join(MODEL_FILE);
+        let sound = model.is_file() && memo.hash_file(&model).is_ok_and(|hash| hash == trained.model);
+        (sound && read_fingerprint(&self.folder).as_ref() == Some(&self.fingerprint)).then_some(trained)
+    }
+
+    /// Removes a checkpoint that cannot be read, so that the run begins anew: nothing else can be done with it.
+    pub(crate) fn remove_damaged_checkpoint(&self) -> Result<()> {
+        let path = self.folder.join(CHECKPOINT_FILE);
+        if !path.exists() {
+            return Ok(());
         }
-        read_trained(&self.folder)
+        match Checkpoint::read(&path) {
+            Err(error @ VitError::Damaged { .. }) => {
+                tracing::warn!("{error}; it is removed, and {} begins anew", self.name());
+                Ok(fs_err::remove_file(path)?)
+            }
+            // Whatever else is wrong will be told when the run resumes.
+            _ => Ok(()),
+        }
     }
 
     /// The combination and seed, for messages.

@@ -12,8 +12,8 @@ pub struct Accuracy {
     pub correct: u64,
     /// Answers in all.
     pub images: u64,
-    /// Their ratio.
-    pub accuracy: f64,
+    /// Their ratio; none if there are no answers.
+    pub accuracy: Option<f64>,
     /// Wilson's 95% interval (Wilson 1927, <https://doi.org/10.1080/01621459.1927.10502953>).
     pub interval_95: [f64; 2],
 }
@@ -22,12 +22,12 @@ impl Accuracy {
     /// `correct` of `images`.
     pub fn new(correct: u64, images: u64) -> Self {
         if images == 0 {
-            return Self { correct, images, accuracy: f64::NAN, interval_95: [0.0, 1.0] };
+            return Self { correct, images, accuracy: None, interval_95: [0.0, 1.0] };
         }
         let (n, p, z2) = (images as f64, correct as f64 / images as f64, Z_95 * Z_95);
         let centre = (p + z2 / (2.0 * n)) / (1.0 + z2 / n);
         let half = Z_95 / (1.0 + z2 / n) * (p * (1.0 - p) / n + z2 / (4.0 * n * n)).sqrt();
-        Self { correct, images, accuracy: p, interval_95: [centre - half, centre + half] }
+        Self { correct, images, accuracy: Some(p), interval_95: [centre - half, centre + half] }
     }
 }
 
@@ -108,6 +108,8 @@ mod tests {
         let some = Accuracy::new(81, 263).interval_95;
         close(some[0], 0.2553);
         close(some[1], 0.3662);
+        let nobody_asked = Accuracy::new(0, 0);
+        assert_eq!((nobody_asked.accuracy, nobody_asked.interval_95), (None, [0.0, 1.0]));
         let none = Accuracy::new(0, 20).interval_95;
         close(none[0], 0.0);
         close(none[1], 0.1611);

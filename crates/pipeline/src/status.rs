@@ -5,7 +5,7 @@ use serde::Serialize;
 use sources::Combination;
 use stage::Freshness;
 
-use crate::{Context, evaluation, examples::Examples, extraction::Extraction, loader::Features, runs};
+use crate::{Context, evaluation, examples::Examples, extraction::Extraction, loader::Features, report, runs};
 
 /// The whole study's state.
 #[derive(Debug, Serialize)]
@@ -14,7 +14,7 @@ pub struct StudyStatus {
     pub extract: Freshness,
     /// Every run asked for.
     pub runs: Vec<RunStatus>,
-    /// Why runs cannot be judged; none when they can.
+    /// Why runs, or the rest of them, cannot be judged; none when they can.
     pub blocked: Option<String>,
 }
 
@@ -39,20 +39,26 @@ pub fn status(context: &Context) -> Result<StudyStatus> {
     let features = match Features::open(context, &examples) {
         Ok(features) => features,
         Err(error) => {
-            let blocked = error.to_string().lines().next().unwrap_or_default().to_owned();
-            return Ok(StudyStatus { extract, runs: Vec::new(), blocked: Some(blocked) });
+            return Ok(StudyStatus {
+                extract,
+                runs: Vec::new(),
+                blocked: Some(report::without_hint(&error.to_string())),
+            });
         }
     };
-    let runs = runs::requested(context, &features, &examples)?
+    let requested = runs::requested(context, &features, &examples)?;
+    let blocked = (!requested.missing.is_empty()).then(|| report::without_hint(&requested.complaint()));
+    let runs = requested
+        .runs
         .into_iter()
         .map(|run| RunStatus {
             combination: run.combination,
             seed: run.seed,
-            train: run.freshness(context.study.recipe.steps),
+            train: run.freshness(&context.memo, context.study.recipe.steps),
             eval: evaluation::freshness(context, &examples, &run),
         })
         .collect();
-    Ok(StudyStatus { extract, runs, blocked: None })
+    Ok(StudyStatus { extract, runs, blocked })
 }
 
 fn extract_freshness(extraction: &Extraction) -> Freshness {

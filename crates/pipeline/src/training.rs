@@ -32,8 +32,15 @@ pub struct RunReport {
     pub trained: Trained,
 }
 
+/// What `train` did.
+#[derive(Debug, Serialize)]
+pub struct TrainingReport {
+    /// Every run asked for.
+    pub runs: Vec<RunReport>,
+}
+
 /// Trains what is not fresh, one run after the other.
-pub fn run(context: &Context) -> Result<Vec<RunReport>> {
+pub fn run(context: &Context) -> Result<TrainingReport> {
     let examples = Examples::new(context);
     for (split, members) in [("training", &examples.train), ("validation", &examples.valid)] {
         if members.is_empty() {
@@ -46,12 +53,11 @@ pub fn run(context: &Context) -> Result<Vec<RunReport>> {
     }
     let features = Features::open(context, &examples)?;
     let device = context.study.device.open()?;
-    runs::requested(context, &features, &examples)?
-        .into_iter()
-        .map(|run| {
-            train_one(context, &features, &examples, &run, &device).with_context(|| format!("train {}", run.name()))
-        })
-        .collect()
+    let runs = runs::requested(context, &features, &examples)?.complete()?;
+    let train = |run: &Run| {
+        train_one(context, &features, &examples, run, &device).with_context(|| format!("train {}", run.name()))
+    };
+    Ok(TrainingReport { runs: runs.iter().map(train).collect::<Result<_>>()? })
 }
 
 fn train_one(
@@ -62,7 +68,7 @@ fn train_one(
     device: &Device,
 ) -> Result<RunReport> {
     let recipe = &context.study.recipe;
-    let before = run.freshness(recipe.steps);
+    let before = run.freshness(&context.memo, recipe.steps);
     let report = |trained| RunReport {
         combination: run.combination,
         seed: run.seed,
@@ -70,12 +76,13 @@ fn train_one(
         before: before.clone(),
         trained,
     };
-    if let (Freshness::Fresh, Some(trained)) = (&before, run.trained()) {
+    if let (Freshness::Fresh, Some(trained)) = (&before, run.trained(&context.memo)) {
         return Ok(report(trained));
     }
     tracing::info!("train {}: {before}", run.name());
     let _lock = Lock::acquire(&run.folder)?;
     let _features_lock = features.verify(context, run.combination)?;
+    run.remove_damaged_checkpoint()?;
     write_json(&run.folder.join(FINGERPRINT_FILE), &run.fingerprint)?;
     write_json(&run.folder.join(STUDY_FILE), &runs::resolved(context, run)?)?;
 

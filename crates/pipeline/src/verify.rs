@@ -9,7 +9,7 @@ use shards::{Manifest, shard_path};
 use stage::ContentHash;
 use vit::MODEL_FILE;
 
-use crate::{Context, extraction::Extraction, progress, runs};
+use crate::{Context, evaluation, extraction::Extraction, progress, report, runs};
 
 /// What was read.
 #[derive(Debug, Serialize)]
@@ -24,7 +24,7 @@ pub struct Verification {
     pub damaged: Vec<String>,
 }
 
-/// Reads all images, the shards of the current features and all trained models.
+/// Reads all images, the shards of the current features, all trained models and evaluations.
 pub fn run(context: &Context) -> Result<Verification> {
     let images = &context.dataset.images;
     let bar = progress::bar(context.show_progress, images.len() as u64, "images", "files");
@@ -32,7 +32,11 @@ pub fn run(context: &Context) -> Result<Verification> {
         .into_par_iter()
         .filter_map(|index| {
             bar.inc(1);
-            context.dataset.decode(index).err().map(|error| error.to_string())
+            context.dataset.decode(index).err().map(|error| {
+                // The next command reads it again, and sees what is to be made anew.
+                error.path().into_iter().for_each(|path| context.memo.forget(path));
+                report::without_hint(&error.to_string())
+            })
         })
         .collect();
     bar.finish_and_clear();
@@ -52,10 +56,11 @@ pub fn run(context: &Context) -> Result<Verification> {
     for combination in sources::Combination::all() {
         for folder in runs::trained_below(&context.paths.runs_of(combination)) {
             files.extend(runs::read_trained(&folder).map(|trained| (folder.join(MODEL_FILE), trained.model)));
+            files.extend(evaluation::read(&folder).iter().flat_map(|found| evaluation::answers(&folder, found)));
         }
     }
     let sizes: Vec<u64> = files.iter().map(|(path, _)| std::fs::metadata(path).map_or(0, |file| file.len())).collect();
-    let bar = progress::bar(context.show_progress, files.len() as u64, "shards and models", "files");
+    let bar = progress::bar(context.show_progress, files.len() as u64, "shards, models, evaluations", "files");
     for (path, expected) in &files {
         damaged.extend(check(context, path, expected));
         bar.inc(1);
@@ -69,7 +74,8 @@ pub fn run(context: &Context) -> Result<Verification> {
 pub fn require_sound(verification: &Verification) -> Result<()> {
     if !verification.damaged.is_empty() {
         bail!(
-            "{} files are damaged\n\nhint: run `just extract`, which makes anew what is damaged",
+            "{} files are damaged\n\nhint: mend damaged images; then run `just extract`, `just train` and `just eval`, which \
+             make anew what else is damaged",
             verification.damaged.len()
         );
     }

@@ -164,17 +164,28 @@ impl Default for StudyConfig {
 }
 
 impl Study {
-    /// The combinations to work on.
+    /// The combinations to work on, each once.
     pub fn combinations(&self) -> Vec<Combination> {
         match &self.combo {
-            CombinationChoice::Study => self.study.combos.clone(),
+            CombinationChoice::Study => each_once(&self.study.combos),
             CombinationChoice::All => Combination::all(),
-            CombinationChoice::These(combinations) => combinations.clone(),
+            CombinationChoice::These(combinations) => each_once(combinations),
         }
     }
 
-    /// The seeds to work on.
+    /// The seeds to work on, each once.
     pub fn seeds(&self) -> Vec<u64> {
-        self.seed.map_or_else(|| self.study.seeds.clone(), |seed| vec![seed])
+        self.seed.map_or_else(|| each_once(&self.study.seeds), |seed| vec![seed])
     }
+}
+
+/// `values` in their order without repetitions.
+fn each_once<T: Copy + PartialEq>(values: &[T]) -> Vec<T> {
+    let mut once = Vec::with_capacity(values.len());
+    for value in values {
+        if !once.contains(value) {
+            once.push(*value);
+        }
+    }
+    once
 }

@@ -51,10 +51,10 @@ pub const KEYS: &[Key] = keys! {
     "extract.weights", EVERY, "file | owner/model", "ResNet-18: .safetensors, .npz, .pth, or a model on the Hub";
     "extract.features", EXTRACT, "fm1+fm2+fm3+fm4", "which feature maps to store; the pass goes only as deep";
     "extract.dtype", EVERY, "f16 | bf16 | f32", "how values are stored";
-    "extract.engine", EXTRACT, "auto | native | candle", "what runs the convolutions; auto is native on the CPU";
+    "extract.engine", EVERY, "auto | native | candle", "what runs the convolutions; auto: what made the features there, or native on the CPU";
     "extract.batch", EXTRACT, "number", "images per batch of the pass";
     "extract.shard_images", EXTRACT, "number", "images per new shard";
-    "extract.limit", EVERY, "number", "use only so many images, shared out over the splits; 0 for all";
+    "extract.limit", EVERY, "number", "use only so many images, shared out over the splits; 0 for all. Tokens are standardised over all training images that are cached";
     "export.npy", EXTRACT, "folder", "also write the features as .npy, (images, channels, height, width)";
     "model.grid", RUNS, "7 | 14", "tokens per side";
     "model.fuse", RUNS, "sum | seq", "add the sources' tokens, or put them one after the other";
@@ -84,8 +84,8 @@ pub const KEYS: &[Key] = keys! {
     "recipe.clip_norm", RUNS, "number", "highest gradient norm, 0 for no limit";
     "recipe.label_smoothing", RUNS, "0 … 1", "share of a target spread over all classes";
     "recipe.drop_path", RUNS, "0 … 1", "probability of dropping the last block's branches";
-    "train.validate_every", RUNS, "number", "steps between validations; never changes a result";
-    "train.checkpoint_every", RUNS, "number", "steps between checkpoints; never changes a result";
+    "train.validate_every", RUNS, "number", "steps between validations; never changes the weights";
+    "train.checkpoint_every", RUNS, "number", "steps between checkpoints; never changes the weights";
     "study.combos", RUNS, "list", "the study's combinations";
     "study.seeds", RUNS, "list", "the study's seeds";
     "study.paper", EVAL, "true | false", "set the paper's accuracies beside ours";

@@ -9,6 +9,15 @@ use crate::{KEYS, Study, StudyError};
 /// A table's name alone means this key of it.
 const SHORT_FORMS: [(&str, &str); 2] = [("recipe", "recipe.name"), ("data", "data.dir")];
 
+/// A batch of as many images takes 5 GB for its largest activation; more never makes the pass faster.
+const MAX_EXTRACT_BATCH: usize = 2048;
+
+/// A shard of as many images has 26 GB of FM1 at f16.
+const MAX_SHARD_IMAGES: usize = 65_536;
+
+/// More threads than any machine has cores.
+const MAX_THREADS: usize = 4096;
+
 impl Study {
     /// Reads `path` and lays the overrides (`key=value`) over it.
     pub fn load(path: &Path, overrides: &[String]) -> Result<Self, StudyError> {
@@ -62,14 +71,19 @@ impl Study {
         };
         self.model.validate().map_err(|error| key_error("model", error))?;
         self.recipe.validate().map_err(|error| key_error("recipe", error))?;
-        let positive = |key: &str, value: usize| match value {
+        let at_most = |key: &str, value: usize, limit: usize| match value {
             0 => Err(StudyError::Value { key: key.into(), got: "0".into(), reason: "expected at least 1".into() }),
+            _ if value > limit => {
+                let reason = format!("expected at most {limit}");
+                Err(StudyError::Value { key: key.into(), got: value.to_string(), reason })
+            }
             _ => Ok(()),
         };
-        positive("extract.batch", self.extract.batch)?;
-        positive("extract.shard_images", self.extract.shard_images)?;
-        positive("number of study.combos", self.study.combos.len())?;
-        positive("number of study.seeds", self.study.seeds.len())?;
+        at_most("extract.batch", self.extract.batch, MAX_EXTRACT_BATCH)?;
+        at_most("extract.shard_images", self.extract.shard_images, MAX_SHARD_IMAGES)?;
+        at_most("threads", self.threads.max(1), MAX_THREADS)?;
+        at_most("number of study.combos", self.study.combos.len(), usize::MAX)?;
+        at_most("number of study.seeds", self.study.seeds.len(), usize::MAX)?;
         Ok(self)
     }
 }

@@ -17,6 +17,6 @@ fn main() -> ExitCode {
     cli::run(&Arguments::parse().common, |arguments| {
         let context = arguments.context()?;
         let trained = training::run(&context)?;
-        arguments.print(&trained, |trained| report::training(trained))
+        arguments.print(&trained, report::training)
     })
 }

@@ -131,11 +131,10 @@ impl ModelConfig {
         if ![7, 14].contains(&self.grid) {
             return Err(VitError::key("grid", self.grid, "7 or 14"));
         }
-        for (key, value) in
-            [("width", self.width), ("depth", self.depth), ("heads", self.heads), ("mlp_ratio", self.mlp_ratio)]
-        {
-            at_least_one(key, value)?;
-        }
+        within("width", self.width, 8192)?;
+        within("depth", self.depth, 256)?;
+        within("heads", self.heads, 8192)?;
+        within("mlp_ratio", self.mlp_ratio, 64)?;
         if !self.width.is_multiple_of(self.heads) {
             return Err(VitError::key("heads", self.heads, format!("a divisor of `width` = {}", self.width)));
         }
@@ -152,6 +151,11 @@ impl ModelConfig {
 
 pub(crate) fn at_least_one(key: &'static str, value: usize) -> Result<(), VitError> {
     if value >= 1 { Ok(()) } else { Err(VitError::key(key, value, "at least 1")) }
+}
+
+/// Fails unless `value` is from 1 to `limit`, which lies beyond all sense: a slip of the finger shall not fill the memory.
+pub(crate) fn within(key: &'static str, value: usize, limit: usize) -> Result<(), VitError> {
+    if (1..=limit).contains(&value) { Ok(()) } else { Err(VitError::key(key, value, format!("1 to {limit}"))) }
 }
 
 pub(crate) fn positive(key: &'static str, value: f64) -> Result<(), VitError> {
@@ -179,7 +183,7 @@ mod tests {
         };
         assert_eq!(wrong(|config| config.grid = 8), "`grid` cannot be 8, expected 7 or 14");
         assert_eq!(wrong(|config| config.heads = 3), "`heads` cannot be 3, expected a divisor of `width` = 64");
-        assert_eq!(wrong(|config| config.heads = 0), "`heads` cannot be 0, expected at least 1");
+        assert_eq!(wrong(|config| config.heads = 0), "`heads` cannot be 0, expected 1 to 8192");
         assert_eq!(wrong(|config| config.dropout = 1.0), "`dropout` cannot be 1, expected 0 or more and less than 1");
         assert_eq!(wrong(|config| config.init_gain = f64::NAN), "`init_gain` cannot be NaN, expected a number above 0");
         ModelConfig::default().validate().unwrap();

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     VitError,
-    config::{at_least_one, not_negative, positive, probability},
+    config::{at_least_one, not_negative, positive, probability, within},
 };
 
 choice! {
@@ -149,7 +149,7 @@ impl Recipe {
 
     /// Fails with the first key whose value makes no sense.
     pub fn validate(&self) -> Result<(), VitError> {
-        at_least_one("recipe.batch", self.batch)?;
+        within("recipe.batch", self.batch, 65_536)?;
         at_least_one("recipe.steps", self.steps)?;
         positive("recipe.lr", self.lr)?;
         positive("recipe.epsilon", self.epsilon)?;

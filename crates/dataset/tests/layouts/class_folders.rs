@@ -88,6 +88,17 @@ fn what_lies_beside_images_and_classes_is_listed() {
 }
 
 #[test]
+fn two_folders_of_one_split_are_an_error() {
+    let place = Place::new();
+    place.write("train/happy/a.png", png(1));
+    place.write("val/happy/b.png", png(2));
+    place.write("valid/happy/c.png", png(3));
+    place.write("test/happy/d.png", png(4));
+    let error = place.error();
+    assert!(error.contains("/val` and `") && error.contains("could both be the images for valid"), "{error}");
+}
+
+#[test]
 fn a_missing_test_folder_is_named_when_the_layout_is_given() {
     let place = Place::new();
     place.write("train/happy/a.png", png(1));
