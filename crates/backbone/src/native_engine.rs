@@ -9,9 +9,16 @@ use crate::{
     preprocess::{IMAGE_SIDE, IMAGENET_MEAN, IMAGENET_STD, normalise},
 };
 
-/// Images that one thread takes through the network together. Two, because the sides of FM4 (7×7) hold an odd
-/// number of segments of seven pixels, of which the kernels take two at a time.
-const GROUP: usize = 2;
+/// Images that pass the stem and the shallow stages together: few, so that their large activations stay in the cache.
+/// Two, because the 392 tiles of a pair in the first stage are seven chunks of four strips.
+const SHALLOW_GROUP: usize = 2;
+
+/// Stages that are shallow.
+const SHALLOW_STAGES: usize = 2;
+
+/// Images that pass the deep stages together at most: many, so that weights of tens of megabytes are read once for all
+/// of them. An even number of shallow groups.
+const DEEP_GROUP: usize = 16;
 
 /// Side of the stem's output in pixels.
 const STEM_SIDE: usize = IMAGE_SIDE / 2;
@@ -46,6 +53,8 @@ struct Workspace {
     /// Per stage: inside the block, the shortcut, and the first block's output. The second block's output
     /// takes the shortcut's place.
     stages: Vec<[Activations; 3]>,
+    /// What the shallow stages hand over to the deep ones.
+    handed_over: Activations,
     scratch: Scratch,
 }
 
@@ -69,10 +78,12 @@ impl NativeEngine {
     /// Feature maps of resized images, (224, 224, 1 or 3) each, into `maps`: (images, side, side, channels).
     /// The pass stops after the deepest map that is wanted.
     pub(crate) fn run(&self, images: &[Vec<f32>], maps: &mut [(Source, Vec<f32>)]) -> Result<(), ShapeError> {
+        let share = images.len().div_ceil(rayon::current_num_threads());
+        let size = share.next_multiple_of(SHALLOW_GROUP).clamp(1, DEEP_GROUP);
         let mut groups: Vec<Group> =
-            images.chunks(GROUP).map(|images| Group { images, maps: Vec::with_capacity(maps.len()) }).collect();
+            images.chunks(size).map(|images| Group { images, maps: Vec::with_capacity(maps.len()) }).collect();
         for (source, values) in maps {
-            for (group, part) in groups.iter_mut().zip(values.chunks_mut(GROUP * source.values_per_image())) {
+            for (group, part) in groups.iter_mut().zip(values.chunks_mut(size * source.values_per_image())) {
                 group.maps.push((*source, part));
             }
         }
@@ -86,47 +97,78 @@ impl NativeEngine {
     }
 
     fn run_group(&self, mut group: Group, workspace: &mut Workspace) -> Result<(), ShapeError> {
-        let Workspace { grey, colour, stem, stages, scratch } = workspace;
-        if group.images.iter().all(|image| image.len() == IMAGE_SIDE * IMAGE_SIDE) {
-            for (index, image) in group.images.iter().enumerate() {
+        let depth = group.maps.iter().filter_map(|(source, _)| source.stage()).max().unwrap_or(0);
+        workspace.set_images(group.images.len());
+        for (index, images) in group.images.chunks(SHALLOW_GROUP).enumerate() {
+            workspace.set_shallow_images(images.len());
+            let first = index * SHALLOW_GROUP;
+            self.run_stem(images, workspace)?;
+            for stage in 0..depth.min(SHALLOW_STAGES) {
+                self.run_stage(stage, workspace)?;
+                group.copy_out(stage, first, &workspace.stages[stage][1]);
+            }
+            for image in 0..images.len() {
+                workspace.handed_over.copy_image(first + image, &workspace.stages[SHALLOW_STAGES - 1][1], image);
+            }
+        }
+        for stage in SHALLOW_STAGES..depth {
+            self.run_stage(stage, workspace)?;
+            group.copy_out(stage, 0, &workspace.stages[stage][1]);
+        }
+        Ok(())
+    }
+
+    /// conv1 and the pool, whose output is both input and shortcut of the first block.
+    fn run_stem(&self, images: &[Vec<f32>], workspace: &mut Workspace) -> Result<(), ShapeError> {
+        let Workspace { grey, colour, stem, stages, scratch, .. } = workspace;
+        if images.iter().all(|image| image.len() == IMAGE_SIDE * IMAGE_SIDE) {
+            for (index, image) in images.iter().enumerate() {
                 copy_in(image, grey, index);
             }
             self.grey_stem.conv.run(grey, Some(&self.grey_stem.offset), stem, scratch)?;
         } else {
-            for (index, image) in group.images.iter().enumerate() {
+            for (index, image) in images.iter().enumerate() {
                 copy_in(&normalise(image), colour, index);
             }
             self.network.stem.run(colour, None, stem, scratch)?;
         }
-        // The pool's output is both input and shortcut of the first block.
         max_pool_3x3_stride_2(stem, &mut stages[0][1]);
-
-        let depth = group.maps.iter().filter_map(|(source, _)| source.stage()).max().unwrap_or(0);
-        for (index, [first, second]) in self.network.stages[..depth].iter().enumerate() {
-            let (before, from_here) = stages.split_at_mut(index);
-            let [inner, shortcut, middle] = &mut from_here[0];
-            if let (Some(downsample), Some([_, input, _])) = (&first.downsample, before.last()) {
-                first.conv1.run(input, None, inner, scratch)?;
-                downsample.run(input, None, shortcut, scratch)?;
-            } else {
-                first.conv1.run(shortcut, None, inner, scratch)?;
-            }
-            first.conv2.run(inner, Some(shortcut), middle, scratch)?;
-            second.conv1.run(middle, None, inner, scratch)?;
-            second.conv2.run(inner, Some(middle), shortcut, scratch)?;
-            for (_, values) in group.maps.iter_mut().filter(|(source, _)| source.stage() == Some(index + 1)) {
-                copy_out(shortcut, values);
-            }
-        }
         Ok(())
+    }
+
+    /// The two blocks of a stage, counted from 0.
+    fn run_stage(&self, stage: usize, workspace: &mut Workspace) -> Result<(), ShapeError> {
+        let Workspace { stages, handed_over, scratch, .. } = workspace;
+        let [first, second] = &self.network.stages[stage];
+        let (before, from_here) = stages.split_at_mut(stage);
+        let input =
+            if stage == SHALLOW_STAGES { Some(&*handed_over) } else { before.last().map(|[_, input, _]| input) };
+        let [inner, shortcut, middle] = &mut from_here[0];
+        if let (Some(downsample), Some(input)) = (&first.downsample, input) {
+            first.conv1.run(input, None, inner, scratch)?;
+            downsample.run(input, None, shortcut, scratch)?;
+        } else {
+            first.conv1.run(shortcut, None, inner, scratch)?;
+        }
+        first.conv2.run(inner, Some(shortcut), middle, scratch)?;
+        second.conv1.run(middle, None, inner, scratch)?;
+        second.conv2.run(inner, Some(middle), shortcut, scratch)
+    }
+}
+
+impl Group<'_> {
+    /// Writes the map of `stage`, if it is wanted, for the images from `first` on.
+    fn copy_out(&mut self, stage: usize, first: usize, activations: &Activations) {
+        for (source, values) in self.maps.iter_mut().filter(|(source, _)| source.stage() == Some(stage + 1)) {
+            copy_out(activations, &mut values[first * source.values_per_image()..]);
+        }
     }
 }
 
 /// The fastest algorithm for a layer, by measurement (`docs/benchmarks.md`). The stages' sides are 56, 28, 14 and 7.
 pub(crate) fn algorithm(shape: ConvShape) -> Algorithm {
     match shape {
-        ConvShape { kernel: 3, stride: 1, in_channels: 64 | 128, .. } => Algorithm::Winograd4,
-        ConvShape { kernel: 3, stride: 1, in_channels: 256, .. } => Algorithm::Winograd2,
+        ConvShape { kernel: 3, stride: 1, .. } => Algorithm::Winograd4,
         _ => Algorithm::Direct,
     }
 }
@@ -139,7 +181,7 @@ fn copy_in(image: &[f32], activations: &mut Activations, index: usize) {
 
 fn copy_out(activations: &Activations, values: &mut [f32]) {
     let (side, row) = (activations.side(), activations.side() * activations.channels());
-    for (at, values) in values.chunks_exact_mut(row).enumerate() {
+    for (at, values) in values.chunks_exact_mut(row).take(activations.images() * side).enumerate() {
         values.copy_from_slice(activations.row(at / side, at % side));
     }
 }
@@ -183,15 +225,37 @@ impl GreyStem {
 impl Workspace {
     fn new() -> Self {
         let stem_channels = Source::Fm1.channels();
+        let stage = |(index, map): (usize, &Source)| {
+            let images = if index < SHALLOW_STAGES { SHALLOW_GROUP } else { DEEP_GROUP };
+            let convolution = ConvShape {
+                in_channels: map.channels(),
+                out_channels: map.channels(),
+                kernel: 3,
+                stride: 1,
+                padding: 1,
+            };
+            let border = algorithm(convolution).border(map.side(), 1);
+            std::array::from_fn(|_| Activations::zeros(images, map.side(), border, map.channels()))
+        };
+        let last_shallow = Source::FEATURE_MAPS[SHALLOW_STAGES - 1];
         Self {
-            grey: Activations::zeros(GROUP, IMAGE_SIDE, 3, 1),
-            colour: Activations::zeros(GROUP, IMAGE_SIDE, 3, 3),
-            stem: Activations::zeros(GROUP, STEM_SIDE, 1, stem_channels),
-            stages: Source::FEATURE_MAPS
-                .iter()
-                .map(|map| std::array::from_fn(|_| Activations::zeros(GROUP, map.side(), 1, map.channels())))
-                .collect(),
+            grey: Activations::zeros(SHALLOW_GROUP, IMAGE_SIDE, 3, 1),
+            colour: Activations::zeros(SHALLOW_GROUP, IMAGE_SIDE, 3, 3),
+            stem: Activations::zeros(SHALLOW_GROUP, STEM_SIDE, 1, stem_channels),
+            stages: Source::FEATURE_MAPS.iter().enumerate().map(stage).collect(),
+            handed_over: Activations::zeros(DEEP_GROUP, last_shallow.side(), 1, last_shallow.channels()),
             scratch: Scratch::default(),
         }
+    }
+
+    fn set_images(&mut self, images: usize) {
+        let deep = self.stages[SHALLOW_STAGES..].iter_mut().flatten();
+        deep.chain([&mut self.handed_over]).for_each(|activations| activations.set_images(images));
+    }
+
+    fn set_shallow_images(&mut self, images: usize) {
+        let shallow = self.stages[..SHALLOW_STAGES].iter_mut().flatten();
+        let stem = [&mut self.grey, &mut self.colour, &mut self.stem];
+        shallow.chain(stem).for_each(|activations| activations.set_images(images));
     }
 }

@@ -11,8 +11,10 @@ use serde::Serialize;
 
 use crate::{ExtractArguments, extract::weights, median, peak::peak_gflops};
 
-/// Images that a thread takes through a layer together, as the engine does.
-const GROUP: usize = 2;
+/// Images that a thread takes through a layer of this output side together, as the engine does.
+const fn group(side: usize) -> usize {
+    if side >= 28 { 2 } else { 16 }
+}
 
 /// All layers.
 #[derive(Debug, Serialize)]
@@ -47,12 +49,7 @@ pub fn measure(arguments: &ExtractArguments) -> Result<Layers> {
     let mut measured = |name: String, conv: &FoldedConv, side: usize| -> Result<()> {
         for algorithm in [Algorithm::Direct, Algorithm::Winograd2, Algorithm::Winograd4] {
             let ConvShape { kernel, stride, .. } = conv.shape;
-            let fits = match algorithm {
-                Algorithm::Direct => true,
-                Algorithm::Winograd2 => (kernel, stride, side % 2) == (3, 1, 0),
-                Algorithm::Winograd4 => (kernel, stride, side % 4) == (3, 1, 0),
-            };
-            if fits {
+            if algorithm == Algorithm::Direct || (kernel, stride) == (3, 1) {
                 layers.push(measure_layer(name.clone(), conv, side, (isa, algorithm), arguments, peak)?);
             }
         }
@@ -88,20 +85,21 @@ fn measure_layer(
 ) -> Result<Layer> {
     let ConvShape { in_channels, out_channels, kernel, stride, padding } = conv.shape;
     let out_side = (side + 2 * padding - kernel) / stride + 1;
+    let images = group(out_side);
     let kernel_fn = Conv2d::new(isa, algorithm, conv.shape, &conv.weights, &conv.bias, conv.relu)?;
     let mut buffers: Vec<(Activations, Activations, Scratch)> = (0..arguments.threads)
         .map(|_| {
-            let mut input = Activations::zeros(GROUP, side, padding, in_channels);
-            for (image, y) in (0..GROUP).flat_map(|image| (0..side).map(move |y| (image, y))) {
+            let mut input = Activations::zeros(images, side, algorithm.border(side, padding), in_channels);
+            for (image, y) in (0..images).flat_map(|image| (0..side).map(move |y| (image, y))) {
                 let row = input.row_mut(image, y).iter_mut();
                 row.enumerate().for_each(|(x, value)| *value = ((x * 7 + y * 13 + image) % 17) as f32 / 17.0);
             }
-            (input, Activations::zeros(GROUP, out_side, 1, out_channels), Scratch::default())
+            (input, Activations::zeros(images, out_side, 1, out_channels), Scratch::default())
         })
         .collect();
     let gflop = 2.0 * (out_side * out_side * out_channels * in_channels * kernel * kernel) as f64 / 1e9;
     // Some 50 ms a measurement, so that threads start and end together but for little.
-    let repeats = (0.05 * 0.5 * peak / (gflop * (GROUP * arguments.threads) as f64)).ceil() as usize;
+    let repeats = (0.05 * 0.5 * peak / (gflop * (images * arguments.threads) as f64)).ceil() as usize;
     let mut pass = || -> Result<f64> {
         let begun = Instant::now();
         buffers.par_iter_mut().try_for_each(|(input, output, scratch)| {
@@ -111,7 +109,7 @@ fn measure_layer(
     };
     pass()?;
     let seconds = median((0..arguments.runs).map(|_| pass()).collect::<Result<_>>()?);
-    let per_image_s = seconds / (repeats * GROUP * arguments.threads) as f64;
+    let per_image_s = seconds / (repeats * images * arguments.threads) as f64;
     let gflops = gflop / per_image_s;
     Ok(Layer {
         name,

@@ -1,3 +1,5 @@
+use crate::aligned::AlignedFloats;
+
 /// Activations of a few images, channels-last with a border of zeros: (images, side + 2·border,
 /// side + 2·border, channels).
 ///
@@ -5,18 +7,36 @@
 /// only, so that buffers are reused from batch to batch without clearing.
 #[derive(Clone, Debug)]
 pub struct Activations {
+    /// How many images there are now; the memory may hold more.
     images: usize,
     side: usize,
     border: usize,
     channels: usize,
-    data: Vec<f32>,
+    data: AlignedFloats,
 }
 
 impl Activations {
     /// Zeros for `images` images of `side`×`side` pixels.
     pub fn zeros(images: usize, side: usize, border: usize, channels: usize) -> Self {
         let padded = side + 2 * border;
-        Self { images, side, border, channels, data: vec![0.0; images * padded * padded * channels] }
+        Self { images, side, border, channels, data: AlignedFloats::zeros(images * padded * padded * channels) }
+    }
+
+    /// Takes the first `images` of the images that it was made for.
+    ///
+    /// # Panics
+    /// If it was made for fewer.
+    pub fn set_images(&mut self, images: usize) {
+        assert!(images * self.image_stride() <= self.data.len(), "the activations hold fewer than {images} images");
+        self.images = images;
+    }
+
+    /// Copies image `from` of `other`, which has the same side and channels, to image `to`.
+    pub fn copy_image(&mut self, to: usize, other: &Self, from: usize) {
+        assert!(self.side == other.side && self.channels == other.channels, "shapes differ");
+        for y in 0..self.side {
+            self.row_mut(to, y).copy_from_slice(other.row(from, y));
+        }
     }
 
     /// Number of images.
@@ -51,6 +71,17 @@ impl Activations {
         &mut self.data[start..start + self.side * self.channels]
     }
 
+    /// Whether the border is zero, as every kernel leaves it.
+    pub fn border_is_zero(&self) -> bool {
+        let interior: f64 = (0..self.images)
+            .flat_map(|image| (0..self.side).map(move |y| (image, y)))
+            .flat_map(|(image, y)| self.row(image, y))
+            .map(|value| f64::from(value.abs()))
+            .sum();
+        let all: f64 = self.data[..self.images * self.image_stride()].iter().map(|value| f64::from(value.abs())).sum();
+        interior == all
+    }
+
     /// Floats from one row to the next.
     pub(crate) const fn row_stride(&self) -> usize {
         (self.side + 2 * self.border) * self.channels
@@ -61,11 +92,11 @@ impl Activations {
         (self.side + 2 * self.border) * self.row_stride()
     }
 
-    pub(crate) const fn as_ptr(&self) -> *const f32 {
+    pub(crate) fn as_ptr(&self) -> *const f32 {
         self.data.as_ptr()
     }
 
-    pub(crate) const fn as_mut_ptr(&mut self) -> *mut f32 {
+    pub(crate) fn as_mut_ptr(&mut self) -> *mut f32 {
         self.data.as_mut_ptr()
     }
 

@@ -1,4 +1,4 @@
-use crate::{Activations, Isa, direct::Direct, tile::SEGMENT, winograd::Winograd};
+use crate::{Activations, Isa, aligned::AlignedFloats, direct::Direct, tile::SEGMENT, winograd::Winograd};
 
 /// Shape of a square convolution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,17 +30,15 @@ pub struct ShapeError {
 pub enum Algorithm {
     /// As it is defined. The output's side is a multiple of 7.
     Direct,
-    /// Winograd's F(2×2, 3×3): 16 multiplications for 4 outputs instead of 36. Kernels of 3×3 and stride 1 only; the
-    /// output's side is a multiple of 2.
+    /// Winograd's F(2×2, 3×3): 16 multiplications for 4 outputs instead of 36. Kernels of 3×3 and stride 1 only.
     Winograd2,
-    /// Winograd's F(4×4, 3×3): 36 multiplications for 16 outputs instead of 144. Kernels of 3×3 and stride 1 only;
-    /// the output's side is a multiple of 4.
+    /// Winograd's F(4×4, 3×3): 36 multiplications for 16 outputs instead of 144. Kernels of 3×3 and stride 1 only.
     Winograd4,
 }
 
 /// Memory that a convolution works in, kept from call to call and shared by all layers of a thread.
 #[derive(Debug, Default)]
-pub struct Scratch(pub(crate) Vec<f32>);
+pub struct Scratch(pub(crate) AlignedFloats);
 
 /// A convolution with bias, whose store also adds a residual and applies the ReLU.
 ///
@@ -55,6 +53,19 @@ pub struct Conv2d {
 enum Kernel {
     Direct(Direct),
     Winograd(Winograd),
+}
+
+impl Algorithm {
+    /// Zero pixels that an input needs around its `side` under a convolution of `padding`: a last tile that is not
+    /// whole reads beyond the padding.
+    pub const fn border(self, side: usize, padding: usize) -> usize {
+        let tile = match self {
+            Self::Direct => 1,
+            Self::Winograd2 => 2,
+            Self::Winograd4 => 4,
+        };
+        padding + side.next_multiple_of(tile) - side
+    }
 }
 
 impl Conv2d {
@@ -126,14 +137,16 @@ impl Conv2d {
         };
         let side = (input.side() + 2 * padding - kernel) / stride + 1;
         check("input channels", input.channels(), input.channels() == in_channels, in_channels.to_string())?;
-        check("input border", input.border(), input.border() >= padding, format!("at least {padding}"))?;
+        let border = match &self.kernel {
+            Kernel::Direct(_) => padding,
+            Kernel::Winograd(winograd) => winograd.algorithm().border(side, padding),
+        };
+        check("input border", input.border(), input.border() >= border, format!("at least {border}"))?;
         check("output channels", output.channels(), output.channels() == out_channels, out_channels.to_string())?;
         check("output side", output.side(), output.side() == side, side.to_string())?;
-        let unit = match &self.kernel {
-            Kernel::Direct(_) => SEGMENT,
-            Kernel::Winograd(winograd) => winograd.tile_side(),
-        };
-        check("output side", side, side.is_multiple_of(unit), format!("a multiple of {unit}"))?;
+        if let Kernel::Direct(_) = self.kernel {
+            check("output side", side, side.is_multiple_of(SEGMENT), format!("a multiple of {SEGMENT}"))?;
+        }
         check("output images", output.images(), output.images() == input.images(), input.images().to_string())?;
         if let Some(residual) = residual {
             let images = residual.images();

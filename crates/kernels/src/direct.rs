@@ -1,5 +1,6 @@
 use crate::{
     Activations, ConvShape, Isa,
+    aligned::AlignedFloats,
     tile::{SEGMENT, Tile, TileFn, block_channels, tile_fn},
 };
 
@@ -11,8 +12,8 @@ pub(crate) struct Direct {
     block: usize,
     tile: TileFn,
     /// (out_channels / block, kernel, kernel × in_channels, block)
-    weights: Vec<f32>,
-    bias: Vec<f32>,
+    weights: AlignedFloats,
+    bias: AlignedFloats,
 }
 
 impl Direct {
@@ -31,7 +32,14 @@ impl Direct {
                 }
             }
         }
-        Self { shape, relu, block, tile: tile_fn(isa, stride * in_channels), weights: packed, bias: bias.to_vec() }
+        Self {
+            shape,
+            relu,
+            block,
+            tile: tile_fn(isa, stride * in_channels),
+            weights: packed.as_slice().into(),
+            bias: bias.into(),
+        }
     }
 
     /// Convolves. The activations fit the shape, and their side is a multiple of [`SEGMENT`].

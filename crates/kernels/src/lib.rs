@@ -9,6 +9,7 @@
 //! Kernels are single-threaded: callers share out images, which costs no synchronisation between layers.
 
 mod activations;
+mod aligned;
 mod conv;
 mod direct;
 mod isa;

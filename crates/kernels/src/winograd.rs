@@ -1,7 +1,7 @@
 //! Winograd's minimal filtering for 3×3 convolutions of stride 1 (Lavin & Gray 2016, section 4,
 //! <https://arxiv.org/abs/1509.09308>).
 //!
-//! The output is cut into tiles of m×m pixels. Each tile's window of (m + 2)² input pixels is transformed, multiplied
+//! The output is cut into tiles of m×m pixels, the last of which may overhang. Each tile's window of (m + 2)² input pixels is transformed, multiplied
 //! point by point with the transformed weights, summed over the channels, and transformed back. The sums over channels
 //! are (m + 2)² matrix products of (tiles, in) and (in, out), which the register tile of the direct convolution computes
 //! as convolutions of 1×1.
@@ -10,8 +10,10 @@
 
 #[cfg(target_arch = "x86_64")]
 use crate::vector::{Ymm, Zmm};
+use std::mem::MaybeUninit;
 use crate::{
-    Activations, ConvShape, Isa, Scratch,
+    Activations, Algorithm, ConvShape, Isa, Scratch,
+    aligned::AlignedFloats,
     tile::{SEGMENT, Tile, TileFn, block_channels, tile_fn},
     vector::{Floats4, Vector},
 };
@@ -27,8 +29,15 @@ const CACHED_WEIGHTS_BYTES: usize = 1_200_000;
 /// an image in ResNet-18's first stage, and 4 need half the memory of 7.
 const CACHED_STRIPS: usize = 4;
 
+/// Floats in the widest register.
+const WIDEST_REGISTER: usize = 16;
+
 /// The widest window, m + 2 for m = 4.
 const WIDEST: usize = 6;
+
+/// A window or tile of which one dimension is transformed, for one register of channels.
+#[repr(C, align(64))]
+struct HalfTransformed([f32; WIDEST_REGISTER * WIDEST * WIDEST]);
 
 /// A 3×3 convolution of stride 1 by F(m×m, 3×3).
 #[derive(Debug)]
@@ -41,9 +50,9 @@ pub(crate) struct Winograd {
     tile: TileFn,
     transforms: Transforms,
     /// U: (window², out_channels / block, in_channels, block).
-    weights: Vec<f32>,
-    bias: Vec<f32>,
-    zeros: Vec<f32>,
+    weights: AlignedFloats,
+    bias: AlignedFloats,
+    zeros: AlignedFloats,
 }
 
 /// The transforms of one instruction set and tile size.
@@ -70,6 +79,9 @@ struct OutputTransform {
     products: *const f32,
     frequency_stride: usize,
     channels: usize,
+    /// How much of the tile lies within the output: 1 to m each.
+    rows: usize,
+    columns: usize,
     bias: *const f32,
     /// Residual of the tile's first pixel, laid out as the output; null for none.
     residual: *const f32,
@@ -86,7 +98,7 @@ impl Winograd {
         let ConvShape { in_channels, out_channels, .. } = shape;
         let block = block_channels(isa);
         let frequencies = (m + 2) * (m + 2);
-        let mut packed = vec![0.0; frequencies * out_channels * in_channels];
+        let mut packed = AlignedFloats::zeros(frequencies * out_channels * in_channels);
         for out in 0..out_channels {
             for c in 0..in_channels {
                 let taps = &weights[(out * in_channels + c) * 9..][..9];
@@ -104,17 +116,17 @@ impl Winograd {
             tile: tile_fn(isa, in_channels),
             transforms: transforms(isa, m),
             weights: packed,
-            bias: bias.to_vec(),
-            zeros: vec![0.0; block],
+            bias: bias.into(),
+            zeros: AlignedFloats::zeros(block),
         }
     }
 
-    /// Side of an output tile.
-    pub(crate) const fn tile_side(&self) -> usize {
-        self.m
+    /// Which algorithm it is.
+    pub(crate) const fn algorithm(&self) -> Algorithm {
+        if self.m == 2 { Algorithm::Winograd2 } else { Algorithm::Winograd4 }
     }
 
-    /// Convolves. The activations fit the shape, and the output's side is a multiple of m.
+    /// Convolves. The activations fit the shape, and the input's border the algorithm.
     pub(crate) fn run(
         &self,
         input: &Activations,
@@ -124,7 +136,8 @@ impl Winograd {
     ) {
         let ConvShape { in_channels, out_channels, padding, .. } = self.shape;
         let (m, window) = (self.m, self.m + 2);
-        let tiles_per_row = output.side() / m;
+        let side = output.side();
+        let tiles_per_row = side.div_ceil(m);
         let tiles_per_image = tiles_per_row * tiles_per_row;
         let tiles = output.images() * tiles_per_image;
         let chunk = match size_of_val(&self.weights[..]) {
@@ -132,9 +145,10 @@ impl Winograd {
             _ => tiles.next_multiple_of(STRIP),
         };
         let frequencies = window * window;
-        scratch.0.resize(scratch.0.len().max(frequencies * chunk * (in_channels + out_channels)), 0.0);
-        let (v, rest) = scratch.0.split_at_mut(frequencies * chunk * in_channels);
-        let products = &mut rest[..frequencies * chunk * out_channels];
+        let (v_stride, m_stride) = (chunk * in_channels + 16, chunk * out_channels + 16);
+        scratch.0.grow_to(frequencies * (v_stride + m_stride));
+        let (v, rest) = scratch.0.split_at_mut(frequencies * v_stride);
+        let products = &mut rest[..frequencies * m_stride];
         let inset = input.border() - padding;
         let interior = |of: &Activations, image: usize, y: usize, x: usize| {
             image * of.image_stride() + (y + of.border()) * of.row_stride() + (x + of.border()) * of.channels()
@@ -144,13 +158,15 @@ impl Winograd {
             (tile / tiles_per_image, within / tiles_per_row * m, within % tiles_per_row * m)
         };
 
+        let mut t0=std::time::Instant::now(); let mut times=[0f64;3];
         for first in (0..tiles).step_by(chunk) {
+ t0=std::time::Instant::now();
             let count = chunk.min(tiles - first);
             for t in 0..count {
                 let (image, y, x) = place(first + t);
                 let at = image * input.image_stride() + (y + inset) * input.row_stride() + (x + inset) * in_channels;
-                // SAFETY: the caller checked that the input's border holds the padding, so that the window of every
-                // output tile lies within it; V has `chunk` tiles of `in_channels` per frequency. The transform was
+                // SAFETY: the caller checked that the input's border holds the padding and what the last tiles overhang, so
+                // that the window of every output tile lies within it; V has `chunk` tiles of `in_channels` per frequency. The transform was
                 // chosen for an instruction set that the processor has.
                 unsafe {
                     (self.transforms.input)(&InputTransform {
@@ -158,16 +174,17 @@ impl Winograd {
                         row_stride: input.row_stride(),
                         channels: in_channels,
                         transformed: v.as_mut_ptr().add(t * in_channels),
-                        frequency_stride: chunk * in_channels,
+                        frequency_stride: v_stride,
                     });
                 }
             }
+            times[0]+=t0.elapsed().as_secs_f64(); t0=std::time::Instant::now();
             for frequency in 0..frequencies {
                 for block in 0..out_channels / self.block {
                     // What lies behind the last tile is multiplied too and never read.
                     for strip in (0..count).step_by(STRIP) {
-                        let v_at = (frequency * chunk + strip) * in_channels;
-                        let m_at = (frequency * chunk + strip) * out_channels + block * self.block;
+                        let v_at = frequency * v_stride + strip * in_channels;
+                        let m_at = frequency * m_stride + strip * out_channels + block * self.block;
                         // SAFETY: `chunk` is a multiple of STRIP, so a whole strip of V and M lies behind every
                         // offset; U holds `in_channels` × `block` values per frequency and block.
                         unsafe {
@@ -194,16 +211,19 @@ impl Winograd {
                     }
                 }
             }
+            times[1]+=t0.elapsed().as_secs_f64(); t0=std::time::Instant::now();
             for t in 0..count {
                 let (image, y, x) = place(first + t);
                 let output_at = interior(output, image, y, x);
-                // SAFETY: the tile's pixels lie within output and residual, whose shapes the caller compared; M has
-                // `chunk` tiles of `out_channels` per frequency.
+                // SAFETY: the tile's first `rows` × `columns` pixels lie within output and residual, whose shapes the
+                // caller compared; M has `chunk` tiles of `out_channels` per frequency.
                 unsafe {
                     (self.transforms.output)(&OutputTransform {
                         products: products.as_ptr().add(t * out_channels),
-                        frequency_stride: chunk * out_channels,
+                        frequency_stride: m_stride,
                         channels: out_channels,
+                        rows: m.min(side - y),
+                        columns: m.min(side - x),
                         bias: self.bias.as_ptr(),
                         residual: residual.map_or(std::ptr::null(), |residual| {
                             let image = image.min(residual.images() - 1);
@@ -216,7 +236,9 @@ impl Winograd {
                     });
                 }
             }
+            times[2]+=t0.elapsed().as_secs_f64();
         }
+        if std::env::var("WT").is_ok() { let n=output.images() as f64; eprintln!("m{} c{} {:.0} {:.0} {:.0} us/image", self.m, in_channels, times[0]*1e6/n, times[1]*1e6/n, times[2]*1e6/n);}
     }
 }
 
@@ -280,6 +302,39 @@ compiled_for!(avx512, "avx512f", Zmm);
 #[cfg(target_arch = "x86_64")]
 compiled_for!(avx2, "avx2,fma", Ymm);
 
+/// The six values of a line, each written out: what is indexed by a loop variable lives in memory, and F(4×4) would wait
+/// for memory at every step. Lines of F(2×2) have four; the others are zero and optimised away.
+macro_rules! line {
+    ($m:expr, $at:ident => $value:expr) => {
+        [
+            line!(@ $at 0 => $value),
+            line!(@ $at 1 => $value),
+            line!(@ $at 2 => $value),
+            line!(@ $at 3 => $value),
+            if $m == 4 { line!(@ $at 4 => $value) } else { V::splat(0.0) },
+            if $m == 4 { line!(@ $at 5 => $value) } else { V::splat(0.0) },
+        ]
+    };
+    (@ $at:ident $index:literal => $value:expr) => {{
+        const $at: usize = $index;
+        $value
+    }};
+}
+
+/// Stores the first `$count` values of a line, each written out.
+macro_rules! store_line {
+    ($line:expr, $count:expr, $at:ident => $to:expr) => {{
+        let line = $line;
+        store_line!(@ line, $count, $at => $to, 0 1 2 3 4 5);
+    }};
+    (@ $line:ident, $count:expr, $at:ident => $to:expr, $($index:literal)*) => {
+        $(if $index < $count {
+            const $at: usize = $index;
+            $line[$index].store($to);
+        })*
+    };
+}
+
 /// V = Bᵀ d B of one tile, for all channels.
 ///
 /// # Safety
@@ -287,23 +342,23 @@ compiled_for!(avx2, "avx2,fma", Ymm);
 #[inline(always)]
 unsafe fn input<V: Vector, const M: usize>(of: &InputTransform) {
     let window = M + 2;
-    // SAFETY: offsets stay within the window and within one tile's V, which the caller vouches for.
+    let mut rows = MaybeUninit::<HalfTransformed>::uninit();
+    let rows = rows.as_mut_ptr().cast::<f32>();
+    // SAFETY: offsets stay within the window and within one tile's V, which the caller vouches for, and within `rows`,
+    // which has room for 36 of the widest register.
     unsafe {
-        let zero = V::splat(0.0);
         for channel in (0..of.channels).step_by(V::LANES) {
-            let mut rows = [[zero; WIDEST]; WIDEST];
-            for (y, row) in rows.iter_mut().enumerate().take(window) {
-                let mut d = [zero; WIDEST];
-                for (x, value) in d.iter_mut().enumerate().take(window) {
-                    *value = V::load(of.window.add(y * of.row_stride + x * of.channels + channel));
-                }
-                *row = input_line::<V, M>(d);
+            for y in 0..window {
+                let from = of.window.add(y * of.row_stride + channel);
+                let d = line!(M, X => V::load(from.add(X * of.channels)));
+                let to = rows.add(y * WIDEST * V::LANES);
+                store_line!(input_line::<V, M>(d), window, X => to.add(X * V::LANES));
             }
             for x in 0..window {
-                let column = input_line::<V, M>(rows.map(|row| row[x]));
-                for (y, value) in column.into_iter().enumerate().take(window) {
-                    value.store(of.transformed.add((y * window + x) * of.frequency_stride + channel));
-                }
+                let from = rows.add(x * V::LANES);
+                let column = line!(M, Y => V::load(from.add(Y * WIDEST * V::LANES)));
+                let to = of.transformed.add(x * of.frequency_stride + channel);
+                store_line!(input_line::<V, M>(column), window, Y => to.add(Y * window * of.frequency_stride));
             }
         }
     }
@@ -316,32 +371,37 @@ unsafe fn input<V: Vector, const M: usize>(of: &InputTransform) {
 #[inline(always)]
 unsafe fn output<V: Vector, const M: usize>(of: &OutputTransform) {
     let window = M + 2;
-    // SAFETY: offsets stay within one tile's M, and within the tile's pixels in output and residual, which the caller
-    // vouches for.
+    let mut rows = MaybeUninit::<HalfTransformed>::uninit();
+    let rows = rows.as_mut_ptr().cast::<f32>();
+    // SAFETY: offsets stay within one tile's M, and within the tile's first `rows` × `columns` pixels in output and
+    // residual, which the caller vouches for, and within `rows`, which has room for 36 of the widest register.
     unsafe {
         let zero = V::splat(0.0);
         for channel in (0..of.channels).step_by(V::LANES) {
             let bias = V::load(of.bias.add(channel));
-            let mut rows = [[zero; WIDEST]; WIDEST];
-            for (y, row) in rows.iter_mut().enumerate().take(window) {
-                let mut line = [zero; WIDEST];
-                for (x, value) in line.iter_mut().enumerate().take(window) {
-                    *value = V::load(of.products.add((y * window + x) * of.frequency_stride + channel));
-                }
-                *row = output_line::<V, M>(line);
+            for y in 0..window {
+                let from = of.products.add(y * window * of.frequency_stride + channel);
+                let m = line!(M, X => V::load(from.add(X * of.frequency_stride)));
+                let to = rows.add(y * WIDEST * V::LANES);
+                store_line!(output_line::<V, M>(m), M, X => to.add(X * V::LANES));
             }
-            for x in 0..M {
-                let column = output_line::<V, M>(rows.map(|row| row[x]));
-                for (y, value) in column.into_iter().enumerate().take(M) {
-                    let mut value = value.add(bias);
-                    if !of.residual.is_null() {
-                        value = value.add(V::load(of.residual.add(y * of.residual_row + x * of.channels + channel)));
+            for x in 0..of.columns {
+                let from = rows.add(x * V::LANES);
+                let column = line!(M, Y => V::load(from.add(Y * WIDEST * V::LANES)));
+                let mut values = output_line::<V, M>(column).map(|value| value.add(bias));
+                if !of.residual.is_null() {
+                    let residual = of.residual.add(x * of.channels + channel);
+                    for (y, value) in values.iter_mut().enumerate() {
+                        if y < of.rows {
+                            *value = value.add(V::load(residual.add(y * of.residual_row)));
+                        }
                     }
-                    if of.relu {
-                        value = value.max(zero);
-                    }
-                    value.store(of.output.add(y * of.output_row + x * of.channels + channel));
                 }
+                if of.relu {
+                    values = values.map(|value| value.max(zero));
+                }
+                let to = of.output.add(x * of.channels + channel);
+                store_line!(values, of.rows, Y => to.add(Y * of.output_row));
             }
         }
     }
