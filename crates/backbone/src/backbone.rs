@@ -3,7 +3,6 @@ use std::fmt;
 use candle_core::Device;
 use choice::choice;
 use kernels::{Isa, ShapeError, UnavailableIsa};
-use rayon::prelude::*;
 use sources::Source;
 
 use crate::{
@@ -67,8 +66,8 @@ enum Runner {
     Candle(Box<CandleEngine>),
 }
 
-/// Feature maps of a batch of images.
-#[derive(Debug)]
+/// Feature maps of a batch of images, and the memory for those of the next.
+#[derive(Debug, Default)]
 pub struct FeatureBatch {
     /// Number of images.
     pub images: usize,
@@ -105,22 +104,37 @@ impl Backbone {
         Ok(Self { runner: Runner::Native(Box::new(NativeEngine::new(network, isa)?), isa) })
     }
 
-    /// The wanted feature maps of `images`, which are resized to (224, 224, 1 or 3) in [0, 1]
-    /// ([`preprocess::resize`]). The pass goes only as deep as asked.
-    pub fn feature_maps(&self, images: &[Vec<f32>], wanted: &[Source]) -> Result<FeatureBatch, BackboneError> {
+    /// Computes the wanted feature maps of `images`, which are resized to (224, 224, 1 or 3) in [0, 1]
+    /// ([`preprocess::resize`]), into `batch`, whose memory is used again if it is large enough. The pass goes only as
+    /// deep as asked.
+    pub fn feature_maps_into(
+        &self,
+        images: &[Vec<f32>],
+        wanted: &[Source],
+        batch: &mut FeatureBatch,
+    ) -> Result<(), BackboneError> {
         debug_assert!(images.iter().all(|image| image.len().is_multiple_of(preprocess::IMAGE_SIDE)));
-        let mut maps: Vec<(Source, Vec<f32>)> = Source::FEATURE_MAPS
-            .into_iter()
-            .filter(|source| wanted.contains(source))
-            .collect::<Vec<_>>()
-            .into_par_iter()
-            .map(|source| (source, vec![0.0; images.len() * source.values_per_image()]))
-            .collect();
-        match &self.runner {
-            Runner::Native(engine, _) => engine.run(images, &mut maps)?,
-            Runner::Candle(engine) => engine.run(images, &mut maps)?,
+        let wanted: Vec<Source> = Source::FEATURE_MAPS.into_iter().filter(|source| wanted.contains(source)).collect();
+        batch.images = images.len();
+        batch.maps.retain(|(source, _)| wanted.contains(source));
+        for (at, source) in wanted.iter().enumerate() {
+            if batch.maps.get(at).is_none_or(|(there, _)| there != source) {
+                batch.maps.insert(at, (*source, Vec::new()));
+            }
+            batch.maps[at].1.resize(images.len() * source.values_per_image(), 0.0);
         }
-        Ok(FeatureBatch { images: images.len(), maps })
+        match &self.runner {
+            Runner::Native(engine, _) => engine.run(images, &mut batch.maps)?,
+            Runner::Candle(engine) => engine.run(images, &mut batch.maps)?,
+        }
+        Ok(())
+    }
+
+    /// [`feature_maps_into`](Self::feature_maps_into) new memory.
+    pub fn feature_maps(&self, images: &[Vec<f32>], wanted: &[Source]) -> Result<FeatureBatch, BackboneError> {
+        let mut batch = FeatureBatch::default();
+        self.feature_maps_into(images, wanted, &mut batch)?;
+        Ok(batch)
     }
 }
 

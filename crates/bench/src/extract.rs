@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, path::PathBuf, time::Instant};
 
 use anyhow::{Context as _, Result};
-use backbone::{Backbone, Engine, Weights, preprocess::resize};
+use backbone::{Backbone, Engine, FeatureBatch, Weights, preprocess::resize};
 use candle_core::Device;
 use comfy_table::Table;
 use demo::{Expression, FACE_SIZE_PX, SplitCounts};
@@ -88,9 +88,10 @@ pub fn measure(arguments: &ExtractArguments) -> Result<Measured> {
         .iter()
         .map(|face| resize(face, FACE_SIZE_PX, FACE_SIZE_PX, 1))
         .collect::<Result<_, _>>()?;
-    let ours = || -> Result<f64> {
+    let mut maps = FeatureBatch::default();
+    let mut ours = || -> Result<f64> {
         let begun = Instant::now();
-        backbone.feature_maps(&images, &Source::FEATURE_MAPS)?;
+        backbone.feature_maps_into(&images, &Source::FEATURE_MAPS, &mut maps)?;
         Ok(begun.elapsed().as_secs_f64())
     };
     let error = error(&backbone, &weights, &images)?;

@@ -45,8 +45,8 @@ impl Direct {
     /// Convolves. The activations fit the shape, and their side is a multiple of [`SEGMENT`].
     pub(crate) fn run(&self, input: &Activations, residual: Option<&Activations>, output: &mut Activations) {
         let ConvShape { in_channels, out_channels, kernel, stride, padding } = self.shape;
-        let (side, segments_per_row) = (output.side(), output.side() / SEGMENT);
-        let segments = output.images() * side * segments_per_row;
+        let side = output.side();
+        let segments = output.images() * side * (side / SEGMENT);
         let inset = input.border() - padding;
         let (run, block_weights) = (kernel * in_channels, kernel * kernel * in_channels * self.block);
         let interior = |of: &Activations, image: usize, y: usize, x: usize| {
@@ -55,12 +55,11 @@ impl Direct {
         // Weights of one block stay in the cache while all pixels of all images pass.
         for block in 0..out_channels / self.block {
             let channel = block * self.block;
+            let mut places = Places { side, image: 0, y: 0, x: 0 };
             for first in (0..segments).step_by(2) {
+                let one = places.next_segment();
                 // The last segment of an odd number is computed twice, to the same result.
-                let place = [first, (first + 1).min(segments - 1)].map(|segment| {
-                    let (row, x) = (segment / segments_per_row, segment % segments_per_row * SEGMENT);
-                    (row / side, row % side, x)
-                });
+                let place = [one, if first + 1 < segments { places.next_segment() } else { one }];
                 // SAFETY: `check` compared all shapes: the kernel's window of every output pixel lies within the
                 // input's padded rows, residual and output have a whole block of channels at every pixel, and the
                 // packed weights hold `out_channels / block` blocks. The tile function was chosen for an
@@ -95,5 +94,29 @@ impl Direct {
                 }
             }
         }
+    }
+}
+
+/// Walks over the segments of all images, row by row. Counting is several divisions cheaper than computing each place,
+/// which shows where a tile is as small as the grey stem's.
+struct Places {
+    side: usize,
+    image: usize,
+    y: usize,
+    x: usize,
+}
+
+impl Places {
+    /// The image, row and column where the next segment begins.
+    fn next_segment(&mut self) -> (usize, usize, usize) {
+        let place = (self.image, self.y, self.x);
+        self.x += SEGMENT;
+        if self.x == self.side {
+            (self.x, self.y) = (0, self.y + 1);
+        }
+        if self.y == self.side {
+            (self.y, self.image) = (0, self.image + 1);
+        }
+        place
     }
 }

@@ -1,16 +1,17 @@
 //! Winograd's minimal filtering for 3×3 convolutions of stride 1 (Lavin & Gray 2016, section 4,
 //! <https://arxiv.org/abs/1509.09308>).
 //!
-//! The output is cut into tiles of m×m pixels, the last of which may overhang. Each tile's window of (m + 2)² input pixels is transformed, multiplied
-//! point by point with the transformed weights, summed over the channels, and transformed back. The sums over channels
-//! are (m + 2)² matrix products of (tiles, in) and (in, out), which the register tile of the direct convolution computes
-//! as convolutions of 1×1.
+//! The output is cut into tiles of m×m pixels, the last of which may overhang. Each tile's window of (m + 2)² input
+//! pixels is transformed, multiplied point by point with the transformed weights, summed over the channels, and
+//! transformed back. The sums over channels are (m + 2)² matrix products of (tiles, in) and (in, out), which the register
+//! tile of the direct convolution computes as convolutions of 1×1.
 //!
 //! Names follow the paper: d a window, V its transform, U the transformed weights, M the products, Y the output.
 
+use std::mem::MaybeUninit;
+
 #[cfg(target_arch = "x86_64")]
 use crate::vector::{Ymm, Zmm};
-use std::mem::MaybeUninit;
 use crate::{
     Activations, Algorithm, ConvShape, Isa, Scratch,
     aligned::AlignedFloats,
@@ -145,7 +146,9 @@ impl Winograd {
             _ => tiles.next_multiple_of(STRIP),
         };
         let frequencies = window * window;
-        let (v_stride, m_stride) = (chunk * in_channels + 16, chunk * out_channels + 16);
+        // One line more than the tiles need: multiples of large powers of two would put a tile's values of all
+        // frequencies into the same few sets of the cache.
+        let (v_stride, m_stride) = (chunk * in_channels + WIDEST_REGISTER, chunk * out_channels + WIDEST_REGISTER);
         scratch.0.grow_to(frequencies * (v_stride + m_stride));
         let (v, rest) = scratch.0.split_at_mut(frequencies * v_stride);
         let products = &mut rest[..frequencies * m_stride];
@@ -158,16 +161,14 @@ impl Winograd {
             (tile / tiles_per_image, within / tiles_per_row * m, within % tiles_per_row * m)
         };
 
-        let mut t0=std::time::Instant::now(); let mut times=[0f64;3];
         for first in (0..tiles).step_by(chunk) {
- t0=std::time::Instant::now();
             let count = chunk.min(tiles - first);
             for t in 0..count {
                 let (image, y, x) = place(first + t);
                 let at = image * input.image_stride() + (y + inset) * input.row_stride() + (x + inset) * in_channels;
-                // SAFETY: the caller checked that the input's border holds the padding and what the last tiles overhang, so
-                // that the window of every output tile lies within it; V has `chunk` tiles of `in_channels` per frequency. The transform was
-                // chosen for an instruction set that the processor has.
+                // SAFETY: the caller checked that the input's border holds the padding and what the last tiles overhang,
+                // so that the window of every output tile lies within it; V has `chunk` tiles of `in_channels` per
+                // frequency. The transform was chosen for an instruction set that the processor has.
                 unsafe {
                     (self.transforms.input)(&InputTransform {
                         window: input.as_ptr().add(at),
@@ -178,7 +179,6 @@ impl Winograd {
                     });
                 }
             }
-            times[0]+=t0.elapsed().as_secs_f64(); t0=std::time::Instant::now();
             for frequency in 0..frequencies {
                 for block in 0..out_channels / self.block {
                     // What lies behind the last tile is multiplied too and never read.
@@ -211,7 +211,6 @@ impl Winograd {
                     }
                 }
             }
-            times[1]+=t0.elapsed().as_secs_f64(); t0=std::time::Instant::now();
             for t in 0..count {
                 let (image, y, x) = place(first + t);
                 let output_at = interior(output, image, y, x);
@@ -236,9 +235,7 @@ impl Winograd {
                     });
                 }
             }
-            times[2]+=t0.elapsed().as_secs_f64();
         }
-        if std::env::var("WT").is_ok() { let n=output.images() as f64; eprintln!("m{} c{} {:.0} {:.0} {:.0} us/image", self.m, in_channels, times[0]*1e6/n, times[1]*1e6/n, times[2]*1e6/n);}
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::{
     collections::HashMap,
-    sync::mpsc::{Receiver, SyncSender, sync_channel},
+    sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel},
     thread,
 };
 
@@ -12,7 +12,7 @@ use backbone::{Backbone, FeatureBatch, preprocess};
 use dataset::{Dataset, DatasetError, Pixels};
 use indicatif::ProgressBar;
 use rayon::prelude::*;
-use shards::{Dtype, Plan, ShardWriter};
+use shards::{Dtype, ShardWriter};
 use sources::Source;
 use stage::HashMemo;
 
@@ -69,22 +69,22 @@ pub(crate) fn run(
 ) -> Result<(), PassError> {
     let (to_compute, decoded) = sync_channel(QUEUE_BATCHES);
     let (to_write, computed) = sync_channel(QUEUE_BATCHES);
+    // Memory that has been written comes back.
+    let (give_back, written) = channel::<FeatureBatch>();
     thread::scope(|scope| {
         let reader = scope.spawn(move || decode(context, extraction, &to_compute));
         let writer = scope.spawn(move || {
             let dtype = context.study.extract.dtype;
-            write(&extraction.cache, &extraction.plan, dtype, &context.memo, &extraction.missing, &computed)
+            write(extraction, dtype, &context.memo, &computed, &give_back)
         });
         let mut failed = None;
         for Decoded { shard, images: batch } in decoded {
             let count = batch.len();
-            let features = match backbone.feature_maps(&batch, &extraction.missing[&shard]) {
-                Ok(features) => features,
-                Err(error) => {
-                    failed = Some(Error::new(error));
-                    break;
-                }
-            };
+            let mut features = written.try_recv().unwrap_or_default();
+            if let Err(error) = backbone.feature_maps_into(&batch, &extraction.missing[&shard], &mut features) {
+                failed = Some(Error::new(error));
+                break;
+            }
             if to_write.send(Computed { shard, features }).is_err() {
                 // The writer has stopped, and says why when it is joined.
                 break;
@@ -129,13 +129,13 @@ fn resized(dataset: &Dataset, index: usize) -> Result<Vec<f32>, PassError> {
 }
 
 fn write(
-    cache: &std::path::Path,
-    plan: &Plan,
+    extraction: &Extraction,
     dtype: Dtype,
     memo: &HashMemo,
-    missing: &std::collections::BTreeMap<usize, Vec<Source>>,
     computed: &Receiver<Computed>,
+    give_back: &Sender<FeatureBatch>,
 ) -> Result<usize> {
+    let Extraction { cache, plan, missing, .. } = extraction;
     let mut written = 0;
     let mut writers: Vec<(Source, ShardWriter)> = Vec::new();
     for Computed { shard, features } in computed {
@@ -149,6 +149,8 @@ fn write(
                 writer.push(image)?;
             }
         }
+        // Nobody waits for it after the last batch.
+        let _ = give_back.send(features);
         if writers.iter().all(|(_, writer)| writer.is_complete()) {
             for (_, writer) in writers.drain(..) {
                 writer.finish(memo)?;

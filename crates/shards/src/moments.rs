@@ -51,16 +51,17 @@ impl ChannelSums {
             sums.fill(0.0);
             let (plain, squared) = sums.split_at_mut(channels);
             for pixel in block.chunks_exact(channels) {
-                let mut largest = [f32::MIN; 16];
+                let (mut largest, mut total) = ([f32::MIN; 16], [0.0f32; 16]);
                 for (at, chunk) in pixel.chunks(16).enumerate() {
                     let (plain, squared) = (&mut plain[at * 16..], &mut squared[at * 16..]);
                     for (i, value) in chunk.iter().enumerate() {
                         plain[i] += value;
                         squared[i] += value * value;
+                        total[i] += value;
                         largest[i] = if *value > largest[i] { *value } else { largest[i] };
                     }
                 }
-                let mean = pixel.iter().map(|value| f64::from(*value)).sum::<f64>() / channels as f64;
+                let mean = total.into_iter().map(f64::from).sum::<f64>() / channels as f64;
                 let max = f64::from(largest.into_iter().fold(f32::MIN, f32::max));
                 add(&mut self.channel_mean, mean);
                 add(&mut self.channel_max, max);

@@ -3,7 +3,7 @@ use std::{collections::HashMap, io::Write, path::Path};
 use safetensors::tensor::{Metadata, TensorInfo};
 use serde_json::json;
 use sources::Source;
-use stage::{AtomicFile, ContentHash, HashMemo};
+use stage::{ContentHash, HashMemo, LargeFile};
 
 use crate::{
     ChannelSums, Dtype, FORMAT_VERSION, Plan, PlannedImage, ShardEntry, ShardError, ShardRecord, record_path,
@@ -26,9 +26,8 @@ pub struct ShardWriter<'a> {
     dtype: Dtype,
     images: &'a [PlannedImage],
     images_digest: ContentHash,
-    file: AtomicFile,
+    file: LargeFile,
     hasher: blake3::Hasher,
-    size_bytes: u64,
     written: usize,
     sums: ChannelSums,
     buffer: Vec<u8>,
@@ -55,9 +54,8 @@ impl<'a> ShardWriter<'a> {
             dtype,
             images,
             images_digest: plan.shard_digest(shard),
-            file: AtomicFile::create(&shard_path(cache, source, shard))?,
+            file: LargeFile::create(&shard_path(cache, source, shard))?,
             hasher: blake3::Hasher::new(),
-            size_bytes: 0,
             written: 0,
             sums: ChannelSums::new(source.channels()),
             buffer: Vec::new(),
@@ -99,13 +97,14 @@ impl<'a> ShardWriter<'a> {
                 expected: self.images.len().to_string(),
             });
         }
+        let size_bytes = self.file.size_bytes();
         self.file.commit()?;
         let record = ShardRecord {
             format: FORMAT_VERSION,
             shard: ShardEntry {
                 images: self.images.len(),
                 images_digest: self.images_digest,
-                size_bytes: self.size_bytes,
+                size_bytes,
                 blake3: ContentHash::from_hasher(&self.hasher),
             },
             sums: self.sums,
@@ -146,7 +145,6 @@ impl<'a> ShardWriter<'a> {
     fn write_buffer(&mut self) -> Result<(), ShardError> {
         self.hasher.update(&self.buffer);
         self.file.write_all(&self.buffer)?;
-        self.size_bytes += self.buffer.len() as u64;
         self.buffer.clear();
         Ok(())
     }

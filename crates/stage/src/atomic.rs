@@ -21,12 +21,7 @@ pub struct AtomicFile {
 impl AtomicFile {
     /// Starts writing what will become `path`; makes its folder if need be.
     pub fn create(path: &Path) -> io::Result<Self> {
-        let folder = folder_of(path);
-        fs_err::create_dir_all(folder)?;
-        let temporary = tempfile::Builder::new().prefix(TEMPORARY_PREFIX).tempfile_in(folder).map_err(|error| {
-            io::Error::new(error.kind(), format!("cannot create a file in `{}`: {error}", folder.display()))
-        })?;
-        Ok(Self { path: path.to_owned(), writer: BufWriter::with_capacity(1 << 20, temporary) })
+        Ok(Self { path: path.to_owned(), writer: BufWriter::with_capacity(1 << 20, temporary_for(path)?) })
     }
 
     /// Syncs the content, renames it to its final name and syncs the folder.
@@ -35,11 +30,7 @@ impl AtomicFile {
         let named =
             |error: io::Error| io::Error::new(error.kind(), format!("cannot write `{}`: {error}", path.display()));
         let temporary = self.writer.into_inner().map_err(|error| named(error.into_error()))?;
-        temporary.as_file().sync_all().map_err(named)?;
-        let file = temporary.persist(&path).map_err(|error| named(error.error))?;
-        // Temporary files are private to the user; a finished one is as readable as any other.
-        set_default_permissions(&file).map_err(named)?;
-        sync_folder(folder_of(&path)).map_err(named)
+        appear(temporary, &path)
     }
 }
 
@@ -51,6 +42,25 @@ impl Write for AtomicFile {
     fn flush(&mut self) -> io::Result<()> {
         self.writer.flush()
     }
+}
+
+/// An unfinished file in the folder of `path`, which is made if need be.
+pub(crate) fn temporary_for(path: &Path) -> io::Result<NamedTempFile> {
+    let folder = folder_of(path);
+    fs_err::create_dir_all(folder)?;
+    tempfile::Builder::new().prefix(TEMPORARY_PREFIX).tempfile_in(folder).map_err(|error| {
+        io::Error::new(error.kind(), format!("cannot create a file in `{}`: {error}", folder.display()))
+    })
+}
+
+/// Syncs a finished file, renames it to `path` and syncs the folder.
+pub(crate) fn appear(temporary: NamedTempFile, path: &Path) -> io::Result<()> {
+    let named = |error: io::Error| io::Error::new(error.kind(), format!("cannot write `{}`: {error}", path.display()));
+    temporary.as_file().sync_all().map_err(named)?;
+    let file = temporary.persist(path).map_err(|error| named(error.error))?;
+    // Temporary files are private to the user; a finished one is as readable as any other.
+    set_default_permissions(&file).map_err(named)?;
+    sync_folder(folder_of(path)).map_err(named)
 }
 
 /// Writes `bytes` to `path` atomically.

@@ -6,18 +6,20 @@
 //! the hash of a file for as long as its size, modification time and inode stay the same; `verify` forgets
 //! the memory and reads everything again.
 //!
-//! Results are written through [`AtomicFile`]: to a temporary sibling, synced, renamed, and the folder
+//! Results are written through [`AtomicFile`] or, if they are large, [`LargeFile`]: to a temporary sibling, synced, renamed, and the folder
 //! synced. A reader therefore sees the old file or the new one, never a half. [`Lock`] keeps two writers
 //! apart; the operating system releases it when a process dies.
 
 mod atomic;
 mod fingerprint;
 mod hash;
+mod large_file;
 mod lock;
 mod memo;
 
 pub use atomic::{AtomicFile, TEMPORARY_PREFIX, write_atomically, write_json};
 pub use fingerprint::{Change, Fingerprint, Freshness};
 pub use hash::{ContentHash, ParseHashError};
+pub use large_file::LargeFile;
 pub use lock::{Lock, LockError};
 pub use memo::HashMemo;
