@@ -55,7 +55,7 @@ pub struct ExtractArguments {
     no_compile: bool,
 
     /// Images of the measurement from files to shards; 0 leaves it out
-    #[arg(long, default_value_t = 512)]
+    #[arg(long, default_value_t = 2048)]
     end_to_end_images: usize,
 
     /// Weights of ResNet-18; seeded random ones by default

@@ -1,3 +1,5 @@
+use multiversion::multiversion;
+
 use crate::Activations;
 
 /// Max-pooling 3×3, stride 2, padding 1, as after ResNet's first convolution (He et al. 2016, Table 1).
@@ -22,19 +24,25 @@ pub fn max_pool_3x3_stride_2(input: &Activations, output: &mut Activations) {
                 _ => border.as_slice(),
             };
             let rows = [row(0), row(1), row(2)];
-            for (x, pixel) in output.row_mut(image, y).chunks_exact_mut(channels).enumerate() {
-                // Columns 2x-1, 2x, 2x+1; the first pixel's left neighbour is padding, there is none on the right.
-                let first = (2 * x).saturating_sub(1);
-                for (at, column) in (first..=2 * x + 1).enumerate() {
-                    for (i, row) in rows.iter().enumerate() {
-                        let values = &row[column * channels..][..channels];
-                        if at + i == 0 {
-                            pixel.copy_from_slice(values);
-                        } else {
-                            for (max, value) in pixel.iter_mut().zip(values) {
-                                *max = if *value > *max { *value } else { *max };
-                            }
-                        }
+            pool_row(rows, output.row_mut(image, y), channels);
+        }
+    }
+}
+
+/// One row of the output from three of the input.
+#[multiversion(targets("x86_64+avx512f", "x86_64+avx2"))]
+fn pool_row(rows: [&[f32]; 3], output: &mut [f32], channels: usize) {
+    for (x, pixel) in output.chunks_exact_mut(channels).enumerate() {
+        // Columns 2x-1, 2x, 2x+1; the first pixel's left neighbour is padding, there is none on the right.
+        let first = (2 * x).saturating_sub(1);
+        for (at, column) in (first..=2 * x + 1).enumerate() {
+            for (i, row) in rows.iter().enumerate() {
+                let values = &row[column * channels..][..channels];
+                if at + i == 0 {
+                    pixel.copy_from_slice(values);
+                } else {
+                    for (max, value) in pixel.iter_mut().zip(values) {
+                        *max = if *value > *max { *value } else { *max };
                     }
                 }
             }

@@ -100,12 +100,14 @@ impl Winograd {
         let block = block_channels(isa);
         let frequencies = (m + 2) * (m + 2);
         let mut packed = AlignedFloats::zeros(frequencies * out_channels * in_channels);
-        for out in 0..out_channels {
+        for first in (0..out_channels).step_by(block) {
             for c in 0..in_channels {
-                let taps = &weights[(out * in_channels + c) * 9..][..9];
-                for (frequency, value) in transform_weights(m, taps).into_iter().enumerate() {
-                    let row = (frequency * (out_channels / block) + out / block) * in_channels + c;
-                    packed[row * block + out % block] = value as f32;
+                for out in first..first + block {
+                    let transformed = transform_weights(m, &weights[(out * in_channels + c) * 9..][..9]);
+                    for (frequency, value) in (0..frequencies).zip(within_window(&transformed, m)) {
+                        let row = (frequency * (out_channels / block) + first / block) * in_channels + c;
+                        packed[row * block + out - first] = *value as f32;
+                    }
                 }
             }
         }
@@ -239,9 +241,9 @@ impl Winograd {
     }
 }
 
-/// G g Gᵀ of the nine taps g, in double precision.
-fn transform_weights(m: usize, taps: &[f32]) -> Vec<f64> {
-    let rows: &[[f64; 3]] = match m {
+/// G g Gᵀ of the nine taps g, in double precision; m + 2 rows and columns of it count.
+fn transform_weights(m: usize, taps: &[f32]) -> [[f64; WIDEST]; WIDEST] {
+    let g: &[[f64; 3]] = match m {
         2 => &[[1.0, 0.0, 0.0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0.0, 0.0, 1.0]],
         _ => &[
             [1.0 / 4.0, 0.0, 0.0],
@@ -252,10 +254,20 @@ fn transform_weights(m: usize, taps: &[f32]) -> Vec<f64> {
             [0.0, 0.0, 1.0],
         ],
     };
-    let sum = |row: &[f64; 3], column: &[f64; 3]| -> f64 {
-        (0..9).map(|tap| row[tap / 3] * f64::from(taps[tap]) * column[tap % 3]).sum()
-    };
-    rows.iter().flat_map(|row| rows.iter().map(move |column| sum(row, column))).collect()
+    let mut transformed = [[0.0; WIDEST]; WIDEST];
+    for (row, transformed) in g.iter().zip(&mut transformed) {
+        // One row of G g.
+        let half: [f64; 3] = std::array::from_fn(|x| (0..3).map(|y| row[y] * f64::from(taps[y * 3 + x])).sum());
+        for (column, value) in g.iter().zip(transformed) {
+            *value = (0..3).map(|x| half[x] * column[x]).sum();
+        }
+    }
+    transformed
+}
+
+/// The values of a window of m + 2 rows and columns, row by row.
+fn within_window(values: &[[f64; WIDEST]; WIDEST], m: usize) -> impl Iterator<Item = &f64> {
+    values[..m + 2].iter().flat_map(move |row| &row[..m + 2])
 }
 
 fn transforms(isa: Isa, m: usize) -> Transforms {

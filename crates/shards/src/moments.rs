@@ -1,4 +1,11 @@
+use multiversion::multiversion;
 use serde::{Deserialize, Serialize};
+
+/// Pixels whose values are summed in f32, a row or less, before they go into sums in f64.
+const PIXELS_AT_ONCE: usize = 28;
+
+/// Values that are summed side by side.
+const LANES: usize = 16;
 
 /// Sums over the training images of one shard, from which [`Moments`] of the whole feature are made without
 /// reading it again.
@@ -44,27 +51,14 @@ impl ChannelSums {
     pub fn add_image(&mut self, values: &[f32]) {
         let channels = self.channels.len();
         self.pixels += (values.len() / channels) as u64;
-        // Short f32 sums (one image's row or less) go into f64 ones, which keeps the inner loop in vectors.
-        const PIXELS_AT_ONCE: usize = 28;
         let mut sums = vec![0.0f32; 2 * channels];
         for block in values.chunks(PIXELS_AT_ONCE * channels) {
             sums.fill(0.0);
             let (plain, squared) = sums.split_at_mut(channels);
             for pixel in block.chunks_exact(channels) {
-                let (mut largest, mut total) = ([f32::MIN; 16], [0.0f32; 16]);
-                for (at, chunk) in pixel.chunks(16).enumerate() {
-                    let (plain, squared) = (&mut plain[at * 16..], &mut squared[at * 16..]);
-                    for (i, value) in chunk.iter().enumerate() {
-                        plain[i] += value;
-                        squared[i] += value * value;
-                        total[i] += value;
-                        largest[i] = if *value > largest[i] { *value } else { largest[i] };
-                    }
-                }
-                let mean = total.into_iter().map(f64::from).sum::<f64>() / channels as f64;
-                let max = f64::from(largest.into_iter().fold(f32::MIN, f32::max));
-                add(&mut self.channel_mean, mean);
-                add(&mut self.channel_max, max);
+                let (total, largest) = add_pixel(pixel, plain, squared);
+                add(&mut self.channel_mean, total / channels as f64);
+                add(&mut self.channel_max, f64::from(largest));
             }
             for (channel, (plain, squared)) in self.channels.iter_mut().zip(plain.iter().zip(squared.iter())) {
                 channel[0] += f64::from(*plain);
@@ -101,6 +95,24 @@ impl ChannelSums {
             channel_max: of(&self.channel_max),
         }
     }
+}
+
+/// Adds one pixel to its channels' sums and sums of squares. Gives the sum and the maximum over the channels.
+///
+/// Sixteen lanes, whatever the registers: every processor adds in the same order.
+#[multiversion(targets("x86_64+avx512f", "x86_64+avx2"))]
+fn add_pixel(pixel: &[f32], plain: &mut [f32], squared: &mut [f32]) -> (f64, f32) {
+    let (mut total, mut largest) = ([0.0f32; LANES], [f32::MIN; LANES]);
+    let sums = plain.chunks_mut(LANES).zip(squared.chunks_mut(LANES));
+    for (values, (plain, squared)) in pixel.chunks(LANES).zip(sums) {
+        for (i, value) in values.iter().enumerate() {
+            plain[i] += value;
+            squared[i] += value * value;
+            total[i] += value;
+            largest[i] = if *value > largest[i] { *value } else { largest[i] };
+        }
+    }
+    (total.into_iter().map(f64::from).sum(), largest.into_iter().fold(f32::MIN, f32::max))
 }
 
 fn add(sums: &mut [f64; 2], value: f64) {
