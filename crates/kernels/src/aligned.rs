@@ -1,55 +1,69 @@
-use std::ops::{Deref, DerefMut};
+use std::{
+    marker::PhantomData,
+    ops::{Deref, DerefMut},
+};
 
 use bytemuck::{Pod, Zeroable};
 
-/// Floats in a cache line.
-const LINE: usize = 16;
+/// Bytes in a cache line.
+const LINE_BYTES: usize = 64;
 
-/// A cache line of 64 bytes.
+/// A cache line.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C, align(64))]
-struct Line([f32; LINE]);
+struct Line([u8; LINE_BYTES]);
 
-/// Floats that begin at a cache line. Where channels come in sixteens, no register is then ever loaded from or stored
+/// Numbers that begin at a cache line. Where channels come in sixteens, no register is then ever loaded from or stored
 /// to two lines at once.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct AlignedFloats {
+#[derive(Clone, Debug)]
+pub(crate) struct Aligned<T> {
     lines: Vec<Line>,
     len: usize,
+    numbers: PhantomData<T>,
 }
 
-impl AlignedFloats {
+impl<T: Pod> Aligned<T> {
     pub(crate) fn zeros(len: usize) -> Self {
-        Self { lines: vec![Line::zeroed(); len.div_ceil(LINE)], len }
+        Self { lines: vec![Line::zeroed(); Self::lines(len)], len, numbers: PhantomData }
     }
 
     /// Makes it at least `len` long; what is new is zero.
     pub(crate) fn grow_to(&mut self, len: usize) {
         if len > self.len {
-            self.lines.resize(len.div_ceil(LINE), Line::zeroed());
+            self.lines.resize(Self::lines(len), Line::zeroed());
             self.len = len;
         }
     }
-}
 
-impl From<&[f32]> for AlignedFloats {
-    fn from(values: &[f32]) -> Self {
-        let mut floats = Self::zeros(values.len());
-        floats.copy_from_slice(values);
-        floats
+    const fn lines(len: usize) -> usize {
+        (len * size_of::<T>()).div_ceil(LINE_BYTES)
     }
 }
 
-impl Deref for AlignedFloats {
-    type Target = [f32];
+impl<T: Pod> Default for Aligned<T> {
+    fn default() -> Self {
+        Self::zeros(0)
+    }
+}
 
-    fn deref(&self) -> &[f32] {
+impl<T: Pod> From<&[T]> for Aligned<T> {
+    fn from(values: &[T]) -> Self {
+        let mut aligned = Self::zeros(values.len());
+        aligned.copy_from_slice(values);
+        aligned
+    }
+}
+
+impl<T: Pod> Deref for Aligned<T> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
         &bytemuck::cast_slice(&self.lines)[..self.len]
     }
 }
 
-impl DerefMut for AlignedFloats {
-    fn deref_mut(&mut self) -> &mut [f32] {
+impl<T: Pod> DerefMut for Aligned<T> {
+    fn deref_mut(&mut self) -> &mut [T] {
         &mut bytemuck::cast_slice_mut(&mut self.lines)[..self.len]
     }
 }

@@ -1,4 +1,6 @@
-use crate::{Activations, Isa, aligned::AlignedFloats, direct::Direct, tile::SEGMENT, winograd::Winograd};
+use std::fmt;
+
+use crate::{Activations, Isa, aligned::Aligned, direct::Direct, tile::SEGMENT, winograd::Winograd};
 
 /// Shape of a square convolution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,7 +40,7 @@ pub enum Algorithm {
 
 /// Memory that a convolution works in, kept from call to call and shared by all layers of a thread.
 #[derive(Debug, Default)]
-pub struct Scratch(pub(crate) AlignedFloats);
+pub struct Scratch(pub(crate) Aligned<f32>);
 
 /// A convolution with bias, whose store also adds a residual and applies the ReLU.
 ///
@@ -68,6 +70,28 @@ impl Algorithm {
     }
 }
 
+impl ConvShape {
+    /// An error that says what `what` is and should be, unless it fits.
+    pub(crate) fn expect(
+        self,
+        what: &'static str,
+        got: usize,
+        fits: bool,
+        expected: impl fmt::Display,
+    ) -> Result<(), ShapeError> {
+        if fits { Ok(()) } else { Err(ShapeError { shape: self, what, got, expected: expected.to_string() }) }
+    }
+
+    /// What every convolution asks of its weights.
+    pub(crate) fn check_weights(self, weights: &[f32], bias: &[f32]) -> Result<(), ShapeError> {
+        let Self { in_channels, out_channels, kernel, .. } = self;
+        let count = out_channels * in_channels * kernel * kernel;
+        self.expect("out_channels", out_channels, out_channels.is_multiple_of(32), "a multiple of 32")?;
+        self.expect("number of weights", weights.len(), weights.len() == count, count)?;
+        self.expect("number of biases", bias.len(), bias.len() == out_channels, out_channels)
+    }
+}
+
 impl Conv2d {
     /// Packs `weights` (out, in, kernel, kernel) for `isa`. `bias` has one value per output channel.
     ///
@@ -82,18 +106,17 @@ impl Conv2d {
         relu: bool,
     ) -> Result<Self, ShapeError> {
         assert!(Isa::available().any(|available| available == isa), "this processor has no {isa}");
-        let ConvShape { in_channels, out_channels, kernel, stride, .. } = shape;
-        let check = |what, got, fits: bool, expected: String| {
-            if fits { Ok(()) } else { Err(ShapeError { shape, what, got, expected }) }
-        };
-        let count = out_channels * in_channels * kernel * kernel;
-        check("out_channels", out_channels, out_channels.is_multiple_of(32), "a multiple of 32".into())?;
-        check("number of weights", weights.len(), weights.len() == count, count.to_string())?;
-        check("number of biases", bias.len(), bias.len() == out_channels, out_channels.to_string())?;
+        let ConvShape { in_channels, kernel, stride, .. } = shape;
+        shape.check_weights(weights, bias)?;
         if algorithm != Algorithm::Direct {
-            check("kernel", kernel, kernel == 3, "3 for Winograd".into())?;
-            check("stride", stride, stride == 1, "1 for Winograd".into())?;
-            check("in_channels", in_channels, in_channels.is_multiple_of(16), "a multiple of 16 for Winograd".into())?;
+            shape.expect("kernel", kernel, kernel == 3, "3 for Winograd")?;
+            shape.expect("stride", stride, stride == 1, "1 for Winograd")?;
+            shape.expect(
+                "in_channels",
+                in_channels,
+                in_channels.is_multiple_of(16),
+                "a multiple of 16 for Winograd",
+            )?;
         }
         let kernel = match algorithm {
             Algorithm::Direct => Kernel::Direct(Direct::new(isa, shape, weights, bias, relu)),
@@ -132,32 +155,25 @@ impl Conv2d {
         output: &Activations,
     ) -> Result<(), ShapeError> {
         let ConvShape { in_channels, out_channels, kernel, stride, padding } = self.shape;
-        let check = |what, got, fits: bool, expected: String| {
-            if fits { Ok(()) } else { Err(ShapeError { shape: self.shape, what, got, expected }) }
-        };
+        let expect = |what, got, fits, expected: usize| self.shape.expect(what, got, fits, expected);
         let side = (input.side() + 2 * padding - kernel) / stride + 1;
-        check("input channels", input.channels(), input.channels() == in_channels, in_channels.to_string())?;
+        expect("input channels", input.channels(), input.channels() == in_channels, in_channels)?;
         let border = match &self.kernel {
             Kernel::Direct(_) => padding,
             Kernel::Winograd(winograd) => winograd.algorithm().border(side, padding),
         };
-        check("input border", input.border(), input.border() >= border, format!("at least {border}"))?;
-        check("output channels", output.channels(), output.channels() == out_channels, out_channels.to_string())?;
-        check("output side", output.side(), output.side() == side, side.to_string())?;
+        self.shape.expect("input border", input.border(), input.border() >= border, format!("at least {border}"))?;
+        expect("output channels", output.channels(), output.channels() == out_channels, out_channels)?;
+        expect("output side", output.side(), output.side() == side, side)?;
         if let Kernel::Direct(_) = self.kernel {
-            check("output side", side, side.is_multiple_of(SEGMENT), format!("a multiple of {SEGMENT}"))?;
+            self.shape.expect("output side", side, side.is_multiple_of(SEGMENT), format!("a multiple of {SEGMENT}"))?;
         }
-        check("output images", output.images(), output.images() == input.images(), input.images().to_string())?;
+        expect("output images", output.images(), output.images() == input.images(), input.images())?;
         if let Some(residual) = residual {
             let images = residual.images();
-            check(
-                "residual channels",
-                residual.channels(),
-                residual.channels() == out_channels,
-                out_channels.to_string(),
-            )?;
-            check("residual side", residual.side(), residual.side() == side, side.to_string())?;
-            check("residual images", images, images == 1 || images == output.images(), output.images().to_string())?;
+            expect("residual channels", residual.channels(), residual.channels() == out_channels, out_channels)?;
+            expect("residual side", residual.side(), residual.side() == side, side)?;
+            expect("residual images", images, images == 1 || images == output.images(), output.images())?;
         }
         Ok(())
     }

@@ -1,7 +1,7 @@
 use crate::{
     Activations, ConvShape, Isa,
-    aligned::AlignedFloats,
-    tile::{SEGMENT, Tile, TileFn, block_channels, tile_fn},
+    aligned::Aligned,
+    tile::{Places, SEGMENT, Tile, TileFn, block_channels, tile_fn},
 };
 
 /// The convolution as it is defined, register-tiled.
@@ -12,8 +12,8 @@ pub(crate) struct Direct {
     block: usize,
     tile: TileFn,
     /// (out_channels / block, kernel, kernel × in_channels, block)
-    weights: AlignedFloats,
-    bias: AlignedFloats,
+    weights: Aligned<f32>,
+    bias: Aligned<f32>,
 }
 
 impl Direct {
@@ -49,13 +49,10 @@ impl Direct {
         let segments = output.images() * side * (side / SEGMENT);
         let inset = input.border() - padding;
         let (run, block_weights) = (kernel * in_channels, kernel * kernel * in_channels * self.block);
-        let interior = |of: &Activations, image: usize, y: usize, x: usize| {
-            image * of.image_stride() + (y + of.border()) * of.row_stride() + (x + of.border()) * of.channels()
-        };
         // Weights of one block stay in the cache while all pixels of all images pass.
         for block in 0..out_channels / self.block {
             let channel = block * self.block;
-            let mut places = Places { side, image: 0, y: 0, x: 0 };
+            let mut places = Places::new(side);
             for first in (0..segments).step_by(2) {
                 let one = places.next_segment();
                 // The last segment of an odd number is computed twice, to the same result.
@@ -76,11 +73,11 @@ impl Direct {
                         residual: place.map(|(image, y, x)| {
                             residual.map_or(std::ptr::null(), |residual| {
                                 let image = image.min(residual.images() - 1);
-                                residual.as_ptr().add(interior(residual, image, y, x) + channel)
+                                residual.as_ptr().add(residual.interior(image, y, x) + channel)
                             })
                         }),
                         output: place.map(|(image, y, x)| {
-                            let at = interior(output, image, y, x) + channel;
+                            let at = output.interior(image, y, x) + channel;
                             output.as_mut_ptr().add(at)
                         }),
                         kernel_rows: kernel,
@@ -94,29 +91,5 @@ impl Direct {
                 }
             }
         }
-    }
-}
-
-/// Walks over the segments of all images, row by row. Counting is several divisions cheaper than computing each place,
-/// which shows where a tile is as small as the grey stem's.
-struct Places {
-    side: usize,
-    image: usize,
-    y: usize,
-    x: usize,
-}
-
-impl Places {
-    /// The image, row and column where the next segment begins.
-    fn next_segment(&mut self) -> (usize, usize, usize) {
-        let place = (self.image, self.y, self.x);
-        self.x += SEGMENT;
-        if self.x == self.side {
-            (self.x, self.y) = (0, self.y + 1);
-        }
-        if self.y == self.side {
-            (self.y, self.image) = (0, self.image + 1);
-        }
-        place
     }
 }

@@ -3,8 +3,8 @@
 //! One activation layout from the first layer to the last: channels-last (N, H, W, C) in 32-bit floats with a
 //! zero border, [`Activations`]. One convolution, [`Conv2d`], whose epilogue adds the bias, an optional residual
 //! and the ReLU before the only store; by definition or by Winograd's [`Algorithm`], both on the same register
-//! tile. The instruction set is chosen at run
-//! time ([`Isa`]), so that one binary runs everywhere; `FMSTUDY_ISA=avx512|avx2|portable` forces one.
+//! tile. Its counterpart in 8-bit integers is [`QuantisedConv2d`]. The instruction set is chosen at run time ([`Isa`]),
+//! so that one binary runs everywhere; `FMSTUDY_ISA=avx512|avx2|portable` forces one.
 //!
 //! Kernels are single-threaded: callers share out images, which costs no synchronisation between layers.
 
@@ -12,9 +12,12 @@ mod activations;
 mod aligned;
 mod conv;
 mod direct;
+mod dot;
 mod isa;
 mod peak;
 mod pool;
+mod quantised;
+mod quantised_tile;
 mod tile;
 mod vector;
 mod winograd;
@@ -24,3 +27,4 @@ pub use conv::{Algorithm, Conv2d, ConvShape, Scratch, ShapeError};
 pub use isa::{Isa, UnavailableIsa};
 pub use peak::multiply_add_in_registers;
 pub use pool::max_pool_3x3_stride_2;
+pub use quantised::{Outputs, QuantisedConv2d, QuantisedInput, quantise};

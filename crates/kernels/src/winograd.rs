@@ -14,7 +14,7 @@ use std::mem::MaybeUninit;
 use crate::vector::{Ymm, Zmm};
 use crate::{
     Activations, Algorithm, ConvShape, Isa, Scratch,
-    aligned::AlignedFloats,
+    aligned::Aligned,
     tile::{SEGMENT, Tile, TileFn, block_channels, tile_fn},
     vector::{Floats4, Vector},
 };
@@ -51,9 +51,9 @@ pub(crate) struct Winograd {
     tile: TileFn,
     transforms: Transforms,
     /// U: (window², out_channels / block, in_channels, block).
-    weights: AlignedFloats,
-    bias: AlignedFloats,
-    zeros: AlignedFloats,
+    weights: Aligned<f32>,
+    bias: Aligned<f32>,
+    zeros: Aligned<f32>,
 }
 
 /// The transforms of one instruction set and tile size.
@@ -99,7 +99,7 @@ impl Winograd {
         let ConvShape { in_channels, out_channels, .. } = shape;
         let block = block_channels(isa);
         let frequencies = (m + 2) * (m + 2);
-        let mut packed = AlignedFloats::zeros(frequencies * out_channels * in_channels);
+        let mut packed = Aligned::zeros(frequencies * out_channels * in_channels);
         for first in (0..out_channels).step_by(block) {
             for c in 0..in_channels {
                 for out in first..first + block {
@@ -120,7 +120,7 @@ impl Winograd {
             transforms: transforms(isa, m),
             weights: packed,
             bias: bias.into(),
-            zeros: AlignedFloats::zeros(block),
+            zeros: Aligned::zeros(block),
         }
     }
 
@@ -155,9 +155,6 @@ impl Winograd {
         let (v, rest) = scratch.0.split_at_mut(frequencies * v_stride);
         let products = &mut rest[..frequencies * m_stride];
         let inset = input.border() - padding;
-        let interior = |of: &Activations, image: usize, y: usize, x: usize| {
-            image * of.image_stride() + (y + of.border()) * of.row_stride() + (x + of.border()) * of.channels()
-        };
         let place = |tile: usize| {
             let within = tile % tiles_per_image;
             (tile / tiles_per_image, within / tiles_per_row * m, within % tiles_per_row * m)
@@ -215,7 +212,7 @@ impl Winograd {
             }
             for t in 0..count {
                 let (image, y, x) = place(first + t);
-                let output_at = interior(output, image, y, x);
+                let output_at = output.interior(image, y, x);
                 // SAFETY: the tile's first `rows` × `columns` pixels lie within output and residual, whose shapes the
                 // caller compared; M has `chunk` tiles of `out_channels` per frequency.
                 unsafe {
@@ -228,7 +225,7 @@ impl Winograd {
                         bias: self.bias.as_ptr(),
                         residual: residual.map_or(std::ptr::null(), |residual| {
                             let image = image.min(residual.images() - 1);
-                            residual.as_ptr().add(interior(residual, image, y, x))
+                            residual.as_ptr().add(residual.interior(image, y, x))
                         }),
                         residual_row: residual.map_or(0, Activations::row_stride),
                         output: output.as_mut_ptr().add(output_at),
