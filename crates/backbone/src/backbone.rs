@@ -6,7 +6,8 @@ use kernels::{Isa, ShapeError, UnavailableIsa};
 use sources::Source;
 
 use crate::{
-    FoldedConv, Network, Weights, WeightsError, candle_engine::CandleEngine, native_engine::NativeEngine, preprocess,
+    Calibration, FoldedConv, Network, Weights, WeightsError, calibration::Calibrator, candle_engine::CandleEngine,
+    native_engine::NativeEngine, preprocess, quantised_engine::QuantisedEngine,
 };
 
 /// Version of everything between an image's bytes and its feature maps: decoding, preprocessing, network.
@@ -40,6 +41,9 @@ pub enum BackboneError {
     /// The native engine computes on the CPU only.
     #[error("extract.engine = native runs on the CPU; use `candle` with this device, or device = cpu")]
     NativeNeedsCpu,
+    /// A calibration of another network.
+    #[error("the calibration does not describe this network's activations")]
+    Calibration,
     /// The weights are unusable.
     #[error(transparent)]
     Weights(#[from] WeightsError),
@@ -63,6 +67,7 @@ pub struct Backbone {
 #[derive(Debug)]
 enum Runner {
     Native(Box<NativeEngine>, Isa),
+    Quantised(Box<QuantisedEngine>, Isa),
     Candle(Box<CandleEngine>),
 }
 
@@ -100,6 +105,27 @@ impl Backbone {
         Self::on_isa(&Network::read(weights)?, isa)
     }
 
+    /// Builds the engine in 8-bit integers, on the fastest instruction set or the one that `FMSTUDY_ISA` forces.
+    pub fn quantised(weights: &Weights, calibration: &Calibration) -> Result<Self, BackboneError> {
+        let (network, isa) = (Network::read(weights)?, Isa::choose()?);
+        if !calibration.fits(&network) {
+            return Err(BackboneError::Calibration);
+        }
+        let engine = QuantisedEngine::new(&network, calibration, isa)?;
+        Ok(Self { runner: Runner::Quantised(Box::new(engine), isa) })
+    }
+
+    /// Measures the activations of `images`, which are resized to (224, 224, 1 or 3) in [0, 1], in 32-bit floats.
+    pub fn calibrate(weights: &Weights, images: &[Vec<f32>]) -> Result<Calibration, BackboneError> {
+        let network = Network::read(weights)?;
+        let mut calibrator = Calibrator::new(network.stages.len());
+        let engine = NativeEngine::new(&network, Isa::choose()?)?;
+        engine.observe(images, &mut |stage, block, input, activations| {
+            calibrator.see(stage, block, input, activations);
+        })?;
+        Ok(calibrator.finish(images.len()))
+    }
+
     fn on_isa(network: &Network<FoldedConv>, isa: Isa) -> Result<Self, BackboneError> {
         Ok(Self { runner: Runner::Native(Box::new(NativeEngine::new(network, isa)?), isa) })
     }
@@ -125,6 +151,7 @@ impl Backbone {
         }
         match &self.runner {
             Runner::Native(engine, _) => engine.run(images, &mut batch.maps)?,
+            Runner::Quantised(engine, _) => engine.run(images, &mut batch.maps)?,
             Runner::Candle(engine) => engine.run(images, &mut batch.maps)?,
         }
         Ok(())
@@ -142,6 +169,7 @@ impl fmt::Display for Backbone {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.runner {
             Runner::Native(_, isa) => write!(f, "native ({isa})"),
+            Runner::Quantised(_, isa) => write!(f, "native in 8-bit integers ({isa})"),
             Runner::Candle(_) => f.write_str("candle"),
         }
     }

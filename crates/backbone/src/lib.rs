@@ -8,19 +8,27 @@
 //! - [`Engine::Native`]: this project's CPU kernels, channels-last, one thread per few images;
 //! - [`Engine::Candle`]: candle's convolutions, the reference, on any device.
 //!
-//! Both give (images, side, side, channels) in 32-bit floats: channels-last, because a token of the Vision
+//! The native engine has a sibling that computes in 8-bit integers, as a [`Calibration`] describes them
+//! ([`Backbone::quantised`]).
+//!
+//! All give (images, side, side, channels) in 32-bit floats: channels-last, because a token of the Vision
 //! Transformer (a square patch of all channels) is then a few contiguous runs.
 
 mod backbone;
+mod calibration;
 mod candle_engine;
 mod fold;
+mod group;
 mod hub;
 mod native_engine;
 mod network;
 pub mod preprocess;
+mod quantised_engine;
+mod stem;
 mod weights;
 
 pub use backbone::{Backbone, BackboneError, Engine, FeatureBatch, NUMERICS_VERSION};
+pub use calibration::{BlockRanges, Calibration, ChannelRanges};
 pub use fold::FoldedConv;
 pub use hub::fetch_weights;
 pub use network::{Block, Network};

@@ -85,7 +85,8 @@ impl Block<FoldedConv> {
 }
 
 impl<C> Block<C> {
-    fn try_map<D, E>(&self, mut convert: impl FnMut(&C) -> Result<D, E>) -> Result<Block<D>, E> {
+    /// The same block with every convolution converted.
+    pub fn try_map<D, E>(&self, mut convert: impl FnMut(&C) -> Result<D, E>) -> Result<Block<D>, E> {
         Ok(Block {
             conv1: convert(&self.conv1)?,
             conv2: convert(&self.conv2)?,
