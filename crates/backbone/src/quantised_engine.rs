@@ -180,7 +180,11 @@ impl Workspace {
 
 impl StageWorkspace {
     fn set_images(&mut self, images: usize) {
-        [&mut self.input, &mut self.inner, &mut self.middle].map(|activations| activations.set_images(images));
-        [&mut self.middle_floats, &mut self.shortcut].map(|activations| activations.set_images(images));
+        for integers in [&mut self.input, &mut self.inner, &mut self.middle] {
+            integers.set_images(images);
+        }
+        for floats in [&mut self.middle_floats, &mut self.shortcut] {
+            floats.set_images(images);
+        }
     }
 }

@@ -80,7 +80,9 @@ impl StemWorkspace {
     }
 
     pub(crate) fn set_images(&mut self, images: usize) {
-        [&mut self.grey, &mut self.colour, &mut self.conv1].map(|activations| activations.set_images(images));
+        for activations in [&mut self.grey, &mut self.colour, &mut self.conv1] {
+            activations.set_images(images);
+        }
     }
 }
 

@@ -27,6 +27,9 @@ const IMAGE_GFLOP: f64 = 3.63;
 /// Images whose feature maps are compared with candle's.
 const COMPARED_IMAGES: usize = 4;
 
+/// Images that 8-bit integers are calibrated on.
+const CALIBRATION_IMAGES: usize = 48;
+
 /// What was measured.
 #[derive(Debug, Serialize)]
 pub struct Measured {
@@ -40,6 +43,8 @@ pub struct Measured {
     /// Why there is no peer.
     peer_missing: Option<String>,
     f32: Precision,
+    /// Ours in 8-bit integers beside the peer's bf16: PyTorch has no static quantisation of taps that a user would write.
+    int8: Precision,
     /// Images per second from files to shards, and its share of the bare engine's.
     end_to_end: Option<f64>,
     end_to_end_share: Option<f64>,
@@ -83,29 +88,32 @@ pub fn measure(arguments: &ExtractArguments) -> Result<Measured> {
     let weights_file = weights(arguments)?;
     let weights = Weights::read(&weights_file.path)?;
     let isa = Isa::choose()?;
-    let backbone = Backbone::native(&weights, isa)?;
-    let images: Vec<Vec<f32>> = faces(arguments.batch)
-        .iter()
-        .map(|face| resize(face, FACE_SIZE_PX, FACE_SIZE_PX, 1))
-        .collect::<Result<_, _>>()?;
+    let faces = |count| -> Result<Vec<Vec<f32>>> {
+        let resize = |face: &Vec<u8>| Ok(resize(face, FACE_SIZE_PX, FACE_SIZE_PX, 1)?);
+        faces(count).iter().map(resize).collect()
+    };
+    let images = faces(arguments.batch)?;
+    let calibration = Backbone::calibrate(&weights, &faces(CALIBRATION_IMAGES)?)?;
+    let (f32, int8) = (Backbone::native(&weights, isa)?, Backbone::quantised(&weights, &calibration)?);
     let mut maps = FeatureBatch::default();
-    let mut ours = || -> Result<f64> {
+    let mut ours = |backbone: &Backbone| -> Result<f64> {
         let begun = Instant::now();
         backbone.feature_maps_into(&images, &Source::FEATURE_MAPS, &mut maps)?;
         Ok(begun.elapsed().as_secs_f64())
     };
-    let error = error(&backbone, &weights, &images)?;
+    let errors = [&f32, &int8].map(|backbone| error(backbone, &weights, &images));
     let (mut peer, variants, peer_missing) = match start_peer(arguments) {
         Ok((peer, variants)) => (Some(peer), variants, None),
         Err(error) => (None, Vec::new(), Some(format!("{error:#}"))),
     };
     let peer_versions = peer.as_mut().map(|peer| peer.ask("versions")).transpose()?;
 
-    ours()?;
-    let mut our_seconds = Vec::new();
+    let (_, _) = (ours(&f32)?, ours(&int8)?);
+    let mut our_seconds = [Vec::new(), Vec::new()];
     let mut peer_seconds: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
     for _ in 0..arguments.runs {
-        our_seconds.push(ours()?);
+        our_seconds[0].push(ours(&f32)?);
+        our_seconds[1].push(ours(&int8)?);
         if let Some(peer) = &mut peer {
             for variant in &variants {
                 peer_seconds.entry(variant).or_default().push(peer.ask(&format!("time {variant}"))?);
@@ -114,10 +122,16 @@ pub fn measure(arguments: &ExtractArguments) -> Result<Measured> {
     }
     drop(peer);
     let rate = |seconds: Vec<f64>| arguments.batch as f64 / median(seconds);
-    let our_rate = rate(our_seconds);
-    let peer_variants: BTreeMap<String, f64> =
-        peer_seconds.into_iter().map(|(variant, seconds)| (variant.to_owned(), rate(seconds))).collect();
-    let best = peer_variants.values().copied().reduce(f64::max);
+    let peer_rates: BTreeMap<&str, f64> =
+        peer_seconds.into_iter().map(|(variant, seconds)| (variant, rate(seconds))).collect();
+    let precision = |seconds, error, peer: &str| {
+        let variants = peer_rates.iter().filter(|(variant, _)| variant.starts_with(peer));
+        let peer_variants: BTreeMap<String, f64> = variants.map(|(name, rate)| ((*name).to_owned(), *rate)).collect();
+        let (ours, best) = (rate(seconds), peer_variants.values().copied().reduce(f64::max));
+        Precision { ours, peer: best, ratio: best.map(|best| ours / best), error, peer_variants }
+    };
+    let ([f32_seconds, int8_seconds], [f32_error, int8_error]) = (our_seconds, errors);
+    let (f32, int8) = (precision(f32_seconds, f32_error?, "f32"), precision(int8_seconds, int8_error?, "bf16"));
 
     let end_to_end = match arguments.end_to_end_images {
         0 => None,
@@ -129,20 +143,21 @@ pub fn measure(arguments: &ExtractArguments) -> Result<Measured> {
         threads: arguments.threads,
         batch: arguments.batch,
         peak_gflops: peak,
-        share_of_peak: our_rate * IMAGE_GFLOP / peak,
+        share_of_peak: f32.ours * IMAGE_GFLOP / peak,
         peer_versions,
         peer_missing,
-        f32: Precision { ours: our_rate, peer: best, ratio: best.map(|best| our_rate / best), error, peer_variants },
         end_to_end,
-        end_to_end_share: end_to_end.map(|rate| rate / our_rate),
+        end_to_end_share: end_to_end.map(|rate| rate / f32.ours),
+        f32,
+        int8,
     })
 }
 
 fn start_peer(arguments: &ExtractArguments) -> Result<(Peer, Vec<&'static str>)> {
     let mut peer = Peer::start(&arguments.python, PEER, &[arguments.threads, arguments.batch].map(|n| n.to_string()))?;
-    let mut variants = vec!["f32-nchw", "f32-nhwc"];
+    let mut variants = vec!["f32-nchw", "f32-nhwc", "bf16-nhwc"];
     if !arguments.no_compile {
-        variants.push("f32-nhwc-compiled");
+        variants.extend(["f32-nhwc-compiled", "bf16-nhwc-compiled"]);
     }
     for variant in &variants {
         let () = peer.ask(&format!("warm {variant}"))?;
@@ -190,28 +205,34 @@ fn end_to_end(weights: &WeightsFile, images: usize, batch: usize) -> Result<f64>
 pub fn table(measured: &Measured) -> String {
     let mut table = Table::new();
     table.load_style(comfy_table::presets::UTF8_FULL_CONDENSED).set_header(["", "images/s", "ours against it"]);
-    let f32 = &measured.f32;
-    table.add_row(["ours, f32".to_owned(), format!("{:.1}", f32.ours), String::new()]);
-    for (variant, rate) in &f32.peer_variants {
-        table.add_row([format!("PyTorch, {variant}"), format!("{rate:.1}"), format!("{:.2}×", f32.ours / rate)]);
+    for (name, precision) in [("f32", &measured.f32), ("int8", &measured.int8)] {
+        table.add_row([format!("ours, {name}"), format!("{:.1}", precision.ours), String::new()]);
+        for (variant, rate) in &precision.peer_variants {
+            let ratio = format!("{:.2}×", precision.ours / rate);
+            table.add_row([format!("PyTorch, {variant}"), format!("{rate:.1}"), ratio]);
+        }
     }
     if let (Some(rate), Some(share)) = (measured.end_to_end, measured.end_to_end_share) {
         table.add_row([
-            "ours, files to shards".to_owned(),
+            "ours, f32, files to shards".to_owned(),
             format!("{rate:.1}"),
             format!("{:.0}% of the bare engine", 100.0 * share),
         ]);
     }
-    let errors: Vec<String> = f32.error.iter().map(|(source, error)| format!("{source} {error:.1e}")).collect();
+    let errors = |precision: &Precision| {
+        let errors = precision.error.iter().map(|(source, error)| format!("{source} {error:.1e}"));
+        errors.collect::<Vec<_>>().join(", ")
+    };
     let missing =
         measured.peer_missing.as_ref().map_or_else(String::new, |reason| format!("\nPyTorch was left out: {reason}"));
     format!(
-        "{table}\n{} on {} threads, batch {}; {:.0}% of the peak of {:.0} GFLOP/s; relative error: {}{missing}",
+        "{table}\n{} on {} threads, batch {}; {:.0}% of the peak of {:.0} GFLOP/s; relative error, f32: {}; int8: {}{missing}",
         measured.isa,
         measured.threads,
         measured.batch,
         100.0 * measured.share_of_peak,
         measured.peak_gflops,
-        errors.join(", "),
+        errors(&measured.f32),
+        errors(&measured.int8),
     )
 }
