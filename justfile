@@ -46,6 +46,14 @@ lint:
     cargo fmt --all --check
     cargo clippy --workspace --all-targets -- --deny warnings
 
+# The kernels' tests under valgrind, which knows no AVX-512: the same code for AVX2 and in plain Rust
+memcheck:
+    #!/usr/bin/env bash
+    set -euo pipefail
+    export PROPTEST_CASES=10
+    tests=$(cargo test -p kernels --tests --no-run --message-format=json | grep -oP '"executable":"\K[^"]+')
+    for test in $tests; do valgrind --quiet --error-exitcode=9 "$test"; done
+
 # Measure a stage beside PyTorch: just bench extract [--layers] [--json] [--python PATH]
 bench *arguments:
     @cargo run --release --quiet --bin bench -- "$@"
