@@ -34,13 +34,13 @@ pub struct Leftovers {
 /// The configuration's own combinations and seeds count as used, with `combo` and `seed` as given: runs of
 /// other combinations under the same settings are leftovers only if `study.combos` does not name them.
 pub fn leftovers(context: &Context) -> Result<Leftovers> {
-    let (extraction, _) = Extraction::plan(context)?;
+    let extraction = Extraction::plan(context)?;
     let mut leftovers = Vec::new();
     for path in folders(&context.paths.all_features()) {
-        if path == extraction.cache {
+        if path == extraction.cache.folder {
             unfinished(&path, &mut leftovers);
         } else {
-            push(path, "other weights, engine, dtype or numerics", &mut leftovers);
+            push(path, "other weights, engine, precision, dtype or numerics", &mut leftovers);
         }
     }
     let examples = Examples::new(context);

@@ -18,8 +18,9 @@ use crate::{Context, extraction::Extraction};
 /// PyTorch would have it; `ids.txt` names the images, one per line in the same order. Only the selected images
 /// are written (`extract.limit`).
 pub fn write_npy(context: &Context, folder: &Path) -> Result<()> {
-    let (extraction, _) = Extraction::plan(context)?;
-    let manifest = Manifest::read(&extraction.cache)?.context("the features have no manifest; run `just extract`")?;
+    let extraction = Extraction::plan(context)?;
+    let manifest =
+        Manifest::read(&extraction.cache.folder)?.context("the features have no manifest; run `just extract`")?;
     let places = manifest.plan.places();
     let images: Vec<_> = context
         .selected
@@ -31,7 +32,7 @@ pub fn write_npy(context: &Context, folder: &Path) -> Result<()> {
         .collect();
     fs_err::create_dir_all(folder)?;
     for source in &extraction.features {
-        let reader = FeatureReader::open(&extraction.cache, &manifest, *source)?;
+        let reader = FeatureReader::open(&extraction.cache.folder, &manifest, *source)?;
         let (side, channels) = (source.side(), source.channels());
         let path = folder.join(format!("{source}.npy"));
         let unfinished = folder.join(format!("{}{source}.npy", stage::TEMPORARY_PREFIX));

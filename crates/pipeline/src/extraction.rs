@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use backbone::{Backbone, Engine, NUMERICS_VERSION, Weights, fetch_weights, preprocess};
+use backbone::{Precision, Weights, fetch_weights};
 use dataset::{DatasetError, ImageRecord, Split};
 use rayon::prelude::*;
 use serde::Serialize;
@@ -16,10 +16,11 @@ use shards::{
     record_path, shard_path,
 };
 use sources::Source;
-use stage::{Fingerprint, Lock};
+use stage::Lock;
 
 use crate::{
-    Context,
+    Context, calibration,
+    feature_cache::FeatureCache,
     feature_pass::{self, Pass, PassError},
     progress,
 };
@@ -27,12 +28,8 @@ use crate::{
 /// What an extraction is about to do, or found done.
 #[derive(Debug)]
 pub struct Extraction {
-    /// Folder of the feature cache.
-    pub cache: PathBuf,
-    /// What runs the network; never [`Engine::Auto`].
-    pub engine: Engine,
-    /// What its contents depend on besides the images.
-    pub fingerprint: Fingerprint,
+    /// The feature cache.
+    pub cache: FeatureCache,
     /// Which image lies where.
     pub plan: Plan,
     /// The features asked for, canonical order.
@@ -68,33 +65,24 @@ pub struct ExtractionReport {
     pub skipped: Vec<String>,
 }
 
-/// Everything that a feature's values depend on besides the images. Engines round differently, so that each fills
-/// caches of its own.
-fn fingerprint(context: &Context, weights: &Weights, engine: Engine) -> Result<Fingerprint> {
-    let mut fingerprint = Fingerprint::default();
-    fingerprint.set("extract.weights", weights.content_hash()?);
-    fingerprint.set("extract.engine", engine);
-    fingerprint.set("extract.dtype", context.study.extract.dtype);
-    fingerprint.set("extract.image_side", preprocess::IMAGE_SIDE);
-    fingerprint.set("extract.numerics", NUMERICS_VERSION);
-    Ok(fingerprint)
-}
-
 impl Extraction {
     /// Finds out what there is to do, from records and remembered hashes.
-    pub fn plan(context: &Context) -> Result<(Self, Weights)> {
-        let weights = Weights::read(&fetch_weights(&context.study.extract.weights)?)?;
-        let extraction = Self::plan_with(context, &weights)?;
-        Ok((extraction, weights))
+    pub fn plan(context: &Context) -> Result<Self> {
+        Self::plan_with(context, &Self::weights(context)?)
+    }
+
+    fn weights(context: &Context) -> Result<Weights> {
+        Ok(Weights::read(&fetch_weights(&context.study.extract.weights)?)?)
     }
 
     fn plan_with(context: &Context, weights: &Weights) -> Result<Self> {
-        let (engine, fingerprint, cache) = place(context, weights)?;
-        let manifest = Manifest::read(&cache).unwrap_or_else(|error| {
+        let cache = FeatureCache::find(context, weights)?;
+        let folder = &cache.folder;
+        let manifest = Manifest::read(folder).unwrap_or_else(|error| {
             tracing::warn!("{error}");
             None
         });
-        let (before, plan_is_sound) = match Manifest::read_plan(&cache) {
+        let (before, plan_is_sound) = match Manifest::read_plan(folder) {
             Ok(plan) => (plan, true),
             Err(error) => {
                 tracing::warn!("{error}; planning anew");
@@ -110,7 +98,7 @@ impl Extraction {
         let wanted = |index: usize| context.selected.binary_search(&index).is_ok();
         let plan = Plan::new(before.as_ref(), &all, wanted, context.study.extract.shard_images);
         if let Some(before) = &before {
-            refuse_to_destroy(before, &plan, context, &cache)?;
+            refuse_to_destroy(before, &plan, context, folder)?;
         }
 
         let features: Vec<Source> = context.study.extract.features.feature_maps().collect();
@@ -118,7 +106,7 @@ impl Extraction {
         let mut complete: BTreeMap<(Source, usize), ShardEntry> = BTreeMap::new();
         for source in &features {
             for shard in (0..plan.shards().len()).filter(|shard| !plan.shards()[*shard].is_empty()) {
-                match complete_shard(context, &cache, &plan, *source, shard) {
+                match complete_shard(context, folder, &plan, *source, shard) {
                     Some(entry) => _ = complete.insert((*source, shard), entry),
                     None => missing.entry(shard).or_default().push(*source),
                 }
@@ -131,10 +119,10 @@ impl Extraction {
         };
         let manifest = manifest.filter(|manifest| {
             let described = |source| manifest.features.get(source).is_some_and(|entry| describes(source, entry));
-            let same = manifest.fingerprint == fingerprint && manifest.plan == plan;
+            let same = manifest.fingerprint == cache.fingerprint && manifest.plan == plan;
             plan_is_sound && same && features.iter().all(described)
         });
-        Ok(Self { cache, engine, fingerprint, plan, features, missing, manifest })
+        Ok(Self { cache, plan, features, missing, manifest })
     }
 
     /// Whether there is nothing to do.
@@ -158,26 +146,6 @@ impl Extraction {
             self.plan.shards()[*shard].len() * per_image
         };
         (self.missing.iter().map(values).sum::<usize>() * dtype.size_bytes()) as u64
-    }
-}
-
-/// The engine, the fingerprint and the folder of the feature cache. If the engine is left open, the features that are
-/// there decide: what a GPU extracted can be trained from on a machine without one.
-fn place(context: &Context, weights: &Weights) -> Result<(Engine, Fingerprint, PathBuf)> {
-    let of = |engine| {
-        let fingerprint = fingerprint(context, weights, engine)?;
-        let cache = context.paths.features(context.study.extract.dtype, &fingerprint.digest());
-        Ok::<_, anyhow::Error>((engine, fingerprint, cache))
-    };
-    match context.study.extract.engine {
-        Engine::Auto => {
-            let usual = Engine::of(&context.study.device.open()?);
-            let other = if usual == Engine::Native { Engine::Candle } else { Engine::Native };
-            let (usual, other) = (of(usual)?, of(other)?);
-            let exists = |cache: &Path| cache.join(Manifest::PLAN_FILE).is_file();
-            Ok(if !exists(&usual.2) && exists(&other.2) { other } else { usual })
-        }
-        engine => of(engine),
     }
 }
 
@@ -216,20 +184,23 @@ fn complete_shard(context: &Context, cache: &Path, plan: &Plan, source: Source, 
 /// of `context`.
 pub fn run(context: &mut Context) -> Result<ExtractionReport> {
     context.write_audit()?;
-    let (mut extraction, weights) = Extraction::plan(context)?;
+    let weights = Extraction::weights(context)?;
+    if context.study.extract.precision == Precision::Int8 {
+        calibration::ensure(context, &weights)?;
+    }
+    let mut extraction = Extraction::plan_with(context, &weights)?;
     if extraction.is_fresh() {
         return Ok(report(context, &extraction, None));
     }
-    let _lock = Lock::acquire(&extraction.cache)?;
+    let _lock = Lock::acquire(&extraction.cache.folder)?;
     check_free_disk(context, &extraction)?;
 
     let begun = Instant::now();
-    let device = context.study.device.open()?;
-    let backbone = Backbone::new(&weights, extraction.engine, &device)?;
+    let backbone = extraction.cache.backbone(context, &weights)?;
     tracing::info!("backbone: {backbone}");
     let mut pass = Pass::default();
     loop {
-        Manifest::write_plan(&extraction.cache, &extraction.plan)?;
+        Manifest::write_plan(&extraction.cache.folder, &extraction.plan)?;
         let images: usize = extraction.missing.keys().map(|shard| extraction.plan.shards()[*shard].len()).sum();
         let bar = progress::bar(context.show_progress, images as u64, "extract", "images");
         let passed = feature_pass::run(context, &extraction, &backbone, &bar, &mut pass);
@@ -262,7 +233,7 @@ fn report(context: &Context, extraction: &Extraction, computed: Option<Computed>
     let entries = entries.filter(|(source, _)| extraction.features.contains(source));
     let pass = computed.as_ref().map(|computed| &computed.pass);
     ExtractionReport {
-        cache: extraction.cache.clone(),
+        cache: extraction.cache.folder.clone(),
         features: extraction.features.clone(),
         images: extraction.plan.images(),
         images_computed: pass.map_or(0, |pass| pass.images),
@@ -279,8 +250,8 @@ fn check_free_disk(context: &Context, extraction: &Extraction) -> Result<()> {
     /// Room for records, the manifest and runs.
     const SPARE_BYTES: u64 = 64 << 20;
     let needed = extraction.missing_bytes(context.study.extract.dtype);
-    let free = fs4::available_space(&extraction.cache)
-        .with_context(|| format!("cannot ask for the free space at `{}`", extraction.cache.display()))?;
+    let free = fs4::available_space(&extraction.cache.folder)
+        .with_context(|| format!("cannot ask for the free space at `{}`", extraction.cache.folder.display()))?;
     let (needed_gb, free_gb) = (needed as f64 / 1e9, free as f64 / 1e9);
     tracing::info!("{} shards to write, {needed_gb:.2} GB; {free_gb:.1} GB are free", extraction.missing_shards());
     if needed + SPARE_BYTES > free {
@@ -288,7 +259,7 @@ fn check_free_disk(context: &Context, extraction: &Extraction) -> Result<()> {
             "the features need {needed_gb:.1} GB, `{}` has {free_gb:.1} GB free\n\n\
              hint: extract fewer features (extract.features=fm3+fm4), fewer images (extract.limit=1000), \
              or set cache.dir to another disk",
-            extraction.cache.display()
+            extraction.cache.folder.display()
         );
     }
     Ok(())
@@ -298,7 +269,8 @@ fn check_free_disk(context: &Context, extraction: &Extraction) -> Result<()> {
 fn remove_superfluous(extraction: &Extraction) -> Result<()> {
     for source in Source::FEATURE_MAPS {
         for (shard, images) in extraction.plan.shards().iter().enumerate() {
-            for path in [record_path(&extraction.cache, source, shard), shard_path(&extraction.cache, source, shard)] {
+            let folder = &extraction.cache.folder;
+            for path in [record_path(folder, source, shard), shard_path(folder, source, shard)] {
                 if images.is_empty() && path.exists() {
                     fs_err::remove_file(path)?;
                 }
@@ -319,7 +291,7 @@ fn write_manifest(context: &Context, extraction: &mut Extraction) -> Result<()> 
             if plan.shards()[shard].is_empty() {
                 continue;
             }
-            match ShardRecord::read(cache, source, shard) {
+            match ShardRecord::read(&cache.folder, source, shard) {
                 Some(record) if record.shard.images_digest == plan.shard_digest(shard) => {
                     sums.merge(&record.sums);
                     entries.insert(shard, record.shard);
@@ -334,14 +306,15 @@ fn write_manifest(context: &Context, extraction: &mut Extraction) -> Result<()> 
     }
     let manifest = Manifest {
         format: FORMAT_VERSION,
-        fingerprint: extraction.fingerprint.clone(),
+        fingerprint: cache.fingerprint.clone(),
+        calibration: cache.calibration.as_ref().map(serde_json::to_value).transpose()?,
         dtype: context.study.extract.dtype,
         layout: "NHWC".to_owned(),
         features,
         orig: orig_moments(context, plan)?,
         plan: plan.clone(),
     };
-    manifest.write(cache)?;
+    manifest.write(&cache.folder)?;
     extraction.manifest = Some(manifest);
     Ok(())
 }

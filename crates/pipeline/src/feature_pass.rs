@@ -123,7 +123,7 @@ fn decode(context: &Context, extraction: &Extraction, to_compute: &SyncSender<De
     Ok(())
 }
 
-fn resized(dataset: &Dataset, index: usize) -> Result<Vec<f32>, PassError> {
+pub(crate) fn resized(dataset: &Dataset, index: usize) -> Result<Vec<f32>, PassError> {
     let pixels = dataset.decode(index).map_err(|error| PassError::Image { index, error })?;
     Ok(preprocess::resize(&pixels.data, pixels.width, pixels.height, pixels.channels)?)
 }
@@ -141,7 +141,7 @@ fn write(
     for Computed { shard, features } in computed {
         if writers.is_empty() {
             for source in &missing[&shard] {
-                writers.push((*source, ShardWriter::create(cache, plan, shard, *source, dtype)?));
+                writers.push((*source, ShardWriter::create(&cache.folder, plan, shard, *source, dtype)?));
             }
         }
         for ((source, writer), (_, values)) in writers.iter_mut().zip(&features.maps) {

@@ -9,12 +9,14 @@
 //! Every stage knows by its fingerprint whether its result is fresh ([`status`](mod@status)); [`verify`] reads
 //! everything again, [`clean`] removes what no current configuration uses.
 
+mod calibration;
 pub mod clean;
 mod context;
 pub mod evaluation;
 mod examples;
 pub mod export;
 pub mod extraction;
+mod feature_cache;
 mod feature_pass;
 mod loader;
 pub mod paper;
@@ -29,3 +31,4 @@ pub mod training;
 pub mod verify;
 
 pub use context::Context;
+pub use feature_cache::FeatureCache;

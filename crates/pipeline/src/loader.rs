@@ -48,9 +48,9 @@ pub(crate) struct Features {
 impl Features {
     /// Opens the feature cache and checks that it holds all `examples` as they are now.
     pub(crate) fn open(context: &Context, examples: &Examples) -> Result<Self> {
-        let (extraction, _) = Extraction::plan(context)?;
-        let manifest = Manifest::read(&extraction.cache)?.ok_or_else(|| {
-            anyhow!("no features at `{}` yet\n\nhint: run `just extract`", extraction.cache.display())
+        let extraction = Extraction::plan(context)?;
+        let manifest = Manifest::read(&extraction.cache.folder)?.ok_or_else(|| {
+            anyhow!("no features at `{}` yet\n\nhint: run `just extract`", extraction.cache.folder.display())
         })?;
         let stored: HashMap<&str, (Place, stage::ContentHash)> = manifest
             .plan
@@ -75,13 +75,13 @@ impl Features {
             bail!(
                 "the features at `{}` are stale: {} images are not in them, {} have changed (first `{first}`)\n\n\
                  hint: run `just extract`",
-                extraction.cache.display(),
+                extraction.cache.folder.display(),
                 absent.len(),
                 changed.len(),
             );
         }
         let places = stored.into_iter().map(|(id, (place, _))| (id.to_owned(), place)).collect();
-        Ok(Self { cache: extraction.cache, manifest, places })
+        Ok(Self { cache: extraction.cache.folder, manifest, places })
     }
 
     /// Mean and standard deviation of `source` over the training images.

@@ -33,7 +33,7 @@ pub struct RunStatus {
 
 /// Looks at everything, computes nothing.
 pub fn status(context: &Context) -> Result<StudyStatus> {
-    let (extraction, _) = Extraction::plan(context)?;
+    let extraction = Extraction::plan(context)?;
     let extract = extract_freshness(&extraction);
     let examples = Examples::new(context);
     let features = match Features::open(context, &examples) {

@@ -42,14 +42,14 @@ pub fn run(context: &Context) -> Result<Verification> {
     bar.finish_and_clear();
 
     let mut files: Vec<(PathBuf, ContentHash)> = Vec::new();
-    let (extraction, _) = Extraction::plan(context)?;
-    if let Some(manifest) = Manifest::read(&extraction.cache)? {
+    let extraction = Extraction::plan(context)?;
+    if let Some(manifest) = Manifest::read(&extraction.cache.folder)? {
         for (source, entry) in &manifest.features {
             files.extend(
                 entry
                     .shards
                     .iter()
-                    .map(|(number, shard)| (shard_path(&extraction.cache, *source, *number), shard.blake3)),
+                    .map(|(number, shard)| (shard_path(&extraction.cache.folder, *source, *number), shard.blake3)),
             );
         }
     }

@@ -1,6 +1,7 @@
 use std::{collections::BTreeMap, path::Path};
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use sources::Source;
 use stage::{ContentHash, Fingerprint, write_json};
 
@@ -11,8 +12,11 @@ use crate::{Dtype, FORMAT_VERSION, Moments, Plan, ShardError, shard_path};
 pub struct Manifest {
     /// Version of the format.
     pub format: u32,
-    /// What all features were computed with: weights, preprocessing, dtype, version of the numerics.
+    /// What all features were computed with: weights, precision, preprocessing, dtype, version of the numerics.
     pub fingerprint: Fingerprint,
+    /// What the backbone's integers stood for, as it wrote it down; none if it computed in floats.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub calibration: Option<Value>,
     /// How values are stored.
     pub dtype: Dtype,
     /// Order of the axes of a stored map; the first is the image.

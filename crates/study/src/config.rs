@@ -1,6 +1,6 @@
 use std::path::PathBuf;
 
-use backbone::Engine;
+use backbone::{Engine, Precision};
 use dataset::{ClassSet, LabelRule, LabelSource, Layout};
 use serde::{Deserialize, Serialize};
 use shards::Dtype;
@@ -78,6 +78,8 @@ pub struct ExtractConfig {
     pub dtype: Dtype,
     /// What runs the convolutions.
     pub engine: Engine,
+    /// What the convolutions multiply.
+    pub precision: Precision,
     /// Images per batch.
     pub batch: usize,
     /// Images per shard.
@@ -144,6 +146,7 @@ impl Default for ExtractConfig {
             features: Combination::FEATURE_MAPS,
             dtype: Dtype::default(),
             engine: Engine::default(),
+            precision: Precision::default(),
             batch: 32,
             shard_images: 256,
             limit: 0,

@@ -12,6 +12,7 @@ use crate::Study;
 /// cache/ferplus/
 ///   audit.json                         what is worth knowing about the data set
 ///   hashes                             remembered content hashes
+///   calibration-9c0d1e2f.json          what 8-bit integers stand for, one per weights
 ///   features-v1/resnet18-f16-1a2b3c4d/ one feature cache per weights, preprocessing and dtype
 ///   runs-v1/fm1+fm2/seed0-5e6f7a8b/    one run per combination, seed and everything else that matters
 /// ```
@@ -47,6 +48,11 @@ impl Paths {
     /// The data audit.
     pub fn audit(&self) -> PathBuf {
         self.data_set.join("audit.json")
+    }
+
+    /// The calibration of this fingerprint.
+    pub fn calibration(&self, fingerprint: &ContentHash) -> PathBuf {
+        self.data_set.join(format!("calibration-{}.json", fingerprint.short()))
     }
 
     /// Folder of all feature caches.

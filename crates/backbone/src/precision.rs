@@ -1,0 +1,13 @@
+use choice::choice;
+
+choice! {
+    /// The numbers that the convolutions of the native engine multiply. Sums are wider, and the stem is always in f32.
+    #[derive(Default)]
+    pub enum Precision for "extract.precision" {
+        /// 32-bit floats.
+        #[default]
+        F32 = "f32",
+        /// 8-bit integers, which stand for what a [`Calibration`](crate::Calibration) says.
+        Int8 = "int8",
+    }
+}

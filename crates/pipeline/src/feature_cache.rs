@@ -1,0 +1,80 @@
+//! Which folder holds the features of the current configuration.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, bail};
+use backbone::{Backbone, Calibration, Engine, NUMERICS_VERSION, Precision, Weights, preprocess};
+use shards::Manifest;
+use stage::Fingerprint;
+
+use crate::{Context, calibration};
+
+/// A feature cache: where it lies and what its contents depend on besides the images.
+#[derive(Clone, Debug)]
+pub struct FeatureCache {
+    /// Its folder.
+    pub folder: PathBuf,
+    /// What runs the network; never [`Engine::Auto`].
+    pub engine: Engine,
+    /// What the network multiplies.
+    pub precision: Precision,
+    /// What integers stand for; none before they have been calibrated.
+    pub calibration: Option<Calibration>,
+    /// Everything that a feature's values depend on besides the images.
+    pub fingerprint: Fingerprint,
+}
+
+impl FeatureCache {
+    /// The cache of the current configuration, there or not. If the engine is left open, the features that are there
+    /// decide: what a GPU extracted can be trained from on a machine without one.
+    pub(crate) fn find(context: &Context, weights: &Weights) -> Result<Self> {
+        let extract = &context.study.extract;
+        match (extract.engine, extract.precision) {
+            (Engine::Candle, Precision::F32) | (Engine::Native, _) => Self::of(context, weights, extract.engine),
+            (Engine::Auto, Precision::Int8) => Self::of(context, weights, Engine::Native),
+            (Engine::Candle, precision) => bail!(
+                "extract.engine = candle computes in f32 only, not in {precision}\n\n\
+                 hint: leave extract.engine = auto, or set extract.precision = f32"
+            ),
+            (Engine::Auto, Precision::F32) => {
+                let usual = Engine::of(&context.study.device.open()?);
+                let other = if usual == Engine::Native { Engine::Candle } else { Engine::Native };
+                let (usual, other) = (Self::of(context, weights, usual)?, Self::of(context, weights, other)?);
+                let exists = |folder: &Path| folder.join(Manifest::PLAN_FILE).is_file();
+                Ok(if !exists(&usual.folder) && exists(&other.folder) { other } else { usual })
+            }
+        }
+    }
+
+    /// Engines and precisions round differently, so that each has caches of its own.
+    fn of(context: &Context, weights: &Weights, engine: Engine) -> Result<Self> {
+        let extract = &context.study.extract;
+        let precision = extract.precision;
+        let calibration = match precision {
+            Precision::F32 => None,
+            Precision::Int8 => calibration::read(context, weights)?,
+        };
+        let mut fingerprint = Fingerprint::default();
+        fingerprint.set("extract.weights", weights.content_hash()?);
+        fingerprint.set("extract.engine", engine);
+        fingerprint.set("extract.precision", precision);
+        if precision == Precision::Int8 {
+            let hash = calibration.as_ref().map(calibration::hash).transpose()?;
+            fingerprint.set("extract.calibration", hash.map_or_else(|| "none".to_owned(), |hash| hash.to_string()));
+        }
+        fingerprint.set("extract.dtype", extract.dtype);
+        fingerprint.set("extract.image_side", preprocess::IMAGE_SIDE);
+        fingerprint.set("extract.numerics", NUMERICS_VERSION);
+        let folder = context.paths.features(extract.dtype, &fingerprint.digest());
+        Ok(Self { folder, engine, precision, calibration, fingerprint })
+    }
+
+    /// The network that fills it. Other precisions than f32 run on the CPU, whatever the device.
+    pub(crate) fn backbone(&self, context: &Context, weights: &Weights) -> Result<Backbone> {
+        Ok(match (self.precision, &self.calibration) {
+            (Precision::F32, _) => Backbone::new(weights, self.engine, &context.study.device.open()?)?,
+            (Precision::Int8, Some(calibration)) => Backbone::quantised(weights, calibration)?,
+            (Precision::Int8, None) => bail!("the calibration is gone; run the command again"),
+        })
+    }
+}
