@@ -6,8 +6,8 @@ use kernels::{Isa, ShapeError, UnavailableIsa};
 use sources::Source;
 
 use crate::{
-    Calibration, FoldedConv, Network, Weights, WeightsError, calibration::Calibrator, candle_engine::CandleEngine,
-    native_engine::NativeEngine, preprocess, quantised_engine::QuantisedEngine,
+    Calibration, FeatureBatch, FeatureSink, FoldedConv, Network, Weights, WeightsError, calibration::Calibrator,
+    candle_engine::CandleEngine, native_engine::NativeEngine, preprocess, quantised_engine::QuantisedEngine,
 };
 
 /// Version of everything between an image's bytes and its feature maps: decoding, preprocessing, network.
@@ -71,15 +71,6 @@ enum Runner {
     Candle(Box<CandleEngine>),
 }
 
-/// Feature maps of a batch of images, and the memory for those of the next.
-#[derive(Debug, Default)]
-pub struct FeatureBatch {
-    /// Number of images.
-    pub images: usize,
-    /// Each wanted map in canonical order: (images, side, side, channels).
-    pub maps: Vec<(Source, Vec<f32>)>,
-}
-
 impl Backbone {
     /// Builds the network from `weights` for `device`.
     pub fn new(weights: &Weights, engine: Engine, device: &Device) -> Result<Self, BackboneError> {
@@ -130,31 +121,31 @@ impl Backbone {
         Ok(Self { runner: Runner::Native(Box::new(NativeEngine::new(network, isa)?), isa) })
     }
 
-    /// Computes the wanted feature maps of `images`, which are resized to (224, 224, 1 or 3) in [0, 1]
-    /// ([`preprocess::resize`]), into `batch`, whose memory is used again if it is large enough. The pass goes only as
-    /// deep as asked.
+    /// Computes feature maps of `images`, which are resized to (224, 224, 1 or 3) in [0, 1] ([`preprocess::resize`]), into
+    /// `sinks`: for each wanted map one sink per image. The pass goes only as deep as asked.
+    pub fn run<S: FeatureSink>(
+        &self,
+        images: &[Vec<f32>],
+        sinks: &mut [(Source, Vec<S>)],
+    ) -> Result<(), BackboneError> {
+        debug_assert!(images.iter().all(|image| image.len().is_multiple_of(preprocess::IMAGE_SIDE)));
+        debug_assert!(sinks.iter().all(|(_, sinks)| sinks.len() == images.len()));
+        match &self.runner {
+            Runner::Native(engine, _) => engine.run(images, sinks)?,
+            Runner::Quantised(engine, _) => engine.run(images, sinks)?,
+            Runner::Candle(engine) => engine.run(images, sinks)?,
+        }
+        Ok(())
+    }
+
+    /// Computes the wanted feature maps into `batch`, whose memory is used again if it is large enough.
     pub fn feature_maps_into(
         &self,
         images: &[Vec<f32>],
         wanted: &[Source],
         batch: &mut FeatureBatch,
     ) -> Result<(), BackboneError> {
-        debug_assert!(images.iter().all(|image| image.len().is_multiple_of(preprocess::IMAGE_SIDE)));
-        let wanted: Vec<Source> = Source::FEATURE_MAPS.into_iter().filter(|source| wanted.contains(source)).collect();
-        batch.images = images.len();
-        batch.maps.retain(|(source, _)| wanted.contains(source));
-        for (at, source) in wanted.iter().enumerate() {
-            if batch.maps.get(at).is_none_or(|(there, _)| there != source) {
-                batch.maps.insert(at, (*source, Vec::new()));
-            }
-            batch.maps[at].1.resize(images.len() * source.values_per_image(), 0.0);
-        }
-        match &self.runner {
-            Runner::Native(engine, _) => engine.run(images, &mut batch.maps)?,
-            Runner::Quantised(engine, _) => engine.run(images, &mut batch.maps)?,
-            Runner::Candle(engine) => engine.run(images, &mut batch.maps)?,
-        }
-        Ok(())
+        self.run(images, &mut batch.sinks(images.len(), wanted))
     }
 
     /// [`feature_maps_into`](Self::feature_maps_into) new memory.

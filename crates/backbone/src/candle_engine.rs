@@ -3,7 +3,7 @@ use candle_nn::{Conv2d, Conv2dConfig, Module};
 use sources::Source;
 
 use crate::{
-    Block, FoldedConv, Network,
+    Block, FeatureSink, FoldedConv, Network,
     preprocess::{IMAGE_SIDE, normalise},
 };
 
@@ -27,8 +27,8 @@ impl CandleEngine {
         Ok(Self { network: network.try_map(convert)?, device: device.clone() })
     }
 
-    /// Feature maps of resized images, (224, 224, 1 or 3) each, into `maps`: (images, side, side, channels).
-    pub(crate) fn run(&self, images: &[Vec<f32>], maps: &mut [(Source, Vec<f32>)]) -> Result<()> {
+    /// Feature maps of resized images, (224, 224, 1 or 3) each, into `sinks`, one per map and image.
+    pub(crate) fn run<S: FeatureSink>(&self, images: &[Vec<f32>], sinks: &mut [(Source, Vec<S>)]) -> Result<()> {
         let input: Vec<f32> = images.iter().flat_map(|image| normalise(image)).collect();
         let input = Tensor::from_vec(input, (images.len(), IMAGE_SIDE, IMAGE_SIDE, 3), &self.device)?;
         let input = input.permute((0, 3, 1, 2))?.contiguous()?; // (N, 3, 224, 224)
@@ -36,13 +36,16 @@ impl CandleEngine {
         // Zeros serve as padding, since nothing is negative after the ReLU.
         let padded = stem.pad_with_zeros(2, 1, 1)?.pad_with_zeros(3, 1, 1)?;
         let mut hidden = padded.max_pool2d_with_stride(3, 2)?; // (N, 64, 56, 56)
-        let depth = maps.iter().filter_map(|(source, _)| source.stage()).max().unwrap_or(0);
+        let depth = sinks.iter().filter_map(|(source, _)| source.stage()).max().unwrap_or(0);
         for (index, blocks) in self.network.stages[..depth].iter().enumerate() {
             for block in blocks {
                 hidden = forward(block, &hidden)?;
             }
-            for (_, values) in maps.iter_mut().filter(|(source, _)| source.stage() == Some(index + 1)) {
-                *values = hidden.permute((0, 2, 3, 1))?.flatten_all()?.to_vec1()?;
+            for (source, sinks) in sinks.iter_mut().filter(|(source, _)| source.stage() == Some(index + 1)) {
+                let values: Vec<f32> = hidden.permute((0, 2, 3, 1))?.flatten_all()?.to_vec1()?;
+                for (sink, map) in sinks.iter_mut().zip(values.chunks_exact(source.values_per_image())) {
+                    sink.take(map.chunks_exact(source.side() * source.channels()));
+                }
             }
         }
         Ok(())

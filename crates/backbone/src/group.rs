@@ -3,6 +3,8 @@
 use kernels::Activations;
 use sources::Source;
 
+use crate::FeatureSink;
+
 /// Images that pass the stem and the shallow stages together: few, so that their large activations stay in the cache.
 /// Two, because the 392 tiles of a pair in the first stage are seven chunks of four strips.
 pub(crate) const SHALLOW_GROUP: usize = 2;
@@ -15,21 +17,21 @@ pub(crate) const SHALLOW_STAGES: usize = 2;
 pub(crate) const DEEP_GROUP: usize = 16;
 
 /// A share of a batch: its images and where their feature maps go.
-pub(crate) struct Group<'a> {
+pub(crate) struct Group<'a, S> {
     pub images: &'a [Vec<f32>],
-    maps: Vec<(Source, &'a mut [f32])>,
+    sinks: Vec<(Source, &'a mut [S])>,
 }
 
-impl<'a> Group<'a> {
-    /// Cuts a batch into groups for as many threads as there are. `maps` are (images, side, side, channels).
-    pub(crate) fn share_out(images: &'a [Vec<f32>], maps: &'a mut [(Source, Vec<f32>)]) -> Vec<Self> {
+impl<'a, S: FeatureSink> Group<'a, S> {
+    /// Cuts a batch into groups for as many threads as there are. There is one of `sinks` per map and image.
+    pub(crate) fn share_out(images: &'a [Vec<f32>], sinks: &'a mut [(Source, Vec<S>)]) -> Vec<Self> {
         let share = images.len().div_ceil(rayon::current_num_threads());
         let size = share.next_multiple_of(SHALLOW_GROUP).clamp(1, DEEP_GROUP);
         let mut groups: Vec<Self> =
-            images.chunks(size).map(|images| Self { images, maps: Vec::with_capacity(maps.len()) }).collect();
-        for (source, values) in maps {
-            for (group, part) in groups.iter_mut().zip(values.chunks_mut(size * source.values_per_image())) {
-                group.maps.push((*source, part));
+            images.chunks(size).map(|images| Self { images, sinks: Vec::with_capacity(sinks.len()) }).collect();
+        for (source, sinks) in sinks {
+            for (group, part) in groups.iter_mut().zip(sinks.chunks_mut(size)) {
+                group.sinks.push((*source, part));
             }
         }
         groups
@@ -37,25 +39,20 @@ impl<'a> Group<'a> {
 
     /// Images of which no map is wanted.
     pub(crate) const fn without_maps(images: &'a [Vec<f32>]) -> Self {
-        Self { images, maps: Vec::new() }
+        Self { images, sinks: Vec::new() }
     }
 
     /// Stages that lead to the deepest map that is wanted.
     pub(crate) fn depth(&self) -> usize {
-        self.maps.iter().filter_map(|(source, _)| source.stage()).max().unwrap_or(0)
+        self.sinks.iter().filter_map(|(source, _)| source.stage()).max().unwrap_or(0)
     }
 
-    /// Writes the map of `stage`, if it is wanted, for the images from `first` on.
-    pub(crate) fn copy_out(&mut self, stage: usize, first: usize, activations: &Activations) {
-        for (source, values) in self.maps.iter_mut().filter(|(source, _)| source.stage() == Some(stage + 1)) {
-            copy_out(activations, &mut values[first * source.values_per_image()..]);
+    /// Hands over the map of `stage`, if it is wanted, of the images from `first` on.
+    pub(crate) fn hand_over(&mut self, stage: usize, first: usize, activations: &Activations) {
+        for (_, sinks) in self.sinks.iter_mut().filter(|(source, _)| source.stage() == Some(stage + 1)) {
+            for (image, sink) in sinks[first..].iter_mut().take(activations.images()).enumerate() {
+                sink.take((0..activations.side()).map(|y| activations.row(image, y)));
+            }
         }
-    }
-}
-
-fn copy_out(activations: &Activations, values: &mut [f32]) {
-    let (side, row) = (activations.side(), activations.side() * activations.channels());
-    for (at, values) in values.chunks_exact_mut(row).take(activations.images() * side).enumerate() {
-        values.copy_from_slice(activations.row(at / side, at % side));
     }
 }

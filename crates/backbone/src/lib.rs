@@ -17,6 +17,7 @@
 mod backbone;
 mod calibration;
 mod candle_engine;
+mod feature_sink;
 mod fold;
 mod group;
 mod hub;
@@ -28,8 +29,9 @@ mod quantised_engine;
 mod stem;
 mod weights;
 
-pub use backbone::{Backbone, BackboneError, Engine, FeatureBatch, NUMERICS_VERSION};
+pub use backbone::{Backbone, BackboneError, Engine, NUMERICS_VERSION};
 pub use calibration::{BlockRanges, Calibration, ChannelRanges};
+pub use feature_sink::{FeatureBatch, FeatureSink};
 pub use fold::FoldedConv;
 pub use hub::fetch_weights;
 pub use network::{Block, Network};

@@ -5,7 +5,7 @@ use rayon::prelude::*;
 use sources::Source;
 
 use crate::{
-    Block, FoldedConv, Network,
+    Block, FeatureSink, FoldedConv, Network,
     group::{DEEP_GROUP, Group, SHALLOW_GROUP, SHALLOW_STAGES},
     stem::{Stem, StemWorkspace},
 };
@@ -48,8 +48,16 @@ impl NativeEngine {
         let convert = |conv: &FoldedConv| {
             Conv2d::new(isa, algorithm(conv.shape), conv.shape, &conv.weights, &conv.bias, conv.relu)
         };
-        let stages =
-            network.stages.iter().map(|[first, second]| Ok([first.try_map(convert)?, second.try_map(convert)?]));
+        // Packing is most of the time that a start takes, so that all threads take part.
+        let pack = |block: &Block<FoldedConv>| {
+            let (conv1, conv2) = rayon::join(|| convert(&block.conv1), || convert(&block.conv2));
+            let downsample = block.downsample.as_ref().map(convert).transpose()?;
+            Ok(Block { conv1: conv1?, conv2: conv2?, downsample })
+        };
+        let stages = network.stages.par_iter().map(|[first, second]| {
+            let (first, second) = rayon::join(|| pack(first), || pack(second));
+            Ok([first?, second?])
+        });
         Ok(Self {
             stem: Stem::new(&network.stem, isa)?,
             stages: stages.collect::<Result<_, _>>()?,
@@ -57,10 +65,14 @@ impl NativeEngine {
         })
     }
 
-    /// Feature maps of resized images, (224, 224, 1 or 3) each, into `maps`: (images, side, side, channels).
+    /// Feature maps of resized images, (224, 224, 1 or 3) each, into `sinks`, one per map and image.
     /// The pass stops after the deepest map that is wanted.
-    pub(crate) fn run(&self, images: &[Vec<f32>], maps: &mut [(Source, Vec<f32>)]) -> Result<(), ShapeError> {
-        Group::share_out(images, maps).into_par_iter().try_for_each(|group| {
+    pub(crate) fn run<S: FeatureSink>(
+        &self,
+        images: &[Vec<f32>],
+        sinks: &mut [(Source, Vec<S>)],
+    ) -> Result<(), ShapeError> {
+        Group::share_out(images, sinks).into_par_iter().try_for_each(|group| {
             let idle = self.workspaces.lock().unwrap_or_else(PoisonError::into_inner).pop();
             let mut workspace = idle.unwrap_or_else(Workspace::new);
             let depth = group.depth();
@@ -74,14 +86,14 @@ impl NativeEngine {
     pub(crate) fn observe(&self, images: &[Vec<f32>], probe: &mut impl Probe) -> Result<(), ShapeError> {
         let mut workspace = Workspace::new();
         for images in images.chunks(DEEP_GROUP) {
-            self.run_group(Group::without_maps(images), self.stages.len(), &mut workspace, probe)?;
+            self.run_group(Group::<&mut [f32]>::without_maps(images), self.stages.len(), &mut workspace, probe)?;
         }
         Ok(())
     }
 
     fn run_group(
         &self,
-        mut group: Group,
+        mut group: Group<impl FeatureSink>,
         depth: usize,
         workspace: &mut Workspace,
         probe: &mut impl Probe,
@@ -95,7 +107,7 @@ impl NativeEngine {
             self.stem.run(images, stem, scratch, &mut stages[0][1])?;
             for stage in 0..depth.min(SHALLOW_STAGES) {
                 self.run_stage(stage, workspace, probe)?;
-                group.copy_out(stage, first, &workspace.stages[stage][1]);
+                group.hand_over(stage, first, &workspace.stages[stage][1]);
             }
             for image in 0..images.len() {
                 workspace.handed_over.copy_image(first + image, &workspace.stages[SHALLOW_STAGES - 1][1], image);
@@ -103,7 +115,7 @@ impl NativeEngine {
         }
         for stage in SHALLOW_STAGES..depth {
             self.run_stage(stage, workspace, probe)?;
-            group.copy_out(stage, 0, &workspace.stages[stage][1]);
+            group.hand_over(stage, 0, &workspace.stages[stage][1]);
         }
         Ok(())
     }

@@ -5,7 +5,7 @@ use rayon::prelude::*;
 use sources::Source;
 
 use crate::{
-    Block, Calibration, FoldedConv, Network,
+    Block, Calibration, FeatureSink, FoldedConv, Network,
     group::{DEEP_GROUP, Group, SHALLOW_GROUP, SHALLOW_STAGES},
     stem::{Stem, StemWorkspace},
 };
@@ -87,10 +87,14 @@ impl QuantisedEngine {
         })
     }
 
-    /// Feature maps of resized images, (224, 224, 1 or 3) each, into `maps`: (images, side, side, channels).
+    /// Feature maps of resized images, (224, 224, 1 or 3) each, into `sinks`, one per map and image.
     /// The pass stops after the deepest map that is wanted.
-    pub(crate) fn run(&self, images: &[Vec<f32>], maps: &mut [(Source, Vec<f32>)]) -> Result<(), ShapeError> {
-        Group::share_out(images, maps).into_par_iter().try_for_each(|group| {
+    pub(crate) fn run<S: FeatureSink>(
+        &self,
+        images: &[Vec<f32>],
+        sinks: &mut [(Source, Vec<S>)],
+    ) -> Result<(), ShapeError> {
+        Group::share_out(images, sinks).into_par_iter().try_for_each(|group| {
             let idle = self.workspaces.lock().unwrap_or_else(PoisonError::into_inner).pop();
             let mut workspace = idle.unwrap_or_else(Workspace::new);
             self.run_group(group, &mut workspace)?;
@@ -99,7 +103,7 @@ impl QuantisedEngine {
         })
     }
 
-    fn run_group(&self, mut group: Group, workspace: &mut Workspace) -> Result<(), ShapeError> {
+    fn run_group(&self, mut group: Group<impl FeatureSink>, workspace: &mut Workspace) -> Result<(), ShapeError> {
         let depth = group.depth();
         let Workspace { stem, stages, handed_over, scratch } = workspace;
         let (shallow, deep) = stages.split_at_mut(SHALLOW_STAGES);
@@ -116,7 +120,7 @@ impl QuantisedEngine {
                 let (this, behind) = shallow[stage..].split_at_mut(1);
                 let next = behind.first_mut().map_or(&mut *handed_over, |next| &mut next.input);
                 self.run_stage(stage, &mut this[0], Some(next))?;
-                group.copy_out(stage, first, &this[0].shortcut);
+                group.hand_over(stage, first, &this[0].shortcut);
             }
             for image in 0..images.len() {
                 deep[0].input.copy_image(first + image, handed_over, image);
@@ -125,7 +129,7 @@ impl QuantisedEngine {
         for stage in SHALLOW_STAGES..depth {
             let (this, behind) = deep[stage - SHALLOW_STAGES..].split_at_mut(1);
             self.run_stage(stage, &mut this[0], behind.first_mut().map(|next| &mut next.input))?;
-            group.copy_out(stage, 0, &this[0].shortcut);
+            group.hand_over(stage, 0, &this[0].shortcut);
         }
         Ok(())
     }

@@ -329,9 +329,12 @@ fn orig_moments(context: &Context, plan: &Plan) -> Result<Moments> {
     let sums: Vec<Result<ChannelSums, DatasetError>> = train
         .par_chunks(512)
         .map(|chunk| {
-            let mut sums = ChannelSums::new(1);
+            let (mut sums, mut row_sums) = (ChannelSums::new(1), Vec::new());
             for index in chunk {
-                sums.add_image(&feature_pass::grey(&context.dataset.decode(*index)?));
+                let pixels = context.dataset.decode(*index)?;
+                for row in feature_pass::grey(&pixels).chunks(pixels.width) {
+                    sums.add_row(row, &mut row_sums);
+                }
             }
             Ok(sums)
         })

@@ -8,11 +8,11 @@ use std::{
 };
 
 use anyhow::{Error, Result, anyhow};
-use backbone::{Backbone, FeatureBatch, preprocess};
+use backbone::{Backbone, FeatureSink, preprocess};
 use dataset::{Dataset, DatasetError, Pixels};
 use indicatif::ProgressBar;
 use rayon::prelude::*;
-use shards::{Dtype, ShardWriter};
+use shards::{Dtype, EncodedMap, ShardWriter};
 use sources::Source;
 use stage::HashMemo;
 
@@ -56,7 +56,29 @@ struct Decoded {
 
 struct Computed {
     shard: usize,
-    features: FeatureBatch,
+    maps: EncodedMaps,
+}
+
+/// Each feature's maps, one per image of a batch.
+type EncodedMaps = Vec<(Source, Vec<Encoded>)>;
+
+/// A map is rounded to what is stored on the thread that computed it, while it is in that thread's cache.
+struct Encoded(EncodedMap);
+
+impl FeatureSink for Encoded {
+    fn take<'a>(&mut self, rows: impl Iterator<Item = &'a [f32]>) {
+        self.0.encode(rows);
+    }
+}
+
+/// Room for the maps of `sources` of `images` images, in the memory of `maps`.
+fn make_room(maps: &mut EncodedMaps, sources: &[Source], images: usize, dtype: Dtype) {
+    if !maps.iter().map(|(source, _)| source).eq(sources) {
+        *maps = sources.iter().map(|source| (*source, Vec::new())).collect();
+    }
+    for (source, maps) in maps {
+        maps.resize_with(images, || Encoded(EncodedMap::new(*source, dtype)));
+    }
 }
 
 /// Fills the missing shards in their order, and adds to `pass` what it did, however it ends.
@@ -70,27 +92,26 @@ pub(crate) fn run(
     let (to_compute, decoded) = sync_channel(QUEUE_BATCHES);
     let (to_write, computed) = sync_channel(QUEUE_BATCHES);
     // Memory that has been written comes back.
-    let (give_back, written) = channel::<FeatureBatch>();
+    let (give_back, written) = channel::<EncodedMaps>();
+    let dtype = context.study.extract.dtype;
     thread::scope(|scope| {
         let reader = scope.spawn(move || decode(context, extraction, &to_compute));
-        let writer = scope.spawn(move || {
-            let dtype = context.study.extract.dtype;
-            write(extraction, dtype, &context.memo, &computed, &give_back)
-        });
+        let writer = scope.spawn(move || write(extraction, dtype, &context.memo, &computed, &give_back));
         let mut failed = None;
         for Decoded { shard, images: batch } in decoded {
-            let count = batch.len();
-            let mut features = written.try_recv().unwrap_or_default();
-            if let Err(error) = backbone.feature_maps_into(&batch, &extraction.missing[&shard], &mut features) {
+            let images = batch.len();
+            let mut maps = written.try_recv().unwrap_or_default();
+            make_room(&mut maps, &extraction.missing[&shard], images, dtype);
+            if let Err(error) = backbone.run(&batch, &mut maps) {
                 failed = Some(Error::new(error));
                 break;
             }
-            if to_write.send(Computed { shard, features }).is_err() {
+            if to_write.send(Computed { shard, maps }).is_err() {
                 // The writer has stopped, and says why when it is joined.
                 break;
             }
-            pass.images += count;
-            bar.inc(count as u64);
+            pass.images += images;
+            bar.inc(images as u64);
         }
         drop(to_write);
         pass.shards += writer.join().map_err(|_| anyhow!("the writing thread panicked"))??;
@@ -133,24 +154,24 @@ fn write(
     dtype: Dtype,
     memo: &HashMemo,
     computed: &Receiver<Computed>,
-    give_back: &Sender<FeatureBatch>,
+    give_back: &Sender<EncodedMaps>,
 ) -> Result<usize> {
     let Extraction { cache, plan, missing, .. } = extraction;
     let mut written = 0;
     let mut writers: Vec<(Source, ShardWriter)> = Vec::new();
-    for Computed { shard, features } in computed {
+    for Computed { shard, maps } in computed {
         if writers.is_empty() {
             for source in &missing[&shard] {
                 writers.push((*source, ShardWriter::create(&cache.folder, plan, shard, *source, dtype)?));
             }
         }
-        for ((source, writer), (_, values)) in writers.iter_mut().zip(&features.maps) {
-            for image in values.chunks_exact(source.values_per_image()) {
-                writer.push(image)?;
+        for ((_, writer), (_, maps)) in writers.iter_mut().zip(&maps) {
+            for Encoded(map) in maps {
+                writer.push(map)?;
             }
         }
         // Nobody waits for it after the last batch.
-        let _ = give_back.send(features);
+        let _ = give_back.send(maps);
         if writers.iter().all(|(_, writer)| writer.is_complete()) {
             for (_, writer) in writers.drain(..) {
                 writer.finish(memo)?;

@@ -18,6 +18,7 @@
 //! save is some 20 µs per image, under 2% of a small training step.
 
 mod dtype;
+mod encoded;
 mod error;
 mod manifest;
 mod moments;
@@ -27,6 +28,7 @@ mod record;
 mod writer;
 
 pub use dtype::Dtype;
+pub use encoded::EncodedMap;
 pub use error::ShardError;
 pub use manifest::{FeatureEntry, Manifest, ShardEntry};
 pub use moments::{ChannelSums, MeanStd, Moments};

@@ -1,13 +1,10 @@
 use multiversion::multiversion;
 use serde::{Deserialize, Serialize};
 
-/// Pixels whose values are summed in f32, a row or less, before they go into sums in f64.
-const PIXELS_AT_ONCE: usize = 28;
-
 /// Values that are summed side by side.
 const LANES: usize = 16;
 
-/// Sums over the training images of one shard, from which [`Moments`] of the whole feature are made without
+/// Sums over pixels, from which [`Moments`] of the whole feature are made without
 /// reading it again.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ChannelSums {
@@ -47,32 +44,32 @@ impl ChannelSums {
         Self { pixels: 0, channels: vec![[0.0; 2]; channels], channel_mean: [0.0; 2], channel_max: [0.0; 2] }
     }
 
-    /// Adds one image, (side, side, channels).
-    pub fn add_image(&mut self, values: &[f32]) {
+    /// Adds the pixels of one row, (pixels, channels), in f32 before they go into the sums in f64. `row_sums` is memory
+    /// to work in.
+    pub fn add_row(&mut self, row: &[f32], row_sums: &mut Vec<f32>) {
         let channels = self.channels.len();
-        self.pixels += (values.len() / channels) as u64;
-        let mut sums = vec![0.0f32; 2 * channels];
-        for block in values.chunks(PIXELS_AT_ONCE * channels) {
-            sums.fill(0.0);
-            let (plain, squared) = sums.split_at_mut(channels);
-            for pixel in block.chunks_exact(channels) {
-                let (total, largest) = add_pixel(pixel, plain, squared);
-                add(&mut self.channel_mean, total / channels as f64);
-                add(&mut self.channel_max, f64::from(largest));
-            }
-            for (channel, (plain, squared)) in self.channels.iter_mut().zip(plain.iter().zip(squared.iter())) {
-                channel[0] += f64::from(*plain);
-                channel[1] += f64::from(*squared);
-            }
+        self.pixels += (row.len() / channels) as u64;
+        row_sums.clear();
+        row_sums.resize(2 * channels, 0.0);
+        let (plain, squared) = row_sums.split_at_mut(channels);
+        let [mean, max] = add_pixels(row, plain, squared);
+        merge(&mut self.channel_mean, &mean);
+        merge(&mut self.channel_max, &max);
+        for (channel, (plain, squared)) in self.channels.iter_mut().zip(plain.iter().zip(squared.iter())) {
+            channel[0] += f64::from(*plain);
+            channel[1] += f64::from(*squared);
         }
     }
 
-    /// Adds the sums of another shard.
+    /// Forgets what was summed.
+    pub fn clear(&mut self) {
+        self.pixels = 0;
+        self.channels.fill([0.0; 2]);
+        (self.channel_mean, self.channel_max) = ([0.0; 2], [0.0; 2]);
+    }
+
+    /// Adds the sums of other pixels.
     pub fn merge(&mut self, other: &Self) {
-        let merge = |into: &mut [f64; 2], from: &[f64; 2]| {
-            into[0] += from[0];
-            into[1] += from[1];
-        };
         self.pixels += other.pixels;
         self.channels.iter_mut().zip(&other.channels).for_each(|(into, from)| merge(into, from));
         merge(&mut self.channel_mean, &other.channel_mean);
@@ -97,27 +94,51 @@ impl ChannelSums {
     }
 }
 
-/// Adds one pixel to its channels' sums and sums of squares. Gives the sum and the maximum over the channels.
+/// Adds pixels to their channels' sums and sums of squares. Gives the sum and sum of squares of the pixels' means over the
+/// channels, and of their maxima.
 ///
 /// Sixteen lanes, whatever the registers: every processor adds in the same order.
 #[multiversion(targets("x86_64+avx512f", "x86_64+avx2"))]
-fn add_pixel(pixel: &[f32], plain: &mut [f32], squared: &mut [f32]) -> (f64, f32) {
-    let (mut total, mut largest) = ([0.0f32; LANES], [f32::MIN; LANES]);
-    let sums = plain.chunks_mut(LANES).zip(squared.chunks_mut(LANES));
-    for (values, (plain, squared)) in pixel.chunks(LANES).zip(sums) {
-        for (i, value) in values.iter().enumerate() {
-            plain[i] += value;
-            squared[i] += value * value;
+fn add_pixels(pixels: &[f32], plain: &mut [f32], squared: &mut [f32]) -> [[f64; 2]; 2] {
+    let channels = plain.len();
+    let (mut means, mut maxima) = ([0.0; 2], [0.0; 2]);
+    for pixel in pixels.chunks_exact(channels) {
+        let (mut total, mut largest) = ([0.0f32; LANES], [f32::MIN; LANES]);
+        let whole = channels / LANES * LANES;
+        let sums = plain[..whole].chunks_exact_mut(LANES).zip(squared[..whole].chunks_exact_mut(LANES));
+        for (values, (plain, squared)) in pixel[..whole].chunks_exact(LANES).zip(sums) {
+            for i in 0..LANES {
+                let value = values[i];
+                plain[i] += value;
+                squared[i] += value * value;
+                total[i] += value;
+                largest[i] = if value > largest[i] { value } else { largest[i] };
+            }
+        }
+        for (i, value) in pixel[whole..].iter().enumerate() {
+            plain[whole + i] += value;
+            squared[whole + i] += value * value;
             total[i] += value;
             largest[i] = if *value > largest[i] { *value } else { largest[i] };
         }
+        let mut half = LANES / 2;
+        while half > 0 {
+            for i in 0..half {
+                total[i] += total[i + half];
+                largest[i] = if largest[i + half] > largest[i] { largest[i + half] } else { largest[i] };
+            }
+            half /= 2;
+        }
+        let (mean, max) = (f64::from(total[0]) / channels as f64, f64::from(largest[0]));
+        merge(&mut means, &[mean, mean * mean]);
+        merge(&mut maxima, &[max, max * max]);
     }
-    (total.into_iter().map(f64::from).sum(), largest.into_iter().fold(f32::MIN, f32::max))
+    [means, maxima]
 }
 
-fn add(sums: &mut [f64; 2], value: f64) {
-    sums[0] += value;
-    sums[1] += value * value;
+fn merge(into: &mut [f64; 2], from: &[f64; 2]) {
+    into[0] += from[0];
+    into[1] += from[1];
 }
 
 #[cfg(test)]
@@ -131,10 +152,14 @@ mod tests {
             (0..3).map(|i| (0..49 * channels).map(|j| ((i * 997 + j * 31) % 113) as f32 * 0.1).collect()).collect();
         let mut whole = ChannelSums::new(channels);
         let mut merged = ChannelSums::new(channels);
+        let mut row_sums = Vec::new();
+        let mut one = ChannelSums::new(channels);
         for image in &images {
-            whole.add_image(image);
-            let mut one = ChannelSums::new(channels);
-            one.add_image(image);
+            one.clear();
+            for row in image.chunks(7 * channels) {
+                whole.add_row(row, &mut row_sums);
+                one.add_row(row, &mut row_sums);
+            }
             merged.merge(&one);
         }
         let moments = whole.moments();

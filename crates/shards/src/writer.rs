@@ -6,8 +6,8 @@ use sources::Source;
 use stage::{ContentHash, HashMemo, LargeFile};
 
 use crate::{
-    ChannelSums, Dtype, FORMAT_VERSION, Plan, PlannedImage, ShardEntry, ShardError, ShardRecord, record_path,
-    shard_path,
+    ChannelSums, Dtype, EncodedMap, FORMAT_VERSION, Plan, PlannedImage, ShardEntry, ShardError, ShardRecord,
+    record_path, shard_path,
 };
 
 /// The tensor's name in a shard.
@@ -30,7 +30,6 @@ pub struct ShardWriter<'a> {
     hasher: blake3::Hasher,
     written: usize,
     sums: ChannelSums,
-    buffer: Vec<u8>,
 }
 
 impl<'a> ShardWriter<'a> {
@@ -58,27 +57,37 @@ impl<'a> ShardWriter<'a> {
             hasher: blake3::Hasher::new(),
             written: 0,
             sums: ChannelSums::new(source.channels()),
-            buffer: Vec::new(),
         };
-        writer.buffer = writer.header()?;
-        writer.write_buffer()?;
+        let header = writer.header()?;
+        writer.write(&header)?;
         Ok(writer)
     }
 
-    /// Appends the feature map of the next image in the plan, (side, side, channels).
-    pub fn push(&mut self, values: &[f32]) -> Result<(), ShardError> {
+    /// Appends the feature map of the next image in the plan.
+    pub fn push(&mut self, map: &EncodedMap) -> Result<(), ShardError> {
         let image = &self.images[self.written];
-        self.dtype.encode(values, &mut self.buffer).map_err(|value| ShardError::NotFinite {
-            feature: self.source.to_string(),
-            image: image.id.clone(),
-            value,
-            dtype: self.dtype.to_string(),
-        })?;
+        let expected = self.source.values_per_image() * self.dtype.size_bytes();
+        if let Some(value) = map.not_finite {
+            return Err(ShardError::NotFinite {
+                feature: self.source.to_string(),
+                image: image.id.clone(),
+                value,
+                dtype: self.dtype.to_string(),
+            });
+        }
+        if map.bytes.len() != expected {
+            return Err(ShardError::Unexpected {
+                path: shard_path(self.cache, self.source, self.shard),
+                what: "bytes of a map",
+                got: map.bytes.len().to_string(),
+                expected: expected.to_string(),
+            });
+        }
         if image.train {
-            self.sums.add_image(values);
+            self.sums.merge(&map.sums);
         }
         self.written += 1;
-        self.write_buffer()
+        self.write(&map.bytes)
     }
 
     /// Whether all images are there.
@@ -142,10 +151,9 @@ impl<'a> ShardWriter<'a> {
         Ok(header)
     }
 
-    fn write_buffer(&mut self) -> Result<(), ShardError> {
-        self.hasher.update(&self.buffer);
-        self.file.write_all(&self.buffer)?;
-        self.buffer.clear();
+    fn write(&mut self, bytes: &[u8]) -> Result<(), ShardError> {
+        self.hasher.update(bytes);
+        self.file.write_all(bytes)?;
         Ok(())
     }
 }

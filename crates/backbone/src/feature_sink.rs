@@ -1,0 +1,45 @@
+//! Where feature maps go.
+
+use sources::Source;
+
+/// Takes one image's feature map as it leaves the network, on the thread that computed it and while it is in that
+/// thread's cache.
+pub trait FeatureSink: Send {
+    /// Takes the map's rows from top to bottom, each (side, channels).
+    fn take<'a>(&mut self, rows: impl Iterator<Item = &'a [f32]>);
+}
+
+/// Copies the map.
+impl FeatureSink for &mut [f32] {
+    fn take<'a>(&mut self, rows: impl Iterator<Item = &'a [f32]>) {
+        let mut rest = &mut **self;
+        for row in rows {
+            let (to, behind) = rest.split_at_mut(row.len());
+            to.copy_from_slice(row);
+            rest = behind;
+        }
+    }
+}
+
+/// Feature maps of a batch of images in memory, and the memory for those of the next.
+#[derive(Debug, Default)]
+pub struct FeatureBatch {
+    /// Each wanted map in canonical order: (images, side, side, channels).
+    pub maps: Vec<(Source, Vec<f32>)>,
+}
+
+impl FeatureBatch {
+    /// Sinks for the `wanted` maps of `images` images.
+    pub(crate) fn sinks(&mut self, images: usize, wanted: &[Source]) -> Vec<(Source, Vec<&mut [f32]>)> {
+        let wanted: Vec<Source> = Source::FEATURE_MAPS.into_iter().filter(|source| wanted.contains(source)).collect();
+        self.maps.retain(|(source, _)| wanted.contains(source));
+        for (at, source) in wanted.iter().enumerate() {
+            if self.maps.get(at).is_none_or(|(there, _)| there != source) {
+                self.maps.insert(at, (*source, Vec::new()));
+            }
+            self.maps[at].1.resize(images * source.values_per_image(), 0.0);
+        }
+        let maps = self.maps.iter_mut();
+        maps.map(|(source, values)| (*source, values.chunks_exact_mut(source.values_per_image()).collect())).collect()
+    }
+}
