@@ -2,6 +2,7 @@ use std::fmt;
 
 use candle_core::Device;
 use choice::choice;
+use half::bf16;
 use kernels::{Isa, ShapeError, UnavailableIsa};
 use sources::Source;
 
@@ -67,6 +68,7 @@ pub struct Backbone {
 #[derive(Debug)]
 enum Runner {
     Native(Box<NativeEngine>, Isa),
+    Bf16(Box<NativeEngine<bf16>>, Isa),
     Quantised(Box<QuantisedEngine>, Isa),
     Candle(Box<CandleEngine>),
 }
@@ -94,6 +96,12 @@ impl Backbone {
             return Err(UnavailableIsa::Missing(isa, available.join(", ")).into());
         }
         Self::on_isa(&Network::read(weights)?, isa)
+    }
+
+    /// Builds the engine in bfloat16, on the fastest instruction set or the one that `FMSTUDY_ISA` forces.
+    pub fn bf16(weights: &Weights) -> Result<Self, BackboneError> {
+        let isa = Isa::choose()?;
+        Ok(Self { runner: Runner::Bf16(Box::new(NativeEngine::new(&Network::read(weights)?, isa)?), isa) })
     }
 
     /// Builds the engine in 8-bit integers, on the fastest instruction set or the one that `FMSTUDY_ISA` forces.
@@ -132,6 +140,7 @@ impl Backbone {
         debug_assert!(sinks.iter().all(|(_, sinks)| sinks.len() == images.len()));
         match &self.runner {
             Runner::Native(engine, _) => engine.run(images, sinks)?,
+            Runner::Bf16(engine, _) => engine.run(images, sinks)?,
             Runner::Quantised(engine, _) => engine.run(images, sinks)?,
             Runner::Candle(engine) => engine.run(images, sinks)?,
         }
@@ -160,6 +169,7 @@ impl fmt::Display for Backbone {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.runner {
             Runner::Native(_, isa) => write!(f, "native ({isa})"),
+            Runner::Bf16(_, isa) => write!(f, "native in bfloat16 ({isa})"),
             Runner::Quantised(_, isa) => write!(f, "native in 8-bit integers ({isa})"),
             Runner::Candle(_) => f.write_str("candle"),
         }

@@ -1,6 +1,6 @@
 //! How a batch is shared out to threads and passes the stages.
 
-use kernels::Activations;
+use kernels::{Activations, Element};
 use sources::Source;
 
 use crate::FeatureSink;
@@ -47,11 +47,20 @@ impl<'a, S: FeatureSink> Group<'a, S> {
         self.sinks.iter().filter_map(|(source, _)| source.stage()).max().unwrap_or(0)
     }
 
-    /// Hands over the map of `stage`, if it is wanted, of the images from `first` on.
-    pub(crate) fn hand_over(&mut self, stage: usize, first: usize, activations: &Activations) {
+    /// Hands over the map of `stage`, if it is wanted, of the images from `first` on. `floats` is memory for the largest
+    /// map of one image.
+    pub(crate) fn hand_over<E: Element>(
+        &mut self,
+        stage: usize,
+        first: usize,
+        activations: &Activations<E>,
+        floats: &mut [f32],
+    ) {
+        let (side, row) = (activations.side(), activations.side() * activations.channels());
         for (_, sinks) in self.sinks.iter_mut().filter(|(source, _)| source.stage() == Some(stage + 1)) {
             for (image, sink) in sinks[first..].iter_mut().take(activations.images()).enumerate() {
-                sink.take((0..activations.side()).map(|y| activations.row(image, y)));
+                let rows = (0..side).zip(floats.chunks_mut(row));
+                sink.take(rows.map(|(y, floats)| E::floats(activations.row(image, y), floats)));
             }
         }
     }

@@ -8,8 +8,8 @@
 //! - [`Engine::Native`]: this project's CPU kernels, channels-last, one thread per few images;
 //! - [`Engine::Candle`]: candle's convolutions, the reference, on any device.
 //!
-//! The native engine has a sibling that computes in 8-bit integers, as a [`Calibration`] describes them
-//! ([`Backbone::quantised`]).
+//! The native engine also computes in other [`Precision`]s: in bfloat16 ([`Backbone::bf16`]), and, as a sibling, in 8-bit
+//! integers that a [`Calibration`] describes ([`Backbone::quantised`]).
 //!
 //! All give (images, side, side, channels) in 32-bit floats: channels-last, because a token of the Vision
 //! Transformer (a square patch of all channels) is then a few contiguous runs.

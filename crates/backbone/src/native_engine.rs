@@ -1,6 +1,6 @@
 use std::sync::{Mutex, PoisonError};
 
-use kernels::{Activations, Algorithm, Conv2d, ConvShape, Isa, Scratch, ShapeError};
+use kernels::{Activations, Algorithm, Conv2d, ConvShape, Element, Isa, Scratch, ShapeError};
 use rayon::prelude::*;
 use sources::Source;
 
@@ -10,25 +10,27 @@ use crate::{
     stem::{Stem, StemWorkspace},
 };
 
-/// The network on this project's CPU kernels, in 32-bit floats.
+/// The network on this project's CPU kernels, behind the stem in 32-bit floats or bfloat16.
 #[derive(Debug)]
-pub(crate) struct NativeEngine {
+pub(crate) struct NativeEngine<E = f32> {
     stem: Stem,
-    stages: Vec<[Block<Conv2d>; 2]>,
+    stages: Vec<[Block<Conv2d<E>>; 2]>,
     /// Buffers of the groups in flight, reused from call to call.
-    workspaces: Mutex<Vec<Workspace>>,
+    workspaces: Mutex<Vec<Workspace<E>>>,
 }
 
 /// The activations of one group of images.
 #[derive(Debug)]
-struct Workspace {
+struct Workspace<E> {
     stem: StemWorkspace,
     /// Per stage: inside the block, the shortcut, and the first block's output. The second block's output
     /// takes the shortcut's place.
-    stages: Vec<[Activations; 3]>,
+    stages: Vec<[Activations<E>; 3]>,
     /// What the shallow stages hand over to the deep ones.
-    handed_over: Activations,
+    handed_over: Activations<E>,
     scratch: Scratch,
+    /// One feature map in floats.
+    floats: Vec<f32>,
 }
 
 /// What a block's convolutions read: its first one, and its second one.
@@ -39,14 +41,14 @@ pub(crate) enum ConvInput {
 }
 
 /// Sees what the convolutions of stage and block read.
-pub(crate) trait Probe: FnMut(usize, usize, ConvInput, &Activations) {}
+pub(crate) trait Probe<E>: FnMut(usize, usize, ConvInput, &Activations<E>) {}
 
-impl<F: FnMut(usize, usize, ConvInput, &Activations)> Probe for F {}
+impl<E, F: FnMut(usize, usize, ConvInput, &Activations<E>)> Probe<E> for F {}
 
-impl NativeEngine {
+impl<E: Element> NativeEngine<E> {
     pub(crate) fn new(network: &Network<FoldedConv>, isa: Isa) -> Result<Self, ShapeError> {
         let convert = |conv: &FoldedConv| {
-            Conv2d::new(isa, algorithm(conv.shape), conv.shape, &conv.weights, &conv.bias, conv.relu)
+            Conv2d::new(isa, algorithm::<E>(conv.shape), conv.shape, &conv.weights, &conv.bias, conv.relu)
         };
         // Packing is most of the time that a start takes, so that all threads take part.
         let pack = |block: &Block<FoldedConv>| {
@@ -76,14 +78,14 @@ impl NativeEngine {
             let idle = self.workspaces.lock().unwrap_or_else(PoisonError::into_inner).pop();
             let mut workspace = idle.unwrap_or_else(Workspace::new);
             let depth = group.depth();
-            self.run_group(group, depth, &mut workspace, &mut |_, _, _, _: &Activations| {})?;
+            self.run_group(group, depth, &mut workspace, &mut |_, _, _, _: &Activations<E>| {})?;
             self.workspaces.lock().unwrap_or_else(PoisonError::into_inner).push(workspace);
             Ok(())
         })
     }
 
     /// Runs `images` through all stages for what `probe` sees.
-    pub(crate) fn observe(&self, images: &[Vec<f32>], probe: &mut impl Probe) -> Result<(), ShapeError> {
+    pub(crate) fn observe(&self, images: &[Vec<f32>], probe: &mut impl Probe<E>) -> Result<(), ShapeError> {
         let mut workspace = Workspace::new();
         for images in images.chunks(DEEP_GROUP) {
             self.run_group(Group::<&mut [f32]>::without_maps(images), self.stages.len(), &mut workspace, probe)?;
@@ -95,8 +97,8 @@ impl NativeEngine {
         &self,
         mut group: Group<impl FeatureSink>,
         depth: usize,
-        workspace: &mut Workspace,
-        probe: &mut impl Probe,
+        workspace: &mut Workspace<E>,
+        probe: &mut impl Probe<E>,
     ) -> Result<(), ShapeError> {
         workspace.set_images(group.images.len());
         for (index, images) in group.images.chunks(SHALLOW_GROUP).enumerate() {
@@ -107,7 +109,7 @@ impl NativeEngine {
             self.stem.run(images, stem, scratch, &mut stages[0][1])?;
             for stage in 0..depth.min(SHALLOW_STAGES) {
                 self.run_stage(stage, workspace, probe)?;
-                group.hand_over(stage, first, &workspace.stages[stage][1]);
+                group.hand_over(stage, first, &workspace.stages[stage][1], &mut workspace.floats);
             }
             for image in 0..images.len() {
                 workspace.handed_over.copy_image(first + image, &workspace.stages[SHALLOW_STAGES - 1][1], image);
@@ -115,13 +117,18 @@ impl NativeEngine {
         }
         for stage in SHALLOW_STAGES..depth {
             self.run_stage(stage, workspace, probe)?;
-            group.hand_over(stage, 0, &workspace.stages[stage][1]);
+            group.hand_over(stage, 0, &workspace.stages[stage][1], &mut workspace.floats);
         }
         Ok(())
     }
 
     /// The two blocks of a stage, counted from 0.
-    fn run_stage(&self, stage: usize, workspace: &mut Workspace, probe: &mut impl Probe) -> Result<(), ShapeError> {
+    fn run_stage(
+        &self,
+        stage: usize,
+        workspace: &mut Workspace<E>,
+        probe: &mut impl Probe<E>,
+    ) -> Result<(), ShapeError> {
         let Workspace { stages, handed_over, scratch, .. } = workspace;
         let [first, second] = &self.stages[stage];
         let (before, from_here) = stages.split_at_mut(stage);
@@ -146,14 +153,14 @@ impl NativeEngine {
 }
 
 /// The fastest algorithm for a layer, by measurement (`docs/benchmarks.md`). The stages' sides are 56, 28, 14 and 7.
-pub(crate) fn algorithm(shape: ConvShape) -> Algorithm {
+fn algorithm<E: Element>(shape: ConvShape) -> Algorithm {
     match shape {
-        ConvShape { kernel: 3, stride: 1, .. } => Algorithm::Winograd4,
+        ConvShape { kernel: 3, stride: 1, .. } => E::WINOGRAD,
         _ => Algorithm::Direct,
     }
 }
 
-impl Workspace {
+impl<E: Element> Workspace<E> {
     fn new() -> Self {
         let stage = |(index, map): (usize, &Source)| {
             let images = if index < SHALLOW_STAGES { SHALLOW_GROUP } else { DEEP_GROUP };
@@ -164,7 +171,7 @@ impl Workspace {
                 stride: 1,
                 padding: 1,
             };
-            let border = algorithm(convolution).border(map.side(), 1);
+            let border = algorithm::<E>(convolution).border(map.side(), 1);
             std::array::from_fn(|_| Activations::zeros(images, map.side(), border, map.channels()))
         };
         let last_shallow = Source::FEATURE_MAPS[SHALLOW_STAGES - 1];
@@ -173,6 +180,7 @@ impl Workspace {
             stages: Source::FEATURE_MAPS.iter().enumerate().map(stage).collect(),
             handed_over: Activations::zeros(DEEP_GROUP, last_shallow.side(), 1, last_shallow.channels()),
             scratch: Scratch::default(),
+            floats: vec![0.0; Source::Fm1.values_per_image()],
         }
     }
 

@@ -7,6 +7,8 @@ choice! {
         /// 32-bit floats.
         #[default]
         F32 = "f32",
+        /// bfloat16, with sums in f32.
+        Bf16 = "bf16",
         /// 8-bit integers, which stand for what a [`Calibration`](crate::Calibration) says.
         Int8 = "int8",
     }

@@ -38,6 +38,8 @@ struct Workspace {
     /// What the shallow stages hand over to the deep ones, of one shallow group.
     handed_over: Activations<u8>,
     scratch: Scratch,
+    /// One feature map.
+    floats: Vec<f32>,
 }
 
 /// The activations of a stage.
@@ -105,7 +107,7 @@ impl QuantisedEngine {
 
     fn run_group(&self, mut group: Group<impl FeatureSink>, workspace: &mut Workspace) -> Result<(), ShapeError> {
         let depth = group.depth();
-        let Workspace { stem, stages, handed_over, scratch } = workspace;
+        let Workspace { stem, stages, handed_over, scratch, floats } = workspace;
         let (shallow, deep) = stages.split_at_mut(SHALLOW_STAGES);
         deep.iter_mut().for_each(|stage| stage.set_images(group.images.len()));
         for (index, images) in group.images.chunks(SHALLOW_GROUP).enumerate() {
@@ -120,7 +122,7 @@ impl QuantisedEngine {
                 let (this, behind) = shallow[stage..].split_at_mut(1);
                 let next = behind.first_mut().map_or(&mut *handed_over, |next| &mut next.input);
                 self.run_stage(stage, &mut this[0], Some(next))?;
-                group.hand_over(stage, first, &this[0].shortcut);
+                group.hand_over(stage, first, &this[0].shortcut, floats);
             }
             for image in 0..images.len() {
                 deep[0].input.copy_image(first + image, handed_over, image);
@@ -129,7 +131,7 @@ impl QuantisedEngine {
         for stage in SHALLOW_STAGES..depth {
             let (this, behind) = deep[stage - SHALLOW_STAGES..].split_at_mut(1);
             self.run_stage(stage, &mut this[0], behind.first_mut().map(|next| &mut next.input))?;
-            group.hand_over(stage, 0, &this[0].shortcut);
+            group.hand_over(stage, 0, &this[0].shortcut, floats);
         }
         Ok(())
     }
@@ -178,6 +180,7 @@ impl Workspace {
             stages: Source::FEATURE_MAPS.iter().enumerate().map(stage).collect(),
             handed_over: Activations::zeros(SHALLOW_GROUP, last_shallow.side(), 1, last_shallow.channels()),
             scratch: Scratch::default(),
+            floats: vec![0.0; Source::Fm1.values_per_image()],
         }
     }
 }

@@ -1,7 +1,7 @@
 //! conv1 and the max-pool, in 32-bit floats whatever the precision: they are one fifteenth of the arithmetic and read what
 //! is most expensive to round, the image.
 
-use kernels::{Activations, Algorithm, Conv2d, ConvShape, Isa, Scratch, ShapeError, max_pool_3x3_stride_2};
+use kernels::{Activations, Algorithm, Conv2d, ConvShape, Element, Isa, Scratch, ShapeError, max_pool_3x3_stride_2};
 
 use crate::{
     FoldedConv,
@@ -46,12 +46,12 @@ impl Stem {
     }
 
     /// From resized images, (224, 224, 1 or 3) each, to what the first stage reads.
-    pub(crate) fn run(
+    pub(crate) fn run<E: Element>(
         &self,
         images: &[Vec<f32>],
         workspace: &mut StemWorkspace,
         scratch: &mut Scratch,
-        pooled: &mut Activations,
+        pooled: &mut Activations<E>,
     ) -> Result<(), ShapeError> {
         let StemWorkspace { grey, colour, conv1 } = workspace;
         if images.iter().all(|image| image.len() == IMAGE_SIDE * IMAGE_SIDE) {
@@ -65,7 +65,7 @@ impl Stem {
             }
             self.colour.run(colour, None, conv1, scratch)?;
         }
-        max_pool_3x3_stride_2(conv1, pooled);
+        max_pool_3x3_stride_2(conv1, pooled, scratch);
         Ok(())
     }
 }

@@ -43,6 +43,7 @@ pub struct Measured {
     /// Why there is no peer.
     peer_missing: Option<String>,
     f32: Precision,
+    bf16: Precision,
     /// Ours in 8-bit integers beside the peer's bf16: PyTorch has no static quantisation of taps that a user would write.
     int8: Precision,
     /// Images per second from files to shards, and its share of the bare engine's.
@@ -94,26 +95,31 @@ pub fn measure(arguments: &ExtractArguments) -> Result<Measured> {
     };
     let images = faces(arguments.batch)?;
     let calibration = Backbone::calibrate(&weights, &faces(CALIBRATION_IMAGES)?)?;
-    let (f32, int8) = (Backbone::native(&weights, isa)?, Backbone::quantised(&weights, &calibration)?);
+    let engines =
+        [Backbone::native(&weights, isa)?, Backbone::bf16(&weights)?, Backbone::quantised(&weights, &calibration)?];
     let mut maps = FeatureBatch::default();
     let mut ours = |backbone: &Backbone| -> Result<f64> {
         let begun = Instant::now();
         backbone.feature_maps_into(&images, &Source::FEATURE_MAPS, &mut maps)?;
         Ok(begun.elapsed().as_secs_f64())
     };
-    let errors = [&f32, &int8].map(|backbone| error(backbone, &weights, &images));
+    let mut errors: Vec<BTreeMap<String, f64>> =
+        engines.iter().map(|backbone| error(backbone, &weights, &images)).collect::<Result<_>>()?;
     let (mut peer, variants, peer_missing) = match start_peer(arguments) {
         Ok((peer, variants)) => (Some(peer), variants, None),
         Err(error) => (None, Vec::new(), Some(format!("{error:#}"))),
     };
     let peer_versions = peer.as_mut().map(|peer| peer.ask("versions")).transpose()?;
 
-    let (_, _) = (ours(&f32)?, ours(&int8)?);
-    let mut our_seconds = [Vec::new(), Vec::new()];
+    for engine in &engines {
+        ours(engine)?;
+    }
+    let mut our_seconds = vec![Vec::new(); engines.len()];
     let mut peer_seconds: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
     for _ in 0..arguments.runs {
-        our_seconds[0].push(ours(&f32)?);
-        our_seconds[1].push(ours(&int8)?);
+        for (engine, seconds) in engines.iter().zip(&mut our_seconds) {
+            seconds.push(ours(engine)?);
+        }
         if let Some(peer) = &mut peer {
             for variant in &variants {
                 peer_seconds.entry(variant).or_default().push(peer.ask(&format!("time {variant}"))?);
@@ -124,14 +130,13 @@ pub fn measure(arguments: &ExtractArguments) -> Result<Measured> {
     let rate = |seconds: Vec<f64>| arguments.batch as f64 / median(seconds);
     let peer_rates: BTreeMap<&str, f64> =
         peer_seconds.into_iter().map(|(variant, seconds)| (variant, rate(seconds))).collect();
-    let precision = |seconds, error, peer: &str| {
+    let mut measured = |peer: &str| {
         let variants = peer_rates.iter().filter(|(variant, _)| variant.starts_with(peer));
         let peer_variants: BTreeMap<String, f64> = variants.map(|(name, rate)| ((*name).to_owned(), *rate)).collect();
-        let (ours, best) = (rate(seconds), peer_variants.values().copied().reduce(f64::max));
-        Precision { ours, peer: best, ratio: best.map(|best| ours / best), error, peer_variants }
+        let (ours, best) = (rate(our_seconds.remove(0)), peer_variants.values().copied().reduce(f64::max));
+        Precision { ours, peer: best, ratio: best.map(|best| ours / best), error: errors.remove(0), peer_variants }
     };
-    let ([f32_seconds, int8_seconds], [f32_error, int8_error]) = (our_seconds, errors);
-    let (f32, int8) = (precision(f32_seconds, f32_error?, "f32"), precision(int8_seconds, int8_error?, "bf16"));
+    let (f32, bf16, int8) = (measured("f32"), measured("bf16"), measured("bf16"));
 
     let end_to_end = match arguments.end_to_end_images {
         0 => None,
@@ -149,6 +154,7 @@ pub fn measure(arguments: &ExtractArguments) -> Result<Measured> {
         end_to_end,
         end_to_end_share: end_to_end.map(|rate| rate / f32.ours),
         f32,
+        bf16,
         int8,
     })
 }
@@ -205,7 +211,7 @@ fn end_to_end(weights: &WeightsFile, images: usize, batch: usize) -> Result<f64>
 pub fn table(measured: &Measured) -> String {
     let mut table = Table::new();
     table.load_style(comfy_table::presets::UTF8_FULL_CONDENSED).set_header(["", "images/s", "ours against it"]);
-    for (name, precision) in [("f32", &measured.f32), ("int8", &measured.int8)] {
+    for (name, precision) in [("f32", &measured.f32), ("bf16", &measured.bf16), ("int8", &measured.int8)] {
         table.add_row([format!("ours, {name}"), format!("{:.1}", precision.ours), String::new()]);
         for (variant, rate) in &precision.peer_variants {
             let ratio = format!("{:.2}×", precision.ours / rate);
@@ -226,13 +232,14 @@ pub fn table(measured: &Measured) -> String {
     let missing =
         measured.peer_missing.as_ref().map_or_else(String::new, |reason| format!("\nPyTorch was left out: {reason}"));
     format!(
-        "{table}\n{} on {} threads, batch {}; {:.0}% of the peak of {:.0} GFLOP/s; relative error, f32: {}; int8: {}{missing}",
+        "{table}\n{} on {} threads, batch {}; {:.0}% of the peak of {:.0} GFLOP/s; relative error, f32: {}; bf16: {}; int8: {}{missing}",
         measured.isa,
         measured.threads,
         measured.batch,
         100.0 * measured.share_of_peak,
         measured.peak_gflops,
         errors(&measured.f32),
+        errors(&measured.bf16),
         errors(&measured.int8),
     )
 }

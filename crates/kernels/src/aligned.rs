@@ -6,7 +6,7 @@ use std::{
 use bytemuck::{Pod, Zeroable};
 
 /// Bytes in a cache line.
-const LINE_BYTES: usize = 64;
+pub(crate) const LINE_BYTES: usize = 64;
 
 /// A cache line.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]

@@ -1,6 +1,6 @@
 use std::fmt;
 
-use crate::{Activations, Isa, aligned::Aligned, direct::Direct, tile::SEGMENT, winograd::Winograd};
+use crate::{Activations, Element, Isa, aligned::Aligned, direct::Direct, tile::SEGMENT, winograd::Winograd};
 
 /// Shape of a square convolution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,17 +44,18 @@ pub struct Scratch(pub(crate) Aligned<f32>);
 
 /// A convolution with bias, whose store also adds a residual and applies the ReLU.
 ///
-/// Batch norm is expected to be folded into weights and bias.
+/// Batch norm is expected to be folded into weights and bias. Weights and activations are stored as `E`, which is `f32` or
+/// [`half::bf16`]; sums are in f32.
 #[derive(Debug)]
-pub struct Conv2d {
+pub struct Conv2d<E = f32> {
     shape: ConvShape,
-    kernel: Kernel,
+    kernel: Kernel<E>,
 }
 
 #[derive(Debug)]
-enum Kernel {
-    Direct(Direct),
-    Winograd(Winograd),
+enum Kernel<E> {
+    Direct(Direct<E>),
+    Winograd(Winograd<E>),
 }
 
 impl Algorithm {
@@ -92,7 +93,7 @@ impl ConvShape {
     }
 }
 
-impl Conv2d {
+impl<E: Element> Conv2d<E> {
     /// Packs `weights` (out, in, kernel, kernel) for `isa`. `bias` has one value per output channel.
     ///
     /// # Panics
@@ -108,6 +109,13 @@ impl Conv2d {
         assert!(Isa::available().any(|available| available == isa), "this processor has no {isa}");
         let ConvShape { in_channels, kernel, stride, .. } = shape;
         shape.check_weights(weights, bias)?;
+        let run = kernel * in_channels;
+        shape.expect(
+            "kernel × in_channels",
+            run,
+            run.is_multiple_of(E::GROUP),
+            format!("a multiple of {}", E::GROUP),
+        )?;
         if algorithm != Algorithm::Direct {
             shape.expect("kernel", kernel, kernel == 3, "3 for Winograd")?;
             shape.expect("stride", stride, stride == 1, "1 for Winograd")?;
@@ -135,9 +143,9 @@ impl Conv2d {
     /// of one image serves all images.
     pub fn run(
         &self,
-        input: &Activations,
-        residual: Option<&Activations>,
-        output: &mut Activations,
+        input: &Activations<E>,
+        residual: Option<&Activations<E>>,
+        output: &mut Activations<E>,
         scratch: &mut Scratch,
     ) -> Result<(), ShapeError> {
         self.check(input, residual, output)?;
@@ -150,9 +158,9 @@ impl Conv2d {
 
     fn check(
         &self,
-        input: &Activations,
-        residual: Option<&Activations>,
-        output: &Activations,
+        input: &Activations<E>,
+        residual: Option<&Activations<E>>,
+        output: &Activations<E>,
     ) -> Result<(), ShapeError> {
         let ConvShape { in_channels, out_channels, kernel, stride, padding } = self.shape;
         let expect = |what, got, fits, expected: usize| self.shape.expect(what, got, fits, expected);

@@ -1,34 +1,35 @@
 use crate::{
-    Activations, ConvShape, Isa,
+    Activations, ConvShape, Element, Isa,
     aligned::Aligned,
-    tile::{Places, SEGMENT, Tile, TileFn, block_channels, tile_fn},
+    tile::{Places, SEGMENT, Tile, TileFn},
 };
 
 /// The convolution as it is defined, register-tiled.
 #[derive(Debug)]
-pub(crate) struct Direct {
+pub(crate) struct Direct<E> {
     shape: ConvShape,
     relu: bool,
     block: usize,
-    tile: TileFn,
-    /// (out_channels / block, kernel, kernel × in_channels, block)
-    weights: Aligned<f32>,
+    tile: TileFn<E, E>,
+    /// (out_channels / block, kernel, kernel × in_channels / group, block, group)
+    weights: Aligned<E>,
     bias: Aligned<f32>,
 }
 
-impl Direct {
+impl<E: Element> Direct<E> {
     /// Packs `weights` (out, in, kernel, kernel) for `isa`, which the processor has.
     pub(crate) fn new(isa: Isa, shape: ConvShape, weights: &[f32], bias: &[f32], relu: bool) -> Self {
         let ConvShape { in_channels, out_channels, kernel, stride, .. } = shape;
-        let block = block_channels(isa);
+        let block = E::block_channels(isa);
+        let run = kernel * in_channels;
         let mut packed = Vec::with_capacity(weights.len());
         for first in (0..out_channels).step_by(block) {
-            for ky in 0..kernel {
-                for kx in 0..kernel {
-                    for c in 0..in_channels {
-                        let tap = |out: usize| ((out * in_channels + c) * kernel + ky) * kernel + kx;
-                        packed.extend((first..first + block).map(|out| weights[tap(out)]));
-                    }
+            for (ky, group) in (0..kernel).flat_map(|ky| (0..run / E::GROUP).map(move |group| (ky, group))) {
+                for out in first..first + block {
+                    packed.extend((group * E::GROUP..(group + 1) * E::GROUP).map(|at| {
+                        let (kx, c) = (at / in_channels, at % in_channels);
+                        E::round(weights[((out * in_channels + c) * kernel + ky) * kernel + kx])
+                    }));
                 }
             }
         }
@@ -36,14 +37,14 @@ impl Direct {
             shape,
             relu,
             block,
-            tile: tile_fn(isa, stride * in_channels),
+            tile: E::tile(isa, stride * in_channels),
             weights: packed.as_slice().into(),
             bias: bias.into(),
         }
     }
 
     /// Convolves. The activations fit the shape, and their side is a multiple of [`SEGMENT`].
-    pub(crate) fn run(&self, input: &Activations, residual: Option<&Activations>, output: &mut Activations) {
+    pub(crate) fn run(&self, input: &Activations<E>, residual: Option<&Activations<E>>, output: &mut Activations<E>) {
         let ConvShape { in_channels, out_channels, kernel, stride, padding } = self.shape;
         let side = output.side();
         let segments = output.images() * side * (side / SEGMENT);

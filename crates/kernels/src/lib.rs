@@ -1,7 +1,7 @@
 //! Fused CPU kernels for the frozen backbone.
 //!
-//! One activation layout from the first layer to the last: channels-last (N, H, W, C) in 32-bit floats with a
-//! zero border, [`Activations`]. One convolution, [`Conv2d`], whose epilogue adds the bias, an optional residual
+//! One activation layout from the first layer to the last: channels-last (N, H, W, C) with a zero border,
+//! [`Activations`], in 32-bit floats or bfloat16 ([`Element`]). One convolution, [`Conv2d`], whose epilogue adds the bias, an optional residual
 //! and the ReLU before the only store; by definition or by Winograd's [`Algorithm`], both on the same register
 //! tile. Its counterpart in 8-bit integers is [`QuantisedConv2d`]. The instruction set is chosen at run time ([`Isa`]),
 //! so that one binary runs everywhere; `FMSTUDY_ISA=avx512|avx2|portable` forces one.
@@ -10,9 +10,11 @@
 
 mod activations;
 mod aligned;
+mod bf16_lanes;
 mod conv;
 mod direct;
 mod dot;
+mod element;
 mod isa;
 mod peak;
 mod pool;
@@ -24,6 +26,7 @@ mod winograd;
 
 pub use activations::Activations;
 pub use conv::{Algorithm, Conv2d, ConvShape, Scratch, ShapeError};
+pub use element::Element;
 pub use isa::{Isa, UnavailableIsa};
 pub use peak::multiply_add_in_registers;
 pub use pool::max_pool_3x3_stride_2;

@@ -1,30 +1,23 @@
 use multiversion::multiversion;
 
-use crate::Activations;
+use crate::{Activations, Element, Scratch};
 
 /// Max-pooling 3×3, stride 2, padding 1, as after ResNet's first convolution (He et al. 2016, Table 1).
 ///
-/// Input and output are (images, side, side, channels) with sides in the ratio 2:1. The input must be
-/// non-negative (it follows a ReLU), so that its zero border serves as the padding, and needs a border of at
-/// least one pixel.
-pub fn max_pool_3x3_stride_2(input: &Activations, output: &mut Activations) {
+/// Input and output are (images, side, side, channels) with sides in the ratio 2:1. The input must be non-negative (it
+/// follows a ReLU): the padding then never is the maximum.
+pub fn max_pool_3x3_stride_2<E: Element>(input: &Activations, output: &mut Activations<E>, scratch: &mut Scratch) {
     assert!(
-        input.border() >= 1
-            && input.side() == 2 * output.side()
-            && input.channels() == output.channels()
-            && input.images() == output.images(),
+        input.side() == 2 * output.side() && input.channels() == output.channels() && input.images() == output.images(),
         "max-pool shapes do not fit"
     );
     let channels = input.channels();
-    let border = vec![0.0; input.side() * channels];
+    scratch.0.grow_to(output.side() * channels);
     for image in 0..input.images() {
         for y in 0..output.side() {
-            let row = |offset: usize| match (2 * y + offset).checked_sub(1) {
-                Some(y) if y < input.side() => input.row(image, y),
-                _ => border.as_slice(),
-            };
-            let rows = [row(0), row(1), row(2)];
-            pool_row(rows, output.row_mut(image, y), channels);
+            // Rows 2y-1, 2y, 2y+1. The first one's upper neighbour is padding, instead of which it counts twice.
+            let rows = [(2 * y).saturating_sub(1), 2 * y, 2 * y + 1].map(|y| input.row(image, y));
+            E::fill(output.row_mut(image, y), &mut scratch.0, |row| pool_row(rows, row, channels));
         }
     }
 }
@@ -65,8 +58,8 @@ mod tests {
                 }
             }
         }
-        let mut output = Activations::zeros(2, side / 2, 0, channels);
-        max_pool_3x3_stride_2(&input, &mut output);
+        let mut output: Activations = Activations::zeros(2, side / 2, 0, channels);
+        max_pool_3x3_stride_2(&input, &mut output, &mut Scratch::default());
         for image in 0..2 {
             for y in 0..side / 2 {
                 for x in 0..side / 2 {

@@ -2,36 +2,40 @@
 //!
 //! Every side in ResNet-18 at 224 pixels (112, 56, 28, 14, 7) is a multiple of seven, so a tile is two
 //! segments of seven neighbouring pixels; the second segment may lie in the next row or the next image.
-//! In channels-last order the inputs of one kernel row are contiguous: `kernel × channels` floats, from which
-//! the inner loop broadcasts one float per pixel and multiplies it with a row of the packed weights.
+//! In channels-last order the inputs of one kernel row are contiguous: `kernel × channels` values, from which
+//! the inner loop broadcasts one value per pixel (two in bfloat16) and multiplies it with a row of the packed weights.
 //! With two AVX-512 registers per pixel, 28 accumulators, two weights and one broadcast fill 31 of the 32
 //! registers; 14 broadcasts and two loads feed 28 multiply-adds, so that the arithmetic is the limit.
+
+use half::bf16;
 
 #[cfg(target_arch = "x86_64")]
 use crate::vector::{Ymm, Zmm};
 use crate::{
     Isa,
+    element::{Lanes, Products},
     vector::{Floats4, Vector},
 };
 
 /// Output pixels in a segment.
 pub(crate) const SEGMENT: usize = 7;
 
-/// Where one tile reads and writes. Strides are in floats.
-pub(crate) struct Tile {
-    /// First input float of each segment's first pixel.
-    pub input: [*const f32; 2],
-    /// Packed weights of this block of output channels: (kernel rows, run, block).
-    pub weights: *const f32,
+/// Where one tile reads elements and writes them or sums. Strides are in elements.
+#[derive(Debug)]
+pub struct Tile<E, O> {
+    /// First input value of each segment's first pixel.
+    pub input: [*const E; 2],
+    /// Packed weights of this block of output channels: (kernel rows, run / group, block, group).
+    pub weights: *const E,
     /// Bias of this block of output channels.
     pub bias: *const f32,
     /// Residual of each segment's first pixel, laid out as the output; null for none.
-    pub residual: [*const f32; 2],
+    pub residual: [*const O; 2],
     /// Output of each segment's first pixel.
-    pub output: [*mut f32; 2],
+    pub output: [*mut O; 2],
     /// Rows of the convolution kernel.
     pub kernel_rows: usize,
-    /// Contiguous input floats per kernel row: kernel columns × input channels.
+    /// Contiguous input values per kernel row: kernel columns × input channels.
     pub run: usize,
     /// From one input row to the next.
     pub input_row: usize,
@@ -46,9 +50,9 @@ pub(crate) struct Tile {
 }
 
 /// A tile function of one instruction set and one input step.
-pub(crate) type TileFn = unsafe fn(&Tile);
+pub type TileFn<E, O> = unsafe fn(&Tile<E, O>);
 
-/// Output channels per tile for `isa`.
+/// Output channels per tile of floats for `isa`.
 pub(crate) const fn block_channels(isa: Isa) -> usize {
     match isa {
         Isa::Avx512 => 32,
@@ -57,48 +61,90 @@ pub(crate) const fn block_channels(isa: Isa) -> usize {
     }
 }
 
-/// The tile function for `isa`. Steps that occur in ResNet-18 are compiled in as constants, which turns the
-/// addresses of all 14 pixels into displacements; any other step is taken from the tile.
-pub(crate) fn tile_fn(isa: Isa, input_step: usize) -> TileFn {
-    macro_rules! by_step {
-        ($function:ident) => {
-            match input_step {
-                2 => $function::<2>,
-                6 => $function::<6>,
-                64 => $function::<64>,
-                128 => $function::<128>,
-                256 => $function::<256>,
-                512 => $function::<512>,
-                _ => $function::<0>,
-            }
-        };
-    }
+/// Steps that occur in ResNet-18 are compiled in as constants, which turns the addresses of all 14 pixels into
+/// displacements; any other step is taken from the tile.
+macro_rules! by_step {
+    ($step:expr, $function:ident::<$($element:ty),*>) => {
+        match $step {
+            2 => $function::<$($element,)* 2>,
+            6 => $function::<$($element,)* 6>,
+            64 => $function::<$($element,)* 64>,
+            128 => $function::<$($element,)* 128>,
+            256 => $function::<$($element,)* 256>,
+            512 => $function::<$($element,)* 512>,
+            _ => $function::<$($element,)* 0>,
+        }
+    };
+}
+
+/// The tile function of floats for `isa`.
+pub(crate) fn tile_fn(isa: Isa, input_step: usize) -> TileFn<f32, f32> {
     match isa {
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 => by_step!(tile_avx512),
+        Isa::Avx512 => by_step!(input_step, tile_avx512::<f32, f32>),
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 => by_step!(tile_avx2),
-        _ => by_step!(tile_portable),
+        Isa::Avx2 => by_step!(input_step, tile_avx2::<f32, f32>),
+        _ => by_step!(input_step, tile_portable::<f32, f32>),
     }
+}
+
+/// The instruction set that bfloat16 is multiplied with: not every processor with AVX-512 has its dot products.
+pub(crate) fn bf16_isa(isa: Isa) -> Isa {
+    #[cfg(target_arch = "x86_64")]
+    if isa == Isa::Avx512 && !is_x86_feature_detected!("avx512bf16") {
+        return Isa::Avx2;
+    }
+    isa
+}
+
+/// Output channels per tile of bfloat16 for `isa`.
+pub(crate) fn bf16_block_channels(isa: Isa) -> usize {
+    block_channels(bf16_isa(isa))
+}
+
+/// The tile function of bfloat16 for `isa`, which stores bfloat16 or sums.
+#[cfg(target_arch = "x86_64")]
+pub(crate) fn bf16_tile_fn<O>(isa: Isa, input_step: usize) -> TileFn<bf16, O>
+where
+    O: Lanes<Zmm> + Lanes<Ymm> + Lanes<Floats4>,
+{
+    match bf16_isa(isa) {
+        Isa::Avx512 => by_step!(input_step, tile_avx512_bf16::<O>),
+        Isa::Avx2 => by_step!(input_step, tile_avx2::<bf16, O>),
+        Isa::Portable => by_step!(input_step, tile_portable::<bf16, O>),
+    }
+}
+
+/// The tile function of bfloat16, which stores bfloat16 or sums.
+#[cfg(not(target_arch = "x86_64"))]
+pub(crate) fn bf16_tile_fn<O: Lanes<Floats4>>(_: Isa, input_step: usize) -> TileFn<bf16, O> {
+    by_step!(input_step, tile_portable::<bf16, O>)
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f")]
-unsafe fn tile_avx512<const STEP: usize>(tile: &Tile) {
+unsafe fn tile_avx512<E: Products<Zmm>, O: Lanes<Zmm>, const STEP: usize>(tile: &Tile<E, O>) {
     // SAFETY: the caller's contract, and this function is compiled for the instruction set.
-    unsafe { compute::<Zmm, 2, STEP>(tile) }
+    unsafe { compute::<Zmm, 2, E, O, STEP>(tile) }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bf16")]
+unsafe fn tile_avx512_bf16<O: Lanes<Zmm>, const STEP: usize>(tile: &Tile<bf16, O>) {
+    // SAFETY: the caller's contract, and this function is compiled for the instruction set.
+    unsafe { compute::<Zmm, 2, bf16, O, STEP>(tile) }
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
-unsafe fn tile_avx2<const STEP: usize>(tile: &Tile) {
+unsafe fn tile_avx2<E: Products<Ymm>, O: Lanes<Ymm>, const STEP: usize>(tile: &Tile<E, O>) {
     // SAFETY: the caller's contract, and this function is compiled for the instruction set.
-    unsafe { compute::<Ymm, 1, STEP>(tile) }
+    unsafe { compute::<Ymm, 1, E, O, STEP>(tile) }
 }
 
-unsafe fn tile_portable<const STEP: usize>(tile: &Tile) {
+unsafe fn tile_portable<E: Products<Floats4>, O: Lanes<Floats4>, const STEP: usize>(tile: &Tile<E, O>) {
     // SAFETY: the caller's contract.
-    unsafe { compute::<Floats4, 1, STEP>(tile) }
+    unsafe { compute::<Floats4, 1, E, O, STEP>(tile) }
 }
 
 /// Walks over the segments of all images, row by row. Counting is several divisions cheaper than computing each place,
@@ -153,9 +199,14 @@ pub(crate) use for_each_pixel;
 /// All pointers must be valid for the extents that the tile describes, and the processor must have `V`'s
 /// instructions.
 #[inline(always)]
-unsafe fn compute<V: Vector, const VECTORS: usize, const STEP: usize>(tile: &Tile) {
+unsafe fn compute<V, const VECTORS: usize, E, O, const STEP: usize>(tile: &Tile<E, O>)
+where
+    V: Vector,
+    E: Products<V>,
+    O: Lanes<V>,
+{
     let step = if STEP == 0 { tile.input_step } else { STEP };
-    // SAFETY: offsets stay within the extents that the caller vouches for: `run` floats from each of the seven
+    // SAFETY: offsets stay within the extents that the caller vouches for: `run` values from each of the seven
     // pixels of both segments in each kernel row, and one block of channels per pixel in residual and output.
     unsafe {
         let bias: [V; VECTORS] = std::array::from_fn(|v| V::load(tile.bias.add(v * V::LANES)));
@@ -163,28 +214,29 @@ unsafe fn compute<V: Vector, const VECTORS: usize, const STEP: usize>(tile: &Til
         let mut weights = tile.weights;
         for kernel_row in 0..tile.kernel_rows {
             let rows = tile.input.map(|start| start.add(kernel_row * tile.input_row));
-            for i in 0..tile.run {
-                let weight: [V; VECTORS] = std::array::from_fn(|v| V::load(weights.add(v * V::LANES)));
+            for i in (0..tile.run).step_by(E::GROUP) {
+                let weight: [E::Groups; VECTORS] =
+                    std::array::from_fn(|v| E::load_groups(weights.add(v * V::LANES * E::GROUP)));
                 for_each_pixel!(S, PIXEL, {
-                    let value = V::splat(*rows[S].add(PIXEL * step + i));
+                    let value = E::splat_group(rows[S].add(PIXEL * step + i));
                     for v in 0..VECTORS {
                         let sum = &mut sums[S * SEGMENT + PIXEL][v];
-                        *sum = value.mul_add(weight[v], *sum);
+                        *sum = E::add_products(*sum, value, weight[v]);
                     }
                 });
-                weights = weights.add(VECTORS * V::LANES);
+                weights = weights.add(VECTORS * V::LANES * E::GROUP);
             }
         }
         let zero = V::splat(0.0);
         for_each_pixel!(S, PIXEL, {
             for (v, mut sum) in sums[S * SEGMENT + PIXEL].into_iter().enumerate() {
                 if !tile.residual[S].is_null() {
-                    sum = sum.add(V::load(tile.residual[S].add(PIXEL * tile.residual_step + v * V::LANES)));
+                    sum = sum.add(O::load(tile.residual[S].add(PIXEL * tile.residual_step + v * V::LANES)));
                 }
                 if tile.relu {
                     sum = sum.max(zero);
                 }
-                sum.store(tile.output[S].add(PIXEL * tile.output_step + v * V::LANES));
+                O::store(sum, tile.output[S].add(PIXEL * tile.output_step + v * V::LANES));
             }
         });
     }

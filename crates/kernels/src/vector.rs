@@ -20,7 +20,7 @@ pub(crate) trait Vector: Copy {
 
 /// The portable register: four floats in an array.
 #[derive(Clone, Copy)]
-pub(crate) struct Floats4([f32; 4]);
+pub(crate) struct Floats4(pub(crate) [f32; 4]);
 
 impl Vector for Floats4 {
     const LANES: usize = 4;
@@ -73,7 +73,7 @@ mod x86 {
     macro_rules! register {
         ($name:ident, $register:ty, $lanes:literal, $splat:ident, $load:ident, $store:ident, $add:ident, $sub:ident, $max:ident, $fma:ident) => {
             #[derive(Clone, Copy)]
-            pub(crate) struct $name($register);
+            pub(crate) struct $name(pub(crate) $register);
 
             impl Vector for $name {
                 const LANES: usize = $lanes;

@@ -10,12 +10,15 @@
 
 use std::mem::MaybeUninit;
 
+use half::bf16;
+
 #[cfg(target_arch = "x86_64")]
 use crate::vector::{Ymm, Zmm};
 use crate::{
-    Activations, Algorithm, ConvShape, Isa, Scratch,
-    aligned::Aligned,
-    tile::{SEGMENT, Tile, TileFn, block_channels, tile_fn},
+    Activations, Algorithm, ConvShape, Element, Isa, Scratch,
+    aligned::{Aligned, LINE_BYTES},
+    element::Lanes,
+    tile::{SEGMENT, Tile, TileFn, bf16_isa},
     vector::{Floats4, Vector},
 };
 
@@ -42,40 +45,40 @@ struct HalfTransformed([f32; WIDEST_REGISTER * WIDEST * WIDEST]);
 
 /// A 3×3 convolution of stride 1 by F(m×m, 3×3).
 #[derive(Debug)]
-pub(crate) struct Winograd {
+pub(crate) struct Winograd<E> {
     shape: ConvShape,
     relu: bool,
     /// m, 2 or 4.
     m: usize,
     block: usize,
-    tile: TileFn,
-    transforms: Transforms,
-    /// U: (window², out_channels / block, in_channels, block).
-    weights: Aligned<f32>,
+    tile: TileFn<E, f32>,
+    transforms: Transforms<E>,
+    /// U: (window², out_channels / block, in_channels / group, block, group).
+    weights: Aligned<E>,
     bias: Aligned<f32>,
     zeros: Aligned<f32>,
 }
 
 /// The transforms of one instruction set and tile size.
 #[derive(Clone, Copy, Debug)]
-struct Transforms {
-    input: unsafe fn(&InputTransform),
-    output: unsafe fn(&OutputTransform),
+pub struct Transforms<E> {
+    input: unsafe fn(&InputTransform<E>),
+    output: unsafe fn(&OutputTransform<E>),
 }
 
-/// One tile's d → V. Strides are in floats.
-struct InputTransform {
+/// One tile's d → V. Strides are in elements.
+struct InputTransform<E> {
     /// The window's first pixel.
-    window: *const f32,
+    window: *const E,
     row_stride: usize,
     channels: usize,
     /// V of this tile, first frequency.
-    transformed: *mut f32,
+    transformed: *mut E,
     frequency_stride: usize,
 }
 
-/// One tile's M → Y. Strides are in floats.
-struct OutputTransform {
+/// One tile's M → Y. Strides are in elements.
+struct OutputTransform<E> {
     /// M of this tile, first frequency.
     products: *const f32,
     frequency_stride: usize,
@@ -85,19 +88,19 @@ struct OutputTransform {
     columns: usize,
     bias: *const f32,
     /// Residual of the tile's first pixel, laid out as the output; null for none.
-    residual: *const f32,
+    residual: *const E,
     residual_row: usize,
     /// The tile's first pixel.
-    output: *mut f32,
+    output: *mut E,
     output_row: usize,
     relu: bool,
 }
 
-impl Winograd {
+impl<E: Element> Winograd<E> {
     /// Transforms and packs `weights` (out, in, 3, 3) for `isa`, which the processor has.
     pub(crate) fn new(isa: Isa, m: usize, shape: ConvShape, weights: &[f32], bias: &[f32], relu: bool) -> Self {
         let ConvShape { in_channels, out_channels, .. } = shape;
-        let block = block_channels(isa);
+        let block = E::block_channels(isa);
         let frequencies = (m + 2) * (m + 2);
         let mut packed = Aligned::zeros(frequencies * out_channels * in_channels);
         for first in (0..out_channels).step_by(block) {
@@ -106,7 +109,8 @@ impl Winograd {
                     let transformed = transform_weights(m, &weights[(out * in_channels + c) * 9..][..9]);
                     for (frequency, value) in (0..frequencies).zip(within_window(&transformed, m)) {
                         let row = (frequency * (out_channels / block) + first / block) * in_channels + c;
-                        packed[row * block + out - first] = *value as f32;
+                        let group = row / E::GROUP * block + out - first;
+                        packed[group * E::GROUP + row % E::GROUP] = E::round(*value as f32);
                     }
                 }
             }
@@ -116,8 +120,8 @@ impl Winograd {
             relu,
             m,
             block,
-            tile: tile_fn(isa, in_channels),
-            transforms: transforms(isa, m),
+            tile: E::sums_tile(isa, in_channels),
+            transforms: E::transforms(isa, m),
             weights: packed,
             bias: bias.into(),
             zeros: Aligned::zeros(block),
@@ -132,9 +136,9 @@ impl Winograd {
     /// Convolves. The activations fit the shape, and the input's border the algorithm.
     pub(crate) fn run(
         &self,
-        input: &Activations,
-        residual: Option<&Activations>,
-        output: &mut Activations,
+        input: &Activations<E>,
+        residual: Option<&Activations<E>>,
+        output: &mut Activations<E>,
         scratch: &mut Scratch,
     ) {
         let ConvShape { in_channels, out_channels, padding, .. } = self.shape;
@@ -150,9 +154,12 @@ impl Winograd {
         let frequencies = window * window;
         // One line more than the tiles need: multiples of large powers of two would put a tile's values of all
         // frequencies into the same few sets of the cache.
-        let (v_stride, m_stride) = (chunk * in_channels + WIDEST_REGISTER, chunk * out_channels + WIDEST_REGISTER);
-        scratch.0.grow_to(frequencies * (v_stride + m_stride));
-        let (v, rest) = scratch.0.split_at_mut(frequencies * v_stride);
+        let v_stride = chunk * in_channels + LINE_BYTES / size_of::<E>();
+        let m_stride = chunk * out_channels + LINE_BYTES / size_of::<f32>();
+        let v_floats = frequencies * v_stride * size_of::<E>() / size_of::<f32>();
+        scratch.0.grow_to(v_floats + frequencies * m_stride);
+        let (v, rest) = scratch.0.split_at_mut(v_floats);
+        let v: &mut [E] = bytemuck::cast_slice_mut(v);
         let products = &mut rest[..frequencies * m_stride];
         let inset = input.border() - padding;
         let place = |tile: usize| {
@@ -267,18 +274,32 @@ fn within_window(values: &[[f64; WIDEST]; WIDEST], m: usize) -> impl Iterator<It
     values[..m + 2].iter().flat_map(move |row| &row[..m + 2])
 }
 
-fn transforms(isa: Isa, m: usize) -> Transforms {
-    match (isa, m) {
+/// The transforms of floats for `isa`.
+pub(crate) fn transforms(isa: Isa, m: usize) -> Transforms<f32> {
+    match isa {
         #[cfg(target_arch = "x86_64")]
-        (Isa::Avx512, 2) => Transforms { input: avx512::input::<2>, output: avx512::output::<2> },
+        Isa::Avx512 => avx512::transforms(m),
         #[cfg(target_arch = "x86_64")]
-        (Isa::Avx512, _) => Transforms { input: avx512::input::<4>, output: avx512::output::<4> },
+        Isa::Avx2 => avx2::transforms(m),
+        _ => portable_transforms(m),
+    }
+}
+
+/// The transforms of bfloat16 for `isa`.
+pub(crate) fn bf16_transforms(isa: Isa, m: usize) -> Transforms<bf16> {
+    match bf16_isa(isa) {
         #[cfg(target_arch = "x86_64")]
-        (Isa::Avx2, 2) => Transforms { input: avx2::input::<2>, output: avx2::output::<2> },
+        Isa::Avx512 => avx512_bf16::transforms(m),
         #[cfg(target_arch = "x86_64")]
-        (Isa::Avx2, _) => Transforms { input: avx2::input::<4>, output: avx2::output::<4> },
-        (_, 2) => Transforms { input: input::<Floats4, 2>, output: output::<Floats4, 2> },
-        _ => Transforms { input: input::<Floats4, 4>, output: output::<Floats4, 4> },
+        Isa::Avx2 => avx2::transforms(m),
+        _ => portable_transforms(m),
+    }
+}
+
+fn portable_transforms<E: Lanes<Floats4>>(m: usize) -> Transforms<E> {
+    match m {
+        2 => Transforms { input: input::<Floats4, E, 2>, output: output::<Floats4, E, 2> },
+        _ => Transforms { input: input::<Floats4, E, 4>, output: output::<Floats4, E, 4> },
     }
 }
 
@@ -288,16 +309,23 @@ macro_rules! compiled_for {
         mod $module {
             use super::*;
 
-            #[target_feature(enable = $features)]
-            pub(super) unsafe fn input<const M: usize>(of: &InputTransform) {
-                // SAFETY: the caller's contract, and this function is compiled for the instruction set.
-                unsafe { super::input::<$register, M>(of) }
+            pub(super) fn transforms<E: Lanes<$register>>(m: usize) -> Transforms<E> {
+                match m {
+                    2 => Transforms { input: input::<E, 2>, output: output::<E, 2> },
+                    _ => Transforms { input: input::<E, 4>, output: output::<E, 4> },
+                }
             }
 
             #[target_feature(enable = $features)]
-            pub(super) unsafe fn output<const M: usize>(of: &OutputTransform) {
+            unsafe fn input<E: Lanes<$register>, const M: usize>(of: &InputTransform<E>) {
                 // SAFETY: the caller's contract, and this function is compiled for the instruction set.
-                unsafe { super::output::<$register, M>(of) }
+                unsafe { super::input::<$register, E, M>(of) }
+            }
+
+            #[target_feature(enable = $features)]
+            unsafe fn output<E: Lanes<$register>, const M: usize>(of: &OutputTransform<E>) {
+                // SAFETY: the caller's contract, and this function is compiled for the instruction set.
+                unsafe { super::output::<$register, E, M>(of) }
             }
         }
     };
@@ -305,6 +333,8 @@ macro_rules! compiled_for {
 
 #[cfg(target_arch = "x86_64")]
 compiled_for!(avx512, "avx512f", Zmm);
+#[cfg(target_arch = "x86_64")]
+compiled_for!(avx512_bf16, "avx512f,avx512bf16", Zmm);
 #[cfg(target_arch = "x86_64")]
 compiled_for!(avx2, "avx2,fma", Ymm);
 
@@ -327,16 +357,16 @@ macro_rules! line {
     }};
 }
 
-/// Stores the first `$count` values of a line, each written out.
+/// Stores the first `$count` values of a line as `$element`, each written out.
 macro_rules! store_line {
-    ($line:expr, $count:expr, $at:ident => $to:expr) => {{
+    ($element:ty, $line:expr, $count:expr, $at:ident => $to:expr) => {{
         let line = $line;
-        store_line!(@ line, $count, $at => $to, 0 1 2 3 4 5);
+        store_line!(@ $element, line, $count, $at => $to, 0 1 2 3 4 5);
     }};
-    (@ $line:ident, $count:expr, $at:ident => $to:expr, $($index:literal)*) => {
+    (@ $element:ty, $line:ident, $count:expr, $at:ident => $to:expr, $($index:literal)*) => {
         $(if $index < $count {
             const $at: usize = $index;
-            $line[$index].store($to);
+            <$element as Lanes<V>>::store($line[$index], $to);
         })*
     };
 }
@@ -346,7 +376,7 @@ macro_rules! store_line {
 /// # Safety
 /// All pointers must be valid for the extents that `of` describes, and the processor must have `V`'s instructions.
 #[inline(always)]
-unsafe fn input<V: Vector, const M: usize>(of: &InputTransform) {
+unsafe fn input<V: Vector, E: Lanes<V>, const M: usize>(of: &InputTransform<E>) {
     let window = M + 2;
     let mut rows = MaybeUninit::<HalfTransformed>::uninit();
     let rows = rows.as_mut_ptr().cast::<f32>();
@@ -356,15 +386,15 @@ unsafe fn input<V: Vector, const M: usize>(of: &InputTransform) {
         for channel in (0..of.channels).step_by(V::LANES) {
             for y in 0..window {
                 let from = of.window.add(y * of.row_stride + channel);
-                let d = line!(M, X => V::load(from.add(X * of.channels)));
+                let d = line!(M, X => E::load(from.add(X * of.channels)));
                 let to = rows.add(y * WIDEST * V::LANES);
-                store_line!(input_line::<V, M>(d), window, X => to.add(X * V::LANES));
+                store_line!(f32, input_line::<V, M>(d), window, X => to.add(X * V::LANES));
             }
             for x in 0..window {
                 let from = rows.add(x * V::LANES);
                 let column = line!(M, Y => V::load(from.add(Y * WIDEST * V::LANES)));
                 let to = of.transformed.add(x * of.frequency_stride + channel);
-                store_line!(input_line::<V, M>(column), window, Y => to.add(Y * window * of.frequency_stride));
+                store_line!(E, input_line::<V, M>(column), window, Y => to.add(Y * window * of.frequency_stride));
             }
         }
     }
@@ -375,7 +405,7 @@ unsafe fn input<V: Vector, const M: usize>(of: &InputTransform) {
 /// # Safety
 /// As for [`input`].
 #[inline(always)]
-unsafe fn output<V: Vector, const M: usize>(of: &OutputTransform) {
+unsafe fn output<V: Vector, E: Lanes<V>, const M: usize>(of: &OutputTransform<E>) {
     let window = M + 2;
     let mut rows = MaybeUninit::<HalfTransformed>::uninit();
     let rows = rows.as_mut_ptr().cast::<f32>();
@@ -389,7 +419,7 @@ unsafe fn output<V: Vector, const M: usize>(of: &OutputTransform) {
                 let from = of.products.add(y * window * of.frequency_stride + channel);
                 let m = line!(M, X => V::load(from.add(X * of.frequency_stride)));
                 let to = rows.add(y * WIDEST * V::LANES);
-                store_line!(output_line::<V, M>(m), M, X => to.add(X * V::LANES));
+                store_line!(f32, output_line::<V, M>(m), M, X => to.add(X * V::LANES));
             }
             for x in 0..of.columns {
                 let from = rows.add(x * V::LANES);
@@ -399,7 +429,7 @@ unsafe fn output<V: Vector, const M: usize>(of: &OutputTransform) {
                     let residual = of.residual.add(x * of.channels + channel);
                     for (y, value) in values.iter_mut().enumerate() {
                         if y < of.rows {
-                            *value = value.add(V::load(residual.add(y * of.residual_row)));
+                            *value = value.add(E::load(residual.add(y * of.residual_row)));
                         }
                     }
                 }
@@ -407,7 +437,7 @@ unsafe fn output<V: Vector, const M: usize>(of: &OutputTransform) {
                     values = values.map(|value| value.max(zero));
                 }
                 let to = of.output.add(x * of.channels + channel);
-                store_line!(values, of.rows, Y => to.add(Y * of.output_row));
+                store_line!(E, values, of.rows, Y => to.add(Y * of.output_row));
             }
         }
     }

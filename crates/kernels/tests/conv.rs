@@ -76,10 +76,11 @@ fn every_instruction_set_agrees_with_the_definition() {
 #[test]
 fn shapes_that_do_not_fit_are_named() {
     let shape = ConvShape { in_channels: 4, out_channels: 32, kernel: 3, stride: 1, padding: 1 };
-    let error =
-        Conv2d::new(Isa::Portable, Algorithm::Direct, shape, &[0.0; 10], &[0.0; 32], true).unwrap_err().to_string();
+    let error = Conv2d::<f32>::new(Isa::Portable, Algorithm::Direct, shape, &[0.0; 10], &[0.0; 32], true)
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("number of weights is 10, expected 1152"), "{error}");
-    let conv = Conv2d::new(Isa::Portable, Algorithm::Direct, shape, &[0.0; 1152], &[0.0; 32], true).unwrap();
+    let conv = Conv2d::<f32>::new(Isa::Portable, Algorithm::Direct, shape, &[0.0; 1152], &[0.0; 32], true).unwrap();
     let input = Activations::zeros(1, 7, 0, 4);
     let error =
         conv.run(&input, None, &mut Activations::zeros(1, 7, 0, 32), &mut Scratch::default()).unwrap_err().to_string();
@@ -91,7 +92,7 @@ fn winograd_wants_3x3_kernels_and_a_border_for_its_last_tiles() {
     let shape = ConvShape { in_channels: 16, out_channels: 32, kernel: 3, stride: 1, padding: 1 };
     let new = |shape: ConvShape| {
         let count = shape.in_channels * shape.out_channels * shape.kernel * shape.kernel;
-        Conv2d::new(Isa::Portable, Algorithm::Winograd4, shape, &vec![0.0; count], &[0.0; 32], true)
+        Conv2d::<f32>::new(Isa::Portable, Algorithm::Winograd4, shape, &vec![0.0; count], &[0.0; 32], true)
     };
     let error = new(ConvShape { stride: 2, ..shape }).unwrap_err().to_string();
     assert!(error.contains("stride is 2, expected 1 for Winograd"), "{error}");

@@ -31,7 +31,7 @@ impl FeatureCache {
         let extract = &context.study.extract;
         match (extract.engine, extract.precision) {
             (Engine::Candle, Precision::F32) | (Engine::Native, _) => Self::of(context, weights, extract.engine),
-            (Engine::Auto, Precision::Int8) => Self::of(context, weights, Engine::Native),
+            (Engine::Auto, Precision::Bf16 | Precision::Int8) => Self::of(context, weights, Engine::Native),
             (Engine::Candle, precision) => bail!(
                 "extract.engine = candle computes in f32 only, not in {precision}\n\n\
                  hint: leave extract.engine = auto, or set extract.precision = f32"
@@ -51,7 +51,7 @@ impl FeatureCache {
         let extract = &context.study.extract;
         let precision = extract.precision;
         let calibration = match precision {
-            Precision::F32 => None,
+            Precision::F32 | Precision::Bf16 => None,
             Precision::Int8 => calibration::read(context, weights)?,
         };
         let mut fingerprint = Fingerprint::default();
@@ -73,6 +73,7 @@ impl FeatureCache {
     pub(crate) fn backbone(&self, context: &Context, weights: &Weights) -> Result<Backbone> {
         Ok(match (self.precision, &self.calibration) {
             (Precision::F32, _) => Backbone::new(weights, self.engine, &context.study.device.open()?)?,
+            (Precision::Bf16, _) => Backbone::bf16(weights)?,
             (Precision::Int8, Some(calibration)) => Backbone::quantised(weights, calibration)?,
             (Precision::Int8, None) => bail!("the calibration is gone; run the command again"),
         })
