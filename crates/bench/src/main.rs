@@ -6,6 +6,7 @@ mod extract;
 mod layers;
 mod peak;
 mod peer;
+mod probe;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -29,6 +30,24 @@ struct Arguments {
 enum Stage {
     /// The backbone pass
     Extract(ExtractArguments),
+    /// What each precision of the pass costs a linear probe in accuracy
+    Probe(ProbeArguments),
+}
+
+/// On what a linear probe is trained.
+#[derive(Debug, Args)]
+pub struct ProbeArguments {
+    /// The data set
+    #[arg(long, default_value = "data/ferplus")]
+    data: PathBuf,
+
+    /// Weights of ResNet-18
+    #[arg(long)]
+    weights: PathBuf,
+
+    /// Images, shared out over the splits; 0 for all
+    #[arg(long, default_value_t = 0)]
+    images: usize,
 }
 
 /// What is measured, and beside what.
@@ -69,8 +88,11 @@ pub struct ExtractArguments {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let Stage::Extract(stage) = &arguments.stage;
-    match run(stage, arguments.json) {
+    let done = match &arguments.stage {
+        Stage::Extract(stage) => extract(stage, arguments.json),
+        Stage::Probe(stage) => probe::measure(stage).and_then(|probed| print(&probed, arguments.json, probe::table)),
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");
@@ -79,7 +101,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(arguments: &ExtractArguments, json: bool) -> Result<()> {
+fn extract(arguments: &ExtractArguments, json: bool) -> Result<()> {
     rayon::ThreadPoolBuilder::new().num_threads(arguments.threads).build_global()?;
     if arguments.layers {
         let measured = layers::measure(arguments)?;
