@@ -1,5 +1,7 @@
 //! Random values and the definition of a convolution.
 
+#![allow(dead_code, reason = "every test program uses its own part")]
+
 use kernels::{Activations, ConvShape};
 
 /// Deterministic values in [-1, 1).
