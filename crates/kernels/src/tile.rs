@@ -92,7 +92,7 @@ pub(crate) fn tile_fn(isa: Isa, input_step: usize) -> TileFn<f32, f32> {
 pub(crate) fn bf16_isa(isa: Isa) -> Isa {
     #[cfg(target_arch = "x86_64")]
     if isa == Isa::Avx512 && !is_x86_feature_detected!("avx512bf16") {
-        return Isa::Avx2;
+        return Isa::available().find(|other| *other != Isa::Avx512).unwrap_or(Isa::Portable);
     }
     isa
 }

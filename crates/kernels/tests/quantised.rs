@@ -5,6 +5,7 @@
 mod support;
 
 use kernels::{Activations, ConvShape, Isa, Outputs, QuantisedConv2d, QuantisedInput, ShapeError, quantise};
+use proptest::prelude::*;
 use support::{fill, values};
 
 const fn shape(in_channels: usize, out_channels: usize, kernel: usize, stride: usize) -> ConvShape {
@@ -186,4 +187,49 @@ fn shapes_that_do_not_fit_are_named() {
     let outputs = Outputs { floats: Some(&mut floats), quantised: None };
     let message = case.conv(Isa::Portable).run(&case.quantised, None, outputs).unwrap_err().to_string();
     assert!(message.contains("output is 2, expected 1"), "{message}");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 100, ..ProptestConfig::default() })]
+
+    #[test]
+    fn random_shapes_agree_to_the_bit_and_with_the_definition(
+        (quads, blocks, kernel, stride, sevens) in
+            (1_usize..=24, 1_usize..=2, prop_oneof![Just(1_usize), Just(3)], 1_usize..=2, 1_usize..=2),
+        images in 1_usize..=5,
+        magnitude in prop_oneof![Just(0.0_f32), Just(1e-43), Just(1e-30), 0.1_f32..10.0, Just(1e12)],
+        with_residual in any::<bool>(),
+    ) {
+        let shape = shape(4 * quads, 32 * blocks, kernel, stride);
+        let mut case = case(shape, stride * (7 * sevens - 1) + 1, images);
+        for value in case.weights.iter_mut().chain(&mut case.bias) {
+            *value *= magnitude;
+        }
+        let mut residual = Activations::zeros(images, case.out_side(), 0, shape.out_channels);
+        if with_residual && magnitude > 1e-9 && magnitude < 1e9 {
+            fill(&mut residual, 4);
+        }
+        let (floats, integers) = case.run(Isa::Portable, Some(&residual), 3.0);
+        for isa in Isa::available() {
+            let (other_floats, other_integers) = case.run(isa, Some(&residual), 3.0);
+            prop_assert!(bits(&floats) == bits(&other_floats), "{isa}");
+            for (image, y) in (0..images).flat_map(|image| (0..case.out_side()).map(move |y| (image, y))) {
+                prop_assert_eq!(integers.row(image, y), other_integers.row(image, y));
+            }
+        }
+        let (mut apart, mut norm) = (0.0, 0.0);
+        for image in [0, images - 1] {
+            for (y, x) in [(0, 0), (case.out_side() / 2, case.out_side() - 1), (case.out_side() - 1, 1)] {
+                for out in 0..shape.out_channels {
+                    let at = x * shape.out_channels + out;
+                    let sum = case.reference((image, out, y, x)) + f64::from(residual.row(image, y)[at]);
+                    apart += (f64::from(floats.row(image, y)[at]) - sum.max(0.0)).powi(2);
+                    norm += sum.powi(2);
+                }
+            }
+        }
+        // Steps of the weights are rounded to f32, whose smallest numbers are coarse.
+        let smallest = (f64::from(f32::from_bits(1)) * 1e5).powi(2) * norm.max(1.0);
+        prop_assert!(apart <= 0.02_f64.powi(2) * norm + smallest, "{}", (apart / norm).sqrt());
+    }
 }
