@@ -80,7 +80,8 @@ pub fn weights(arguments: &ExtractArguments) -> Result<WeightsFile> {
     Ok(WeightsFile { path, _folder: Some(folder) })
 }
 
-fn faces(count: usize) -> Vec<Vec<u8>> {
+/// Drawn faces.
+pub fn faces(count: usize) -> Vec<Vec<u8>> {
     let mut random = ChaCha8Rng::seed_from_u64(0);
     (0..count).map(|i| demo::draw(Expression::ALL[i % Expression::ALL.len()], &mut random)).collect()
 }

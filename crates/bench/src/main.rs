@@ -7,6 +7,7 @@ mod layers;
 mod peak;
 mod peer;
 mod probe;
+mod train;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -30,6 +31,8 @@ struct Arguments {
 enum Stage {
     /// The backbone pass
     Extract(ExtractArguments),
+    /// The training step
+    Train(TrainArguments),
     /// What each precision of the pass costs a linear probe in accuracy
     Probe(ProbeArguments),
 }
@@ -86,10 +89,39 @@ pub struct ExtractArguments {
     layers: bool,
 }
 
+/// How the training step is measured, and beside what.
+#[derive(Debug, Args)]
+pub struct TrainArguments {
+    /// Threads on both sides
+    #[arg(long, default_value_t = std::thread::available_parallelism().map_or(1, Into::into))]
+    threads: usize,
+
+    /// Images per step
+    #[arg(long, default_value_t = 64)]
+    batch: usize,
+
+    /// Turns of each side
+    #[arg(long, default_value_t = 5)]
+    runs: usize,
+
+    /// Python with torch; without it only ours is measured
+    #[arg(long, default_value = "python3")]
+    python: PathBuf,
+
+    /// Leave out PyTorch's compiled variants, which take a minute to compile
+    #[arg(long)]
+    no_compile: bool,
+
+    /// Drawn faces whose features the steps are fed with
+    #[arg(long, default_value_t = 1024)]
+    images: usize,
+}
+
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let done = match &arguments.stage {
         Stage::Extract(stage) => extract(stage, arguments.json),
+        Stage::Train(stage) => train(stage, arguments.json),
         Stage::Probe(stage) => probe::measure(stage).and_then(|probed| print(&probed, arguments.json, probe::table)),
     };
     match done {
@@ -109,6 +141,11 @@ fn extract(arguments: &ExtractArguments, json: bool) -> Result<()> {
     }
     let measured = extract::measure(arguments)?;
     print(&measured, json, extract::table)
+}
+
+fn train(arguments: &TrainArguments, json: bool) -> Result<()> {
+    rayon::ThreadPoolBuilder::new().num_threads(arguments.threads).build_global()?;
+    print(&train::measure(arguments)?, json, train::table)
 }
 
 fn print<T: Serialize>(measured: &T, json: bool, table: impl Fn(&T) -> String) -> Result<()> {

@@ -9,25 +9,38 @@
 //! Kernels are single-threaded: callers share out images, which costs no synchronisation between layers.
 
 mod activations;
+mod adam;
 mod aligned;
+mod attention;
 mod bf16_lanes;
 mod conv;
 mod direct;
 mod dot;
 mod element;
+mod functions;
+mod gelu;
 mod isa;
+mod layer_norm;
+mod matmul;
 mod peak;
 mod pool;
 mod quantised;
 mod quantised_tile;
+mod rows;
 mod tile;
 mod vector;
 mod winograd;
 
 pub use activations::Activations;
+pub use adam::{AdamStep, adam};
+pub use attention::Attention;
 pub use conv::{Algorithm, Conv2d, ConvShape, Scratch, ShapeError};
 pub use element::Element;
+pub use gelu::{gelu, gelu_backward};
 pub use isa::{Isa, UnavailableIsa};
+pub use layer_norm::{normalise, normalise_backward};
+pub use matmul::{Begin, Matrix, MatrixMut, Panels, multiply, multiply_rows, row_padding};
 pub use peak::multiply_add_in_registers;
 pub use pool::max_pool_3x3_stride_2;
 pub use quantised::{Outputs, QuantisedConv2d, QuantisedInput, quantise};
+pub use rows::Rows;

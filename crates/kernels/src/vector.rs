@@ -13,10 +13,101 @@ pub(crate) trait Vector: Copy {
     unsafe fn store(self, to: *mut f32);
     unsafe fn add(self, other: Self) -> Self;
     unsafe fn sub(self, other: Self) -> Self;
+    unsafe fn mul(self, other: Self) -> Self;
+    unsafe fn div(self, other: Self) -> Self;
     unsafe fn max(self, other: Self) -> Self;
+    unsafe fn sqrt(self) -> Self;
+    /// Where this is below 0 `negative`, else `other`.
+    unsafe fn choose(self, negative: Self, other: Self) -> Self;
+    /// To the nearest integer.
+    unsafe fn round(self) -> Self;
+    /// 2ⁿ of integers n from −126 to 127.
+    unsafe fn power_of_two(self) -> Self;
     /// `self × factor + addend`, rounded once where the instruction set fuses.
     unsafe fn mul_add(self, factor: Self, addend: Self) -> Self;
+
+    /// Sum of the lanes, in a fixed order.
+    #[inline(always)]
+    unsafe fn sum(self) -> f32 {
+        let mut lanes = [0.0; MOST_LANES];
+        // SAFETY: the array has room for the lanes.
+        unsafe { self.store(lanes.as_mut_ptr()) };
+        let mut half = Self::LANES / 2;
+        while half > 0 {
+            for lane in 0..half {
+                lanes[lane] += lanes[lane + half];
+            }
+            half /= 2;
+        }
+        lanes[0]
+    }
+
+    /// The first of `count` floats, as many as there are lanes, and `rest` where there are fewer.
+    #[inline(always)]
+    unsafe fn load_some(from: *const f32, count: usize, rest: f32) -> Self {
+        // SAFETY: the caller vouches for `count` floats; the array has room for the lanes.
+        unsafe {
+            if count >= Self::LANES {
+                return Self::load(from);
+            }
+            let mut lanes = [rest; MOST_LANES];
+            std::ptr::copy_nonoverlapping(from, lanes.as_mut_ptr(), count);
+            Self::load(lanes.as_ptr())
+        }
+    }
+
+    /// Stores the lanes, or the first `count` where there are fewer.
+    #[inline(always)]
+    unsafe fn store_some(self, to: *mut f32, count: usize) {
+        // SAFETY: as for `load_some`.
+        unsafe {
+            if count >= Self::LANES {
+                return self.store(to);
+            }
+            let mut lanes = [0.0; MOST_LANES];
+            self.store(lanes.as_mut_ptr());
+            std::ptr::copy_nonoverlapping(lanes.as_ptr(), to, count);
+        }
+    }
 }
+
+/// Lanes of the widest register.
+pub(crate) const MOST_LANES: usize = 16;
+
+/// Defines `$name(isa, …)`, which calls `$generic::<V>(…)` compiled for `isa`.
+///
+/// The function is unsafe: the processor must have `isa`, and `$generic`'s contract is the caller's.
+macro_rules! for_each_isa {
+    ($(#[$doc:meta])* $vis:vis fn $name:ident = $generic:ident($($argument:ident: $kind:ty),* $(,)?) $(-> $result:ty)?) => {
+        $(#[$doc])*
+        $vis unsafe fn $name(isa: $crate::Isa, $($argument: $kind),*) $(-> $result)? {
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx512f")]
+            unsafe fn avx512($($argument: $kind),*) $(-> $result)? {
+                // SAFETY: the caller's contract, and this function is compiled for the instruction set.
+                unsafe { $generic::<$crate::vector::Zmm>($($argument),*) }
+            }
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx2,fma")]
+            unsafe fn avx2($($argument: $kind),*) $(-> $result)? {
+                // SAFETY: the caller's contract, and this function is compiled for the instruction set.
+                unsafe { $generic::<$crate::vector::Ymm>($($argument),*) }
+            }
+            // SAFETY: the caller's contract.
+            unsafe {
+                match isa {
+                    #[cfg(target_arch = "x86_64")]
+                    $crate::Isa::Avx512 => avx512($($argument),*),
+                    #[cfg(target_arch = "x86_64")]
+                    $crate::Isa::Avx2 => avx2($($argument),*),
+                    _ => $generic::<$crate::vector::Floats4>($($argument),*),
+                }
+            }
+        }
+    };
+}
+
+pub(crate) use for_each_isa;
 
 /// The portable register: four floats in an array.
 #[derive(Clone, Copy)]
@@ -53,6 +144,38 @@ impl Vector for Floats4 {
     }
 
     #[inline(always)]
+    unsafe fn mul(self, other: Self) -> Self {
+        Self(std::array::from_fn(|lane| self.0[lane] * other.0[lane]))
+    }
+
+    #[inline(always)]
+    unsafe fn div(self, other: Self) -> Self {
+        Self(std::array::from_fn(|lane| self.0[lane] / other.0[lane]))
+    }
+
+    #[inline(always)]
+    unsafe fn sqrt(self) -> Self {
+        Self(self.0.map(f32::sqrt))
+    }
+
+    #[inline(always)]
+    unsafe fn choose(self, negative: Self, other: Self) -> Self {
+        Self(std::array::from_fn(|lane| if self.0[lane] < 0.0 { negative.0[lane] } else { other.0[lane] }))
+    }
+
+    #[inline(always)]
+    unsafe fn round(self) -> Self {
+        // Beyond 1.5 × 2²³ floats have no places after the point.
+        const SHIFT: f32 = 12_582_912.0;
+        Self(self.0.map(|lane| (lane + SHIFT) - SHIFT))
+    }
+
+    #[inline(always)]
+    unsafe fn power_of_two(self) -> Self {
+        Self(self.0.map(|lane| f32::from_bits(((lane as i32 + 127) as u32) << 23)))
+    }
+
+    #[inline(always)]
     unsafe fn max(self, other: Self) -> Self {
         Self(std::array::from_fn(|lane| if self.0[lane] > other.0[lane] { self.0[lane] } else { other.0[lane] }))
     }
@@ -71,7 +194,7 @@ mod x86 {
     use super::Vector;
 
     macro_rules! register {
-        ($name:ident, $register:ty, $lanes:literal, $splat:ident, $load:ident, $store:ident, $add:ident, $sub:ident, $max:ident, $fma:ident) => {
+        ($name:ident, $register:ty, $lanes:literal, $splat:ident, $load:ident, $store:ident, $add:ident, $sub:ident, $mul:ident, $div:ident, $max:ident, $sqrt:ident, $fma:ident, $choose:expr, $round:expr, $power:expr) => {
             #[derive(Clone, Copy)]
             pub(crate) struct $name(pub(crate) $register);
 
@@ -109,9 +232,45 @@ mod x86 {
                 }
 
                 #[inline(always)]
+                unsafe fn mul(self, other: Self) -> Self {
+                    // SAFETY: the trait's contract.
+                    Self(unsafe { $mul(self.0, other.0) })
+                }
+
+                #[inline(always)]
+                unsafe fn div(self, other: Self) -> Self {
+                    // SAFETY: the trait's contract.
+                    Self(unsafe { $div(self.0, other.0) })
+                }
+
+                #[inline(always)]
                 unsafe fn max(self, other: Self) -> Self {
                     // SAFETY: the trait's contract.
                     Self(unsafe { $max(self.0, other.0) })
+                }
+
+                #[inline(always)]
+                unsafe fn sqrt(self) -> Self {
+                    // SAFETY: the trait's contract.
+                    Self(unsafe { $sqrt(self.0) })
+                }
+
+                #[inline(always)]
+                unsafe fn choose(self, negative: Self, other: Self) -> Self {
+                    // SAFETY: the trait's contract.
+                    Self(unsafe { $choose(self.0, negative.0, other.0) })
+                }
+
+                #[inline(always)]
+                unsafe fn round(self) -> Self {
+                    // SAFETY: the trait's contract.
+                    Self(unsafe { $round(self.0) })
+                }
+
+                #[inline(always)]
+                unsafe fn power_of_two(self) -> Self {
+                    // SAFETY: the trait's contract.
+                    Self(unsafe { $power(self.0) })
                 }
 
                 #[inline(always)]
@@ -132,8 +291,16 @@ mod x86 {
         _mm512_storeu_ps,
         _mm512_add_ps,
         _mm512_sub_ps,
+        _mm512_mul_ps,
+        _mm512_div_ps,
         _mm512_max_ps,
-        _mm512_fmadd_ps
+        _mm512_sqrt_ps,
+        _mm512_fmadd_ps,
+        |x, negative, other| {
+            _mm512_mask_blend_ps(_mm512_cmp_ps_mask::<_CMP_LT_OQ>(x, _mm512_setzero_ps()), other, negative)
+        },
+        |x| _mm512_roundscale_ps::<0>(x),
+        |x| _mm512_scalef_ps(_mm512_set1_ps(1.0), x)
     );
     register!(
         Ymm,
@@ -144,8 +311,17 @@ mod x86 {
         _mm256_storeu_ps,
         _mm256_add_ps,
         _mm256_sub_ps,
+        _mm256_mul_ps,
+        _mm256_div_ps,
         _mm256_max_ps,
-        _mm256_fmadd_ps
+        _mm256_sqrt_ps,
+        _mm256_fmadd_ps,
+        |x, negative, other| { _mm256_blendv_ps(other, negative, _mm256_cmp_ps::<_CMP_LT_OQ>(x, _mm256_setzero_ps())) },
+        |x| _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(x),
+        |x| _mm256_castsi256_ps(_mm256_slli_epi32::<23>(_mm256_add_epi32(
+            _mm256_cvtps_epi32(x),
+            _mm256_set1_epi32(127)
+        )))
     );
 }
 

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use sources::Combination;
 use stage::{AtomicFile, ContentHash, Fingerprint, Freshness, HashMemo, Lock, write_json};
 use study::CombinationChoice;
-use vit::{MODEL_FILE, Model};
+use vit::{MODEL_FILE, Model, Predictor};
 
 use crate::{
     Context,
@@ -27,7 +27,7 @@ use crate::{
 };
 
 /// Version of everything between a trained model and its scores.
-const NUMERICS_VERSION: u32 = 1;
+const NUMERICS_VERSION: u32 = 2;
 
 const FOLDER: &str = "evaluation";
 const FILE: &str = "evaluation.json";
@@ -200,11 +200,12 @@ fn evaluate(
     let names = context.study.data.classes.names();
 
     let bar = progress::bar(context.show_progress, examples.iter().count() as u64, &run.name(), "images");
-    let logits_of = |members: &[Example]| -> Result<Vec<Vec<f32>>> {
+    let mut predictor = Predictor::new(&model)?;
+    let mut logits_of = |members: &[Example]| -> Result<Vec<Vec<f32>>> {
         let mut all = Vec::with_capacity(members.len());
-        reader.for_each_batch(members, device, |batch| {
-            all.extend(model.logits(&batch.tokens)?.to_vec2::<f32>()?);
-            bar.set_position(bar.position() + batch.targets.dim(0)? as u64);
+        reader.for_each_batch(members, |batch| {
+            all.extend(predictor.logits(batch)?);
+            bar.set_position(bar.position() + batch.images as u64);
             Ok(())
         })?;
         Ok(all)

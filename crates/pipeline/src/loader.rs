@@ -3,13 +3,12 @@
 use std::{
     collections::HashMap,
     path::PathBuf,
-    sync::mpsc::{Receiver, sync_channel},
+    sync::mpsc::{Receiver, Sender, channel, sync_channel},
     thread::Scope,
 };
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use backbone::preprocess;
-use candle_core::{Device, Tensor};
 use rand::{Rng, SeedableRng, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
 use shards::{FeatureReader, Manifest, Moments, Place};
@@ -116,13 +115,6 @@ pub(crate) struct TokenReader<'a> {
     sources: Vec<(Source, TokenCutter, Option<FeatureReader>)>,
 }
 
-/// Tokens of some images: per source (images, tokens, width), and targets (images, classes).
-pub(crate) struct HostBatch {
-    images: usize,
-    tokens: Vec<Vec<f32>>,
-    targets: Vec<f32>,
-}
-
 impl<'a> TokenReader<'a> {
     pub(crate) fn new(
         context: &'a Context,
@@ -153,12 +145,14 @@ impl<'a> TokenReader<'a> {
         self.sources.iter().map(input).collect()
     }
 
-    /// Reads the tokens of `examples`.
-    fn read(&self, examples: &[&Example]) -> Result<HostBatch> {
-        let mut batch =
-            HostBatch { images: examples.len(), tokens: vec![Vec::new(); self.sources.len()], targets: Vec::new() };
+    /// Reads the tokens of `examples` into `batch`, whose memory is used again.
+    fn read(&self, examples: &[&Example], batch: &mut Batch) -> Result<()> {
+        batch.images = examples.len();
+        batch.tokens.resize(self.sources.len(), Vec::new());
+        batch.targets.clear();
         let (mut buffer, mut values) = (Vec::new(), Vec::new());
         for ((source, cutter, reader), tokens) in self.sources.iter().zip(&mut batch.tokens) {
+            tokens.clear();
             values.resize(source.values_per_image(), 0.0);
             for example in examples {
                 let image = &self.context.dataset.images[example.index];
@@ -173,7 +167,7 @@ impl<'a> TokenReader<'a> {
             }
         }
         batch.targets.extend(examples.iter().flat_map(|example| example.target.probabilities()));
-        Ok(batch)
+        Ok(())
     }
 
     /// The image itself, grey, (224, 224, 1) in [0, 1].
@@ -190,34 +184,56 @@ impl<'a> TokenReader<'a> {
     pub(crate) fn for_each_batch(
         &self,
         examples: &[Example],
-        device: &Device,
         mut consume: impl FnMut(&Batch) -> Result<()>,
     ) -> Result<()> {
         std::thread::scope(|scope| {
-            let (to_consumer, ready) = sync_channel(QUEUE_BATCHES);
-            scope.spawn(move || {
-                for chunk in examples.chunks(INFERENCE_BATCH) {
-                    let batch = self.read(&chunk.iter().collect::<Vec<_>>());
-                    let failed = batch.is_err();
-                    if to_consumer.send(batch).is_err() || failed {
-                        return;
-                    }
-                }
-            });
-            ready.into_iter().try_for_each(|batch| consume(&batch?.to_device(self, device)?))
+            let tasks = examples.chunks(INFERENCE_BATCH).map(|chunk| chunk.iter().collect::<Vec<_>>());
+            let mut batches = Ahead::start(scope, tasks, move |chunk, batch| self.read(&chunk, batch));
+            while let Some(batch) = batches.next()? {
+                consume(batch)?;
+            }
+            Ok(())
         })
     }
 }
 
-impl HostBatch {
-    fn to_device(&self, reader: &TokenReader, device: &Device) -> Result<Batch> {
-        let tensor = |tokens: &Vec<f32>, cutter: &TokenCutter| {
-            let width = cutter.token_width();
-            Tensor::from_slice(tokens, (self.images, tokens.len() / width / self.images, width), device) // (B, N, W)
-        };
-        let tokens = self.tokens.iter().zip(&reader.sources).map(|(tokens, (_, cutter, _))| tensor(tokens, cutter));
-        let targets = Tensor::from_slice(&self.targets, (self.images, self.targets.len() / self.images), device)?; // (B, K)
-        Ok(Batch { tokens: tokens.collect::<candle_core::Result<_>>()?, targets })
+/// What a thread makes ahead of those who need it, in memory that goes back and forth.
+struct Ahead {
+    ready: Receiver<Result<Batch>>,
+    used: Sender<Batch>,
+    current: Option<Batch>,
+}
+
+impl Ahead {
+    /// Starts a thread that has `make` fill a batch for every task. It ends when nobody listens, or with an error.
+    fn start<'scope, T: 'scope>(
+        scope: &'scope Scope<'scope, '_>,
+        tasks: impl Iterator<Item = T> + Send + 'scope,
+        mut make: impl FnMut(T, &mut Batch) -> Result<()> + Send + 'scope,
+    ) -> Self {
+        let (to_consumer, ready) = sync_channel(QUEUE_BATCHES);
+        let (used, back) = channel::<Batch>();
+        scope.spawn(move || {
+            for task in tasks {
+                let mut batch = back.try_recv().unwrap_or_default();
+                let made = make(task, &mut batch).map(|()| batch);
+                let failed = made.is_err();
+                if to_consumer.send(made).is_err() || failed {
+                    return;
+                }
+            }
+        });
+        Self { ready, used, current: None }
+    }
+
+    /// The next batch; none behind the last. The one before goes back to the thread.
+    fn next(&mut self) -> Result<Option<&Batch>> {
+        if let Some(batch) = self.current.take() {
+            // The thread may have ended: there is no further batch then.
+            let _ = self.used.send(batch);
+        }
+        self.current = self.ready.recv().ok().transpose()?;
+        Ok(self.current.as_ref())
     }
 }
 
@@ -227,9 +243,8 @@ pub(crate) struct TrainingBatches<'scope, 'env> {
     scope: &'scope Scope<'scope, 'env>,
     reader: &'env TokenReader<'env>,
     order: Order<'env>,
-    device: Device,
-    /// What the reading thread sends, and the index of the next batch it will send.
-    running: Option<(Receiver<Result<HostBatch>>, usize)>,
+    /// What is read ahead, and the index of the next batch.
+    running: Option<(Ahead, usize)>,
 }
 
 /// Which images a batch holds.
@@ -249,53 +264,41 @@ impl<'scope, 'env> TrainingBatches<'scope, 'env> {
         reader: &'env TokenReader<'env>,
         examples: &'env [Example],
         (batch, seed, draws_classes): (usize, u64, bool),
-        device: &Device,
     ) -> Self {
         let order = Order { examples, batch, seed, draws_classes, epoch: None };
-        Self { scope, reader, order, device: device.clone(), running: None }
+        Self { scope, reader, order, running: None }
     }
 
-    /// Starts a thread that reads ahead from batch `first` on. It ends when nobody listens.
-    fn read_from(&self, first: usize) -> Receiver<Result<HostBatch>> {
-        let (to_step, ready) = sync_channel(QUEUE_BATCHES);
+    /// Starts reading ahead from batch `first` on.
+    fn read_from(&self, first: usize) -> Ahead {
         let (reader, mut order) = (self.reader, self.order.clone());
-        self.scope.spawn(move || {
-            for index in first.. {
-                let batch = order.read(index, reader);
-                let failed = batch.is_err();
-                if to_step.send(batch).is_err() || failed {
-                    return;
-                }
-            }
-        });
-        ready
+        Ahead::start(self.scope, first.., move |index, batch| order.read(index, reader, batch))
     }
 }
 
 impl Batches for TrainingBatches<'_, '_> {
-    fn batch(&mut self, index: usize) -> Result<Batch, BoxError> {
-        let ready = match self.running.take() {
-            Some((ready, next)) if next == index => ready,
+    fn batch(&mut self, index: usize) -> Result<&Batch, BoxError> {
+        let ahead = match self.running.take() {
+            Some((ahead, next)) if next == index => ahead,
             _ => self.read_from(index),
         };
-        let batch = ready.recv().context("the reading thread has stopped")??;
-        self.running = Some((ready, index + 1));
-        Ok(batch.to_device(self.reader, &self.device)?)
+        let (ahead, _) = self.running.insert((ahead, index + 1));
+        Ok(ahead.next()?.context("the reading thread has stopped")?)
     }
 }
 
 impl<'a> Order<'a> {
-    fn read(&mut self, index: usize, reader: &TokenReader) -> Result<HostBatch> {
+    fn read(&mut self, index: usize, reader: &TokenReader, batch: &mut Batch) -> Result<()> {
         let positions = index * self.batch..(index + 1) * self.batch;
         let examples: Vec<&Example> = positions.clone().map(|position| self.at(position)).collect();
-        let mut batch = reader.read(&examples)?;
+        reader.read(&examples, batch)?;
         if self.draws_classes {
             let classes = batch.targets.len() / examples.len();
             for (position, target) in positions.zip(batch.targets.chunks_exact_mut(classes)) {
                 draw_class(self.seed, position, target);
             }
         }
-        Ok(batch)
+        Ok(())
     }
 
     /// The image at `position`, counted over all epochs.

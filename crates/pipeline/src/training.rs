@@ -7,7 +7,7 @@ use candle_core::{DType, Device};
 use serde::Serialize;
 use sources::Combination;
 use stage::{Freshness, Lock, write_json};
-use vit::{About, MODEL_FILE, Model, StepRecord, Tally};
+use vit::{About, MODEL_FILE, Model, Predictor, StepRecord, Tally};
 
 use crate::{
     Context,
@@ -112,11 +112,12 @@ fn train_one(
     };
     let outcome = std::thread::scope(|scope| {
         let draws = (recipe.batch, run.seed, draws_classes(context.study.data.labels));
-        let mut batches = TrainingBatches::new(scope, &reader, &examples.train, draws, device);
-        let mut validate = |model: &Model| {
+        let mut batches = TrainingBatches::new(scope, &reader, &examples.train, draws);
+        let mut validate = |predictor: &mut Predictor<'_>| {
             let mut tally = Tally::default();
-            reader.for_each_batch(&examples.valid, device, |batch| {
-                Ok(tally.add(&model.logits(&batch.tokens)?, &batch.targets)?)
+            reader.for_each_batch(&examples.valid, |batch| {
+                tally.add(&predictor.logits(batch)?, &batch.targets);
+                Ok(())
             })?;
             tally.finish().ok_or_else(|| "there are no validation images".into())
         };

@@ -7,7 +7,7 @@ use candle_core::Device;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Adam, Draws, Model, ValidationRecord, VitError,
+    Draws, Model, Trainer, ValidationRecord, VitError,
     tensor_file::{self, TensorFile},
 };
 
@@ -79,25 +79,25 @@ impl Checkpoint {
         Ok(tensor_file::read(path, &Device::Cpu)?.about)
     }
 
-    /// Writes this state with the tensors of `model` and `adam`, atomically.
-    pub(crate) fn write(&self, path: &Path, model: &Model, adam: &Adam) -> Result<(), VitError> {
+    /// Writes this state with the tensors of `model` and `trainer`, atomically.
+    pub(crate) fn write(&self, path: &Path, model: &Model, trainer: &Trainer) -> Result<(), VitError> {
         let mut tensors = model.tensors(MODEL_PREFIX);
-        tensors.extend(adam.tensors());
+        tensors.extend(trainer.moments()?);
         tensor_file::write(path, self, &tensors)
     }
 
-    /// Reads the file `path` into `model` and `adam`.
+    /// Reads the file `path` into `model` and `trainer`.
     ///
     /// # Errors
-    /// If the file is damaged or belongs to another configuration than `digest`; nothing has changed then.
-    pub(crate) fn restore(path: &Path, digest: &str, model: &Model, adam: &mut Adam) -> Result<Self, VitError> {
+    /// If the file is damaged or belongs to another configuration than `digest`.
+    pub(crate) fn restore(path: &Path, digest: &str, model: &Model, trainer: &mut Trainer) -> Result<Self, VitError> {
         let TensorFile { about, tensors } = tensor_file::read::<Self>(path, model.device())?;
         if about.digest != digest {
             let expected = digest.to_owned();
             return Err(VitError::OtherConfiguration { path: path.to_owned(), expected, got: about.digest });
         }
-        adam.restore(&tensors, path)?;
         model.set_parameters(&tensors, MODEL_PREFIX, path)?;
+        trainer.restore(model, &tensors, path)?;
         Ok(about)
     }
 }

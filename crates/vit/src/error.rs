@@ -75,6 +75,9 @@ pub enum VitError {
         /// The digest in the checkpoint.
         got: String,
     },
+    /// `FMSTUDY_ISA` asks for what this processor lacks.
+    #[error(transparent)]
+    Isa(#[from] kernels::UnavailableIsa),
     /// The supplier of batches, or the validation, failed.
     #[error("step {step}: {source}")]
     Caller {

@@ -16,7 +16,7 @@ use crate::{
 
 /// Added to the variance, as in PyTorch's `LayerNorm`; timm's ViT has 1e-6, which f32 does not tell apart
 /// on activations of unit scale.
-const LAYER_NORM_EPSILON: f64 = 1e-5;
+pub(crate) const LAYER_NORM_EPSILON: f64 = 1e-5;
 
 /// y = x (g W)ᵀ + b with a constant g, which is 1 but for [`ModelConfig::equal_lr`].
 #[derive(Debug)]

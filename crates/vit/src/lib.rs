@@ -14,6 +14,7 @@
 
 mod adam;
 mod attention;
+mod batch;
 mod checkpoint;
 mod collapse;
 mod config;
@@ -24,16 +25,20 @@ mod layers;
 mod loss;
 mod metrics;
 mod model;
+mod native;
 mod network;
 mod noise;
 mod ops;
 mod parameters;
+mod predictor;
 mod recipe;
 mod tensor_file;
 mod train;
+mod trainer;
 mod validation;
 
 pub use adam::{Adam, gradient_norm};
+pub use batch::Batch;
 pub use checkpoint::{Checkpoint, Progress};
 pub use collapse::{COLLAPSE_MARGIN, collapsed, entropy};
 pub use config::{Collapse, Fuse, ModelConfig, Pool};
@@ -44,6 +49,8 @@ pub use metrics::{METRICS_FILE, StepRecord, ValidationRecord};
 pub use model::{About, Input, Model};
 pub use noise::Noise;
 pub use parameters::Parameters;
+pub use predictor::Predictor;
 pub use recipe::{Optimizer, Recipe, RecipeName, Schedule};
-pub use train::{Batch, Batches, BoxError, CHECKPOINT_FILE, MODEL_FILE, Run, TrainOutcome, train};
+pub use train::{Batches, BoxError, CHECKPOINT_FILE, MODEL_FILE, Run, TrainOutcome, train};
+pub use trainer::{Gradient, Trainer};
 pub use validation::{Tally, Validation};

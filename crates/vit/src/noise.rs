@@ -1,6 +1,6 @@
 //! Shapes: B batch, N tokens, D width.
 
-use candle_core::{Result, Tensor};
+use candle_core::{Device, Result, Tensor};
 
 use crate::Draws;
 
@@ -26,7 +26,7 @@ impl<'a> Noise<'a> {
     /// Dropout of `x` (B, N, D).
     pub(crate) fn dropout(&mut self, x: Tensor) -> Result<Tensor> {
         match &mut self.draws {
-            Some(draws) if self.dropout > 0.0 => x.mul(&draws.mask(x.dims(), self.dropout, x.dtype(), x.device())?),
+            Some(draws) if self.dropout > 0.0 => x.mul(&mask(draws, x.dims(), self.dropout, &x)?),
             _ => Ok(x),
         }
     }
@@ -37,10 +37,17 @@ impl<'a> Noise<'a> {
         match &mut self.draws {
             Some(draws) if self.drop_path > 0.0 => {
                 let images = x.dim(0)?;
-                let mask = draws.mask(&[images, 1, 1], self.drop_path * position, x.dtype(), x.device())?; // (B, 1, 1)
+                let mask = mask(draws, &[images, 1, 1], self.drop_path * position, &x)?; // (B, 1, 1)
                 x.broadcast_mul(&mask)
             }
             _ => Ok(x),
         }
     }
+}
+
+/// A mask of `shape`, of the type and on the device of `x`.
+fn mask(draws: &mut Draws, shape: &[usize], drop: f64, x: &Tensor) -> Result<Tensor> {
+    let mut values = vec![0.0; shape.iter().product()];
+    draws.mask(&mut values, drop);
+    Tensor::from_vec(values, shape, &Device::Cpu)?.to_dtype(x.dtype())?.to_device(x.device())
 }

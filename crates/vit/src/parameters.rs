@@ -101,3 +101,8 @@ impl<'a> Builder<'a> {
         }
     }
 }
+
+/// The one number of `tensor`.
+pub(crate) fn scalar(tensor: &Tensor) -> Result<f64> {
+    tensor.to_dtype(DType::F64)?.to_scalar()
+}

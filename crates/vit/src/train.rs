@@ -1,15 +1,12 @@
-//! Shapes: B batch, N tokens of one source, W a source's token width, K classes.
+//! Shapes: B batch, K classes.
 
 use std::{path::Path, time::Instant};
 
-use candle_core::{DType, Tensor};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Adam, Checkpoint, Draws, METRICS_FILE, Model, Noise, Progress, Recipe, StepRecord, Validation, ValidationRecord,
-    VitError,
-    adam::weight_norm,
-    collapsed, cross_entropy, entropy, gradient_norm,
+    Batch, Checkpoint, Draws, METRICS_FILE, Model, Predictor, Progress, Recipe, StepRecord, Trainer, Validation,
+    ValidationRecord, VitError, collapsed, entropy,
     metrics::{Metrics, Record},
 };
 
@@ -25,26 +22,11 @@ const NOISE_STREAM: u64 = 1;
 /// What a caller's batches or validation may fail with.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// What one training step learns from.
-#[derive(Clone, Debug)]
-pub struct Batch {
-    /// One tensor (B, N, W) of standardised tokens per source, in the model's order and on its device.
-    pub tokens: Vec<Tensor>,
-    /// Probabilities of the classes: (B, K).
-    pub targets: Tensor,
-}
-
 /// Where batches come from.
 pub trait Batches {
     /// The batch that step `index` + 1 learns from. It depends on `index` alone, so that a resumed run sees
     /// what an uninterrupted one would have seen.
-    fn batch(&mut self, index: usize) -> Result<Batch, BoxError>;
-}
-
-impl<F: FnMut(usize) -> Result<Batch, BoxError>> Batches for F {
-    fn batch(&mut self, index: usize) -> Result<Batch, BoxError> {
-        self(index)
-    }
+    fn batch(&mut self, index: usize) -> Result<&Batch, BoxError>;
 }
 
 /// A training run: what is done, and where it leaves its files.
@@ -102,15 +84,15 @@ pub fn train(
     model: &mut Model,
     run: &Run<'_>,
     batches: &mut dyn Batches,
-    validate: &mut dyn FnMut(&Model) -> Result<Validation, BoxError>,
+    validate: &mut dyn FnMut(&mut Predictor) -> Result<Validation, BoxError>,
     progress: &mut dyn FnMut(&StepRecord),
 ) -> Result<TrainOutcome, VitError> {
     let recipe = run.recipe;
     recipe.validate()?;
     let checkpoint_path = run.folder.join(CHECKPOINT_FILE);
-    let mut adam = Adam::new(recipe, model.parameters())?;
+    let mut trainer = Trainer::new(model, recipe)?;
     let mut state = if checkpoint_path.exists() {
-        Checkpoint::restore(&checkpoint_path, run.digest, model, &mut adam)?
+        Checkpoint::restore(&checkpoint_path, run.digest, model, &mut trainer)?
     } else {
         let (digest, draws) = (run.digest.to_owned(), Draws::new(run.seed, NOISE_STREAM));
         Checkpoint { digest, draws, progress: Progress::default() }
@@ -118,7 +100,6 @@ pub fn train(
     let resumed_from = state.progress.step;
     let mut metrics = Metrics::open(&run.folder.join(METRICS_FILE), resumed_from)?;
     let mut checkpoint_step = (resumed_from > 0).then_some(resumed_from);
-    let dropout = model.about().model.dropout;
 
     for step in resumed_from + 1..=recipe.steps {
         let begun = Instant::now();
@@ -128,22 +109,18 @@ pub fn train(
             false => Err(VitError::NotFinite { what, value, step, checkpoint_step }),
         };
 
-        let Batch { tokens, targets } = batches.batch(step - 1).map_err(failed)?;
-        let mut noise = Noise::from(&mut state.draws, dropout, recipe.drop_path);
-        let logits = model.training_logits(&tokens, &mut noise)?; // (B, K)
-        let loss = cross_entropy(&logits, &targets, recipe.label_smoothing)?;
-        let loss_value = finite("loss", scalar(&loss.mean)?)?;
-
-        let gradients = loss.mean.backward()?;
-        let grad_norm = finite("gradient norm", gradient_norm(model.parameters(), &gradients)?)?;
+        let batch = batches.batch(step - 1).map_err(failed)?;
+        let gradient = trainer.gradient(model, batch, &mut state.draws)?;
+        let loss = finite("loss", gradient.loss)?;
+        let grad_norm = finite("gradient norm", gradient.norm)?;
         let lr = recipe.lr_at(step);
-        adam.step(model.parameters(), &gradients, recipe.clip_factor(grad_norm), lr, step)?;
+        trainer.update(model, recipe.clip_factor(grad_norm), lr, step)?;
 
-        let images = targets.dim(0)?;
-        state.progress.add_step(step, loss_value, &target_sums(&targets, recipe.label_smoothing)?);
-        let accuracy = loss.correct as f64 / images as f64;
+        let classes = model.about().classes.len();
+        state.progress.add_step(step, loss, &target_sums(&batch.targets, classes, recipe.label_smoothing));
+        let accuracy = gradient.correct as f64 / batch.images as f64;
         let seconds = begun.elapsed().as_secs_f64();
-        let record = StepRecord { step, loss: loss_value, accuracy, lr, grad_norm, seconds };
+        let record = StepRecord { step, loss, accuracy, lr, grad_norm, seconds };
         metrics.write(&Record::Step(&record))?;
         progress(&record);
 
@@ -151,11 +128,12 @@ pub fn train(
             (is_due(step, run.validate_every, recipe.steps), is_due(step, run.checkpoint_every, recipe.steps));
         if validates || checkpoints {
             // The loss is that of the weights before this step.
-            finite("norm of the weights", weight_norm(model.parameters())?)?;
+            finite("norm of the weights", trainer.weight_norm(model)?)?;
+            trainer.write_to(model)?;
         }
         if validates {
             let validation_begun = Instant::now();
-            let validation = validate(model).map_err(failed)?;
+            let validation = validate(&mut Predictor::new(model)?).map_err(failed)?;
             finite("validation loss", validation.loss)?;
             let record = ValidationRecord { step, validation, seconds: validation_begun.elapsed().as_secs_f64() };
             metrics.write(&Record::Validation(&record))?;
@@ -167,7 +145,7 @@ pub fn train(
         if checkpoints {
             // The metrics first: a checkpoint promises that every step before it is recorded.
             metrics.sync()?;
-            state.write(&checkpoint_path, model, &adam)?;
+            state.write(&checkpoint_path, model, &trainer)?;
             checkpoint_step = Some(step);
         }
     }
@@ -206,13 +184,12 @@ fn is_due(step: usize, every: usize, steps: usize) -> bool {
     step == steps || (every > 0 && step.is_multiple_of(every))
 }
 
-fn scalar(tensor: &Tensor) -> Result<f64, VitError> {
-    Ok(tensor.to_dtype(DType::F64)?.to_scalar()?)
-}
-
 /// Sum over the batch of the smoothed `targets` (B, K): (K).
-fn target_sums(targets: &Tensor, smoothing: f64) -> Result<Vec<f64>, VitError> {
-    let classes = targets.dim(1)?;
-    let smoothed = targets.to_dtype(DType::F64)?.affine(1.0 - smoothing, smoothing / classes as f64)?;
-    Ok(smoothed.sum(0)?.to_vec1()?)
+fn target_sums(targets: &[f32], classes: usize, smoothing: f64) -> Vec<f64> {
+    let mut sums = vec![0.0; classes];
+    for target in targets.chunks_exact(classes) {
+        let smoothed = target.iter().map(|target| f64::from(*target) * (1.0 - smoothing) + smoothing / classes as f64);
+        sums.iter_mut().zip(smoothed).for_each(|(sum, target)| *sum += target);
+    }
+    sums
 }

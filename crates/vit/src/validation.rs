@@ -1,9 +1,6 @@
 //! Shapes: B batch, K classes.
 
-use candle_core::{D, Tensor};
 use serde::{Deserialize, Serialize};
-
-use crate::{VitError, cross_entropy};
 
 /// How a model does on images that it was not trained on.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -26,18 +23,25 @@ pub struct Tally {
 }
 
 impl Tally {
-    /// Adds a batch's `logits` (B, K) and `targets` (B, K).
-    pub fn add(&mut self, logits: &Tensor, targets: &Tensor) -> Result<(), VitError> {
-        let loss = cross_entropy(logits, targets, 0.0)?;
-        let (images, classes) = logits.dims2()?;
-        self.images += images;
-        self.loss_sum += loss.mean.to_dtype(candle_core::DType::F64)?.to_scalar::<f64>()? * images as f64;
-        self.correct += loss.correct;
-        self.predicted.resize(classes, 0);
-        for class in logits.argmax(D::Minus1)?.to_vec1::<u32>()? {
-            self.predicted[class as usize] += 1;
+    /// Adds the `logits` (B, K) of a batch whose targets are `targets` (B, K).
+    ///
+    /// # Panics
+    /// If there are fewer targets than logits.
+    pub fn add(&mut self, logits: &[Vec<f32>], targets: &[f32]) {
+        for (image, logits) in logits.iter().enumerate() {
+            let target = &targets[image * logits.len()..][..logits.len()];
+            let largest = f64::from(logits.iter().copied().fold(f32::NEG_INFINITY, f32::max));
+            let total: f64 = logits.iter().map(|logit| (f64::from(*logit) - largest).exp()).sum();
+            let answers = logits.iter().zip(target);
+            self.loss_sum -= answers
+                .map(|(logit, target)| f64::from(*target) * (f64::from(*logit) - largest - total.ln()))
+                .sum::<f64>();
+            let predicted = first_largest(logits);
+            self.images += 1;
+            self.correct += usize::from(predicted == first_largest(target));
+            self.predicted.resize(logits.len(), 0);
+            self.predicted[predicted] += 1;
         }
-        Ok(())
     }
 
     /// The result over all batches; none if there were no images.
@@ -46,4 +50,9 @@ impl Tally {
         let (loss, accuracy) = (self.loss_sum / images, self.correct as f64 / images);
         Some(Validation { loss, accuracy, predicted: self.predicted })
     }
+}
+
+/// Index of the largest value, the first of several.
+pub(crate) fn first_largest(values: &[f32]) -> usize {
+    (0..values.len()).reduce(|best, at| if values[at] > values[best] { at } else { best }).unwrap_or(0)
 }

@@ -5,7 +5,7 @@ mod common;
 
 use candle_core::{DType, Device, Tensor};
 use common::{about, targets, tokens};
-use vit::{Fuse, Model, ModelConfig, Noise, Pool, cross_entropy};
+use vit::{About, Batch, Draws, Fuse, Model, ModelConfig, Noise, Pool, Predictor, Recipe, Trainer, cross_entropy};
 
 const IMAGES: usize = 4;
 const SMOOTHING: f64 = 0.1;
@@ -89,6 +89,85 @@ fn evaluation_sees_the_trained_weights() {
     let evaluated = model.logits(&tokens).unwrap();
     assert_eq!(trained.to_vec2::<f32>().unwrap(), evaluated.to_vec2::<f32>().unwrap());
     assert!(!evaluated.track_op());
+}
+
+/// The batch that [`loss`] is of.
+fn the_batch(about: &About) -> Batch {
+    common::batch(about, IMAGES, 0.3)
+}
+
+/// Relative L2 distance.
+fn apart(a: &[f32], b: &[f32]) -> f64 {
+    let norm = |values: &mut dyn Iterator<Item = f64>| values.map(|value| value * value).sum::<f64>().sqrt();
+    norm(&mut a.iter().zip(b).map(|(a, b)| f64::from(a - b))) / norm(&mut b.iter().map(|b| f64::from(*b))).max(1e-9)
+}
+
+#[test]
+fn the_step_written_out_agrees_with_autograd() {
+    let wide: [(&str, Change); 3] = [
+        ("as wide as the default", |config| (config.width, config.mlp_ratio) = (64, 4)),
+        ("grid 14, three heads", |config| (config.grid, config.width, config.heads) = (14, 48, 3)),
+        ("dropout", |config| (config.dropout, config.qk_norm) = (0.2, true)),
+    ];
+    for (name, change) in configurations().into_iter().chain(wide) {
+        let about = about(change);
+        let model = Model::new(about.clone(), 4, DType::F32, &Device::Cpu).unwrap();
+        let recipe = Recipe { drop_path: 0.3, label_smoothing: SMOOTHING, ..Recipe::paper() };
+        // More images than a chunk has.
+        let batch = common::batch(&about, 11, 0.3);
+        let mut written_out = Trainer::new(&model, &recipe).unwrap();
+        let mut autograd = Trainer::autograd(&model, &recipe).unwrap();
+        let gradient = |trainer: &mut Trainer| {
+            let gradient = trainer.gradient(&model, &batch, &mut Draws::new(3, 1)).unwrap();
+            (gradient, trainer.gradients(&model).unwrap())
+        };
+        let (ours, our_gradients) = gradient(&mut written_out);
+        let (theirs, their_gradients) = gradient(&mut autograd);
+        assert!((ours.loss - theirs.loss).abs() < 1e-5, "{name}: loss {} and {}", ours.loss, theirs.loss);
+        assert!((ours.norm / theirs.norm - 1.0).abs() < 1e-4, "{name}: norm {} and {}", ours.norm, theirs.norm);
+        assert_eq!(ours.correct, theirs.correct, "{name}");
+        assert_eq!(our_gradients.len(), model.parameters().len());
+        for (parameter, ours) in &our_gradients {
+            let error = apart(ours, &their_gradients[parameter]);
+            assert!(error < 2e-4, "{name}: {parameter} is {error:.1e} off");
+        }
+        let logits = Predictor::new(&model).unwrap().logits(&batch).unwrap();
+        let tokens = tokens(&about, 11, 0.3, DType::F32);
+        let reference = model.logits(&tokens).unwrap().to_vec2::<f32>().unwrap();
+        assert!(apart(&logits.concat(), &reference.concat()) < 1e-5, "{name}: logits");
+    }
+}
+
+#[test]
+fn the_step_written_out_agrees_with_differences() {
+    // The loss along the gradient's own direction, in f32: its rounding of 1e-7 over a distance of 2e-2 allows 1e-5.
+    for (name, change) in configurations() {
+        let about = about(change);
+        let model = Model::new(about.clone(), 2, DType::F32, &Device::Cpu).unwrap();
+        let recipe = Recipe { label_smoothing: SMOOTHING, ..Recipe::paper() };
+        let gradient = |model: &Model| {
+            let mut trainer = Trainer::new(model, &recipe).unwrap();
+            let gradient = trainer.gradient(model, &the_batch(&about), &mut Draws::new(0, 1)).unwrap();
+            (gradient, trainer.gradients(model).unwrap())
+        };
+        let (here, gradients) = gradient(&model);
+        for parameter in gradients.keys() {
+            let var = model.parameters().get(parameter).unwrap();
+            let start = var.as_detached_tensor().copy().unwrap();
+            let along = Tensor::from_slice(&gradients[parameter], var.shape(), &Device::Cpu).unwrap();
+            let norm = f64::from(along.sqr().unwrap().sum_all().unwrap().to_scalar::<f32>().unwrap()).sqrt();
+            let distance = 2e-2;
+            let loss_at = |shift: f64| {
+                var.set(&(&start + (&along * (shift / norm)).unwrap()).unwrap()).unwrap();
+                gradient(&model).0.loss
+            };
+            let slope = (loss_at(distance) - loss_at(-distance)) / (2.0 * distance);
+            loss_at(0.0);
+            let error = (slope - norm).abs();
+            assert!(error < 1e-5 + 5e-3 * norm, "{name}: {parameter} rises by {slope}, not {norm}");
+        }
+        assert_eq!(gradient(&model).0.loss, here.loss, "{name}: the weights were put back");
+    }
 }
 
 #[test]

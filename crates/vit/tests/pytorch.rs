@@ -6,7 +6,10 @@ mod common;
 
 use candle_core::{DType, Device};
 use common::{CLASSES, about, targets, tokens, wave};
-use vit::{Adam, Fuse, Model, ModelConfig, Noise, Optimizer, Pool, Recipe, cross_entropy, gradient_norm};
+use vit::{
+    Adam, Draws, Fuse, Model, ModelConfig, Noise, Optimizer, Pool, Predictor, Recipe, Trainer, cross_entropy,
+    gradient_norm,
+};
 
 const LR: f64 = 0.01;
 const IMAGES: usize = 4;
@@ -42,6 +45,31 @@ fn compare(change: fn(&mut ModelConfig), recipe: &Recipe, reference: &Reference)
     let logits = model.logits(&tokens).unwrap().to_vec2::<f64>().unwrap();
     for (class, expected) in reference.logits.iter().enumerate() {
         assert_close(logits[0][class], *expected, &format!("logit of class {class}"));
+    }
+    compare_written_out(change, recipe, reference);
+}
+
+/// The step that training on the CPU takes, in f32.
+fn compare_written_out(change: fn(&mut ModelConfig), recipe: &Recipe, reference: &Reference) {
+    let model = Model::new(about(change), 0, DType::F32, &Device::Cpu).unwrap();
+    for (number, (_, var)) in model.parameters().iter().enumerate() {
+        var.set(&wave(var.dims(), 0.5, number as f64, DType::F32)).unwrap();
+    }
+    let assert_close = |got: f64, expected: f64, what: &str| {
+        assert!((got - expected).abs() < 2e-4 * expected.abs(), "{what}: {got}, PyTorch has {expected}");
+    };
+    let batch = common::batch(model.about(), IMAGES, 0.3);
+    let mut trainer = Trainer::new(&model, recipe).unwrap();
+    for step in 1..=reference.losses.len() {
+        let gradient = trainer.gradient(&model, &batch, &mut Draws::new(0, 1)).unwrap();
+        trainer.update(&model, recipe.clip_factor(gradient.norm), recipe.lr_at(step), step).unwrap();
+        assert_close(gradient.loss, reference.losses[step - 1], &format!("written out, loss of step {step}"));
+        assert_close(gradient.norm, reference.norms[step - 1], &format!("written out, norm of step {step}"));
+    }
+    trainer.write_to(&model).unwrap();
+    let logits = Predictor::new(&model).unwrap().logits(&batch).unwrap();
+    for (class, expected) in reference.logits.iter().enumerate() {
+        assert_close(f64::from(logits[0][class]), *expected, &format!("written out, logit of class {class}"));
     }
 }
 

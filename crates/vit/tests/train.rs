@@ -9,11 +9,11 @@ use std::{
     sync::atomic::{AtomicUsize, Ordering},
 };
 
-use candle_core::{DType, Device, Tensor};
-use common::{CLASSES, about, targets, tokens, validate, weight_bits};
+use candle_core::{DType, Device};
+use common::{CLASSES, about, made, validate, weight_bits};
 use vit::{
-    Batch, BoxError, CHECKPOINT_FILE, Checkpoint, METRICS_FILE, MODEL_FILE, Model, Recipe, Run, TrainOutcome, VitError,
-    train,
+    Batch, BoxError, CHECKPOINT_FILE, Checkpoint, METRICS_FILE, MODEL_FILE, Model, Predictor, Recipe, Run,
+    TrainOutcome, VitError, train,
 };
 
 const IMAGES: usize = 6;
@@ -32,14 +32,13 @@ fn new_model() -> Model {
 }
 
 fn batch(index: usize) -> Result<Batch, BoxError> {
-    let about = about(|_| {});
-    Ok(Batch { tokens: tokens(&about, IMAGES, index as f64, DType::F32), targets: targets(IMAGES, DType::F32) })
+    Ok(common::batch(&about(|_| {}), IMAGES, index as f64))
 }
 
 /// Trains a new model in `folder`; the batches fail at step `stop`.
 fn train_until(folder: &Path, recipe: &Recipe, stop: usize) -> (Model, Result<TrainOutcome, VitError>) {
     let mut model = new_model();
-    let mut batches = |index| if index + 1 == stop { Err("pulled the plug".into()) } else { batch(index) };
+    let mut batches = made(|index| if index + 1 == stop { Err("pulled the plug".into()) } else { batch(index) });
     let outcome = train(&mut model, &run(folder, recipe), &mut batches, &mut validate, &mut |_| {});
     (model, outcome)
 }
@@ -93,7 +92,7 @@ fn the_seed_decides_the_weights() {
     let weights = |folder: &Path, seed| {
         let mut model = new_model();
         let run = Run { seed, ..run(folder, &recipe) };
-        train(&mut model, &run, &mut batch, &mut validate, &mut |_| {}).unwrap();
+        train(&mut model, &run, &mut made(batch), &mut validate, &mut |_| {}).unwrap();
         weight_bits(&model)
     };
     let first = weights(folders[0].path(), 5);
@@ -112,10 +111,7 @@ fn the_number_of_threads_does_not_change_the_weights() {
         let about = about(|config| config.width = 64);
         let mut model = Model::new(about.clone(), 5, DType::F32, &Device::Cpu).unwrap();
         let recipe = Recipe { steps: 3, warmup_steps: 1, ..recipe() };
-        let mut batches = |index| {
-            let tokens = tokens(&about, 24, index as f64, DType::F32);
-            Ok(Batch { tokens, targets: targets(24, DType::F32) })
-        };
+        let mut batches = made(|index| Ok(common::batch(&about, 24, index as f64)));
         train(&mut model, &run(folder.path(), &recipe), &mut batches, &mut validate, &mut |_| {}).unwrap();
         fs_err::copy(folder.path().join(MODEL_FILE), Path::new(&path)).unwrap();
         return;
@@ -142,8 +138,8 @@ fn a_stored_model_gives_the_same_logits() {
     outcome.unwrap();
     let loaded = Model::load(&folder.path().join(MODEL_FILE), &Device::Cpu).unwrap();
     assert_eq!(loaded.about(), model.about());
-    let tokens = tokens(model.about(), 5, 0.7, DType::F32);
-    let logits = |model: &Model| model.logits(&tokens).unwrap().to_vec2::<f32>().unwrap();
+    let batch = common::batch(model.about(), 5, 0.7);
+    let logits = |model: &Model| Predictor::new(model).unwrap().logits(&batch).unwrap();
     assert_eq!(logits(&loaded), logits(&model));
 }
 
@@ -151,13 +147,13 @@ fn a_stored_model_gives_the_same_logits() {
 fn a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint() {
     let folder = tempfile::tempdir().unwrap();
     let recipe = recipe();
-    let mut batches = |index| {
+    let mut batches = made(|index| {
         let mut batch = batch(index)?;
         if index == 9 {
-            batch.tokens[0] = (&batch.tokens[0] * f64::NAN)?;
+            batch.tokens[0][7] = f32::NAN;
         }
         Ok(batch)
-    };
+    });
     let mut model = new_model();
     let error = train(&mut model, &run(folder.path(), &recipe), &mut batches, &mut validate, &mut |_| {}).unwrap_err();
     assert_eq!(error.to_string(), "the loss is NaN at step 10; the checkpoint of step 8 is kept");
@@ -173,7 +169,7 @@ fn a_damaged_or_foreign_checkpoint_is_refused() {
     let path = folder.path().join(CHECKPOINT_FILE);
 
     let other = Run { digest: "other", ..run(folder.path(), &recipe) };
-    let error = train(&mut new_model(), &other, &mut batch, &mut validate, &mut |_| {}).unwrap_err();
+    let error = train(&mut new_model(), &other, &mut made(batch), &mut validate, &mut |_| {}).unwrap_err();
     assert!(matches!(error, VitError::OtherConfiguration { .. }), "{error}");
     assert!(error.to_string().ends_with("belongs to configuration digest, expected other"), "{error}");
 
@@ -197,15 +193,14 @@ fn a_run_that_cannot_learn_is_called_collapsed() {
     let folder = tempfile::tempdir().unwrap();
     // Blank images: only the frequencies of the classes can be learned, here 3 : 1 : 1.
     let recipe = Recipe { steps: 200, batch: 5, ..Recipe::paper() };
-    let blank = |_| {
-        let about = about(|_| {});
-        let tokens = tokens(&about, 5, 0.0, DType::F32).iter().map(Tensor::zeros_like).collect::<Result<_, _>>()?;
-        let targets =
-            Tensor::new(&[[1f32, 0., 0.], [1., 0., 0.], [1., 0., 0.], [0., 1., 0.], [0., 0., 1.]], &Device::Cpu)?;
-        Ok(Batch { tokens, targets })
-    };
+    let mut blank = made(|_| {
+        let mut batch = common::batch(&about(|_| {}), 5, 0.0);
+        batch.tokens.iter_mut().for_each(|tokens| tokens.fill(0.0));
+        batch.targets = vec![1., 0., 0., 1., 0., 0., 1., 0., 0., 0., 1., 0., 0., 0., 1.];
+        Ok(batch)
+    });
     let mut model = Model::new(about(|_| {}), 0, DType::F32, &Device::Cpu).unwrap();
-    let outcome = train(&mut model, &run(folder.path(), &recipe), &mut { blank }, &mut validate, &mut |_| {}).unwrap();
+    let outcome = train(&mut model, &run(folder.path(), &recipe), &mut blank, &mut validate, &mut |_| {}).unwrap();
     assert!((outcome.class_entropy - 0.9503).abs() < 1e-4, "{}", outcome.class_entropy);
     assert!(outcome.collapsed, "{outcome:?}");
 }
@@ -215,26 +210,27 @@ fn a_run_that_can_learn_does() {
     let folder = tempfile::tempdir().unwrap();
     // The class is the sign of all tokens of an image, or their absence.
     let recipe = Recipe { steps: 60, batch: CLASSES, ..Recipe::paper() };
-    let images = || -> Result<Batch, BoxError> {
-        let about = about(|_| {});
-        let shade = Tensor::new(&[1f32, 0.0, -1.0], &Device::Cpu)?.reshape((CLASSES, 1, 1))?;
-        let tokens = tokens(&about, CLASSES, 0.0, DType::F32);
-        let tokens = tokens.iter().map(|tokens| tokens.ones_like()?.broadcast_mul(&shade)).collect::<Result<_, _>>()?;
-        Ok(Batch { tokens, targets: targets(CLASSES, DType::F32) })
+    let images = || {
+        let mut batch = common::batch(&about(|_| {}), CLASSES, 0.0);
+        for tokens in &mut batch.tokens {
+            let per_image = tokens.len() / CLASSES;
+            tokens.iter_mut().enumerate().for_each(|(i, token)| *token = 1.0 - (i / per_image) as f32);
+        }
+        batch
     };
     let calls = AtomicUsize::new(0);
-    let mut validate = |model: &Model| {
+    let mut validate = |predictor: &mut Predictor<'_>| {
         calls.fetch_add(1, Ordering::Relaxed);
         let mut tally = vit::Tally::default();
-        let Batch { tokens, targets } = images()?;
-        tally.add(&model.logits(&tokens)?, &targets)?;
+        let batch = images();
+        tally.add(&predictor.logits(&batch)?, &batch.targets);
         tally.finish().ok_or_else(|| "no images".into())
     };
     let mut model = Model::new(about(|_| {}), 0, DType::F32, &Device::Cpu).unwrap();
     let mut steps = Vec::new();
     let mut progress = |record: &vit::StepRecord| steps.push(record.step);
     let run = run(folder.path(), &recipe);
-    let outcome = train(&mut model, &run, &mut |_| images(), &mut validate, &mut progress).unwrap();
+    let outcome = train(&mut model, &run, &mut made(|_| Ok(images())), &mut validate, &mut progress).unwrap();
     assert_eq!(outcome.validation.validation.accuracy, 1.0, "{outcome:?}");
     assert!(!outcome.collapsed);
     assert_eq!(calls.into_inner(), 15);

@@ -4,7 +4,7 @@
 
 use candle_core::{DType, Device, Tensor};
 use sources::Source;
-use vit::{About, BoxError, Input, Model, ModelConfig, Tally, Validation};
+use vit::{About, Batch, Batches, BoxError, Input, Model, ModelConfig, Predictor, Tally, Validation};
 
 pub const CLASSES: usize = 3;
 
@@ -41,10 +41,36 @@ pub fn targets(images: usize, dtype: DType) -> Tensor {
     Tensor::from_vec(values, (images, CLASSES), &Device::Cpu).unwrap().to_dtype(dtype).unwrap()
 }
 
+/// [`tokens`] and [`targets`] as a batch.
+pub fn batch(about: &About, images: usize, offset: f64) -> Batch {
+    let host = |tensor: &Tensor| tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+    let tokens = tokens(about, images, offset, DType::F32).iter().map(host).collect();
+    Batch { images, tokens, targets: host(&targets(images, DType::F32)) }
+}
+
+/// Batches that a function makes.
+pub struct Made<F> {
+    make: F,
+    last: Batch,
+}
+
+/// Batches that `make` makes.
+pub fn made<F: FnMut(usize) -> Result<Batch, BoxError>>(make: F) -> Made<F> {
+    Made { make, last: Batch::default() }
+}
+
+impl<F: FnMut(usize) -> Result<Batch, BoxError>> Batches for Made<F> {
+    fn batch(&mut self, index: usize) -> Result<&Batch, BoxError> {
+        self.last = (self.make)(index)?;
+        Ok(&self.last)
+    }
+}
+
 /// Validation on six images.
-pub fn validate(model: &Model) -> Result<Validation, BoxError> {
+pub fn validate(predictor: &mut Predictor<'_>) -> Result<Validation, BoxError> {
+    let batch = batch(predictor.about(), 6, 0.5);
     let mut tally = Tally::default();
-    tally.add(&model.logits(&tokens(model.about(), 6, 0.5, model.dtype()))?, &targets(6, model.dtype()))?;
+    tally.add(&predictor.logits(&batch)?, &batch.targets);
     tally.finish().ok_or_else(|| "no images".into())
 }
 

@@ -1,0 +1,297 @@
+//! The training step: seconds per step of ours, fed from a cache and from memory, and of PyTorch's variants, taking
+//! turns.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    time::Instant,
+};
+
+use anyhow::{Context as _, Result};
+use candle_core::{DType, Device};
+use comfy_table::Table;
+use demo::SplitCounts;
+use kernels::Isa;
+use pipeline::{Context, extraction, training};
+use serde::Serialize;
+use serde_json::Value;
+use sources::{Combination, Source};
+use study::Study;
+use tempfile::TempDir;
+use vit::{About, Batch, Draws, Input, Model, ModelConfig, Recipe, Trainer};
+
+use crate::{TrainArguments, median, peak::peak_gflops, peer::Peer};
+
+const PEER: &str = include_str!("../peers/pytorch_train.py");
+
+const CLASSES: usize = 6;
+
+/// Steps of ours in a turn, and how many of the first are left out: files are opened and memory is taken in them.
+const STEPS_PER_TURN: usize = 12;
+const WARM_UP_STEPS: usize = 4;
+
+/// Steps of each of PyTorch's variants in a turn.
+const PEER_STEPS_PER_TURN: usize = 4;
+
+/// A model and its inputs, and what the issue of speed is there.
+struct Case {
+    combination: &'static str,
+    width: usize,
+    depth: usize,
+    heads: usize,
+}
+
+const CASES: [Case; 3] = [
+    Case { combination: "fm2", width: 64, depth: 4, heads: 2 },
+    Case { combination: "fm2", width: 192, depth: 6, heads: 3 },
+    Case { combination: "fm1+fm2+fm3+fm4", width: 192, depth: 6, heads: 3 },
+];
+
+/// What was measured.
+#[derive(Debug, Serialize)]
+pub struct Measured {
+    isa: String,
+    threads: usize,
+    batch: usize,
+    peak_gflops: f64,
+    peer_versions: Option<Value>,
+    /// Why there is no peer.
+    peer_missing: Option<String>,
+    rows: Vec<Row>,
+}
+
+/// One model on one set of inputs. Times are medians in seconds per step.
+#[derive(Debug, Serialize)]
+struct Row {
+    combination: String,
+    width: usize,
+    depth: usize,
+    heads: usize,
+    /// Fed from the cache, everything included.
+    ours: f64,
+    /// The fastest of the peer's variants, its data in memory.
+    peer: Option<f64>,
+    ratio: Option<f64>,
+    /// The same step on one batch in memory.
+    in_memory: f64,
+    /// How fast the step is when it is fed from the cache, against that.
+    from_cache: f64,
+    /// Operations of the matrix products of a step.
+    gflop: f64,
+    /// Share of the peak that they reach in the step from memory.
+    share_of_peak: f64,
+    peer_variants: BTreeMap<String, f64>,
+}
+
+pub fn measure(arguments: &TrainArguments) -> Result<Measured> {
+    let folder = tempfile::tempdir()?;
+    write_cache(&folder, arguments.images)?;
+    let isa = Isa::choose()?;
+    let peak = peak_gflops(isa, arguments.threads);
+    let mut measured = Measured {
+        isa: isa.to_string(),
+        threads: arguments.threads,
+        batch: arguments.batch,
+        peak_gflops: peak,
+        peer_versions: None,
+        peer_missing: None,
+        rows: Vec::new(),
+    };
+    for case in &CASES {
+        let (mut peer, variants) = match start_peer(arguments, case) {
+            Ok((mut peer, variants)) => {
+                measured.peer_versions = Some(peer.ask("versions")?);
+                (Some(peer), variants)
+            }
+            Err(error) => {
+                measured.peer_missing = Some(format!("{error:#}"));
+                (None, Vec::new())
+            }
+        };
+        let mut memory = InMemory::new(case, arguments.batch)?;
+        let (mut cached, mut in_memory, mut theirs) = (Vec::new(), Vec::new(), BTreeMap::<_, Vec<f64>>::new());
+        for turn in 0..arguments.runs {
+            cached.extend(from_cache(&folder, case, arguments.batch, turn)?);
+            for step in 0..STEPS_PER_TURN {
+                let seconds = memory.step()?;
+                if step >= WARM_UP_STEPS {
+                    in_memory.push(seconds);
+                }
+            }
+            for variant in variants.iter().copied().cycle().take(variants.len() * PEER_STEPS_PER_TURN) {
+                if let Some(peer) = &mut peer {
+                    theirs.entry(variant).or_default().push(peer.ask(&format!("time {variant}"))?);
+                }
+            }
+        }
+        let peer_variants: BTreeMap<String, f64> =
+            theirs.into_iter().map(|(variant, seconds)| (variant.to_owned(), median(seconds))).collect();
+        let (ours, in_memory) = (median(cached), median(in_memory));
+        let best = peer_variants.values().copied().reduce(f64::min);
+        let gflop = case.gflop(arguments.batch)?;
+        measured.rows.push(Row {
+            combination: case.combination.to_owned(),
+            width: case.width,
+            depth: case.depth,
+            heads: case.heads,
+            ours,
+            peer: best,
+            ratio: best.map(|best| best / ours),
+            in_memory,
+            from_cache: in_memory / ours,
+            gflop,
+            share_of_peak: gflop / in_memory / peak,
+            peer_variants,
+        });
+    }
+    Ok(measured)
+}
+
+fn start_peer(arguments: &TrainArguments, case: &Case) -> Result<(Peer, Vec<&'static str>)> {
+    let model = case.model();
+    let widths: Vec<String> = case.inputs()?.iter().map(|input| input.token_width.to_string()).collect();
+    let numbers = [arguments.threads, arguments.batch, model.tokens_per_source()].map(|n| n.to_string());
+    let sizes = [case.width, case.depth, case.heads].map(|n| n.to_string());
+    let words: Vec<String> = numbers.into_iter().chain([widths.join(",")]).chain(sizes).collect();
+    let mut peer = Peer::start(&arguments.python, PEER, &words)?;
+    let mut variants = vec!["f32", "bf16"];
+    if !arguments.no_compile {
+        variants.extend(["f32-compiled", "bf16-compiled"]);
+    }
+    for variant in &variants {
+        let () = peer.ask(&format!("warm {variant}"))?;
+    }
+    Ok((peer, variants))
+}
+
+impl Case {
+    fn model(&self) -> ModelConfig {
+        let &Self { width, depth, heads, .. } = self;
+        ModelConfig { width, depth, heads, ..ModelConfig::default() }
+    }
+
+    fn inputs(&self) -> Result<Vec<Input>> {
+        let grid = self.model().grid;
+        let width = |source: Source| source.patch_side(grid).pow(2) * source.channels();
+        let combination: Combination = self.combination.parse()?;
+        Ok(combination.iter().map(|source| Input { source, token_width: width(source) }).collect())
+    }
+
+    /// Operations of the matrix products of a step in units of 10⁹, a multiply-add counted as two: each product of the
+    /// forward pass has two in the backward pass, but for the projections, whose inputs need no gradient.
+    fn gflop(&self, batch: usize) -> Result<f64> {
+        let (model, inputs) = (self.model(), self.inputs()?);
+        let (tokens, width) = (model.tokens_per_source(), self.width);
+        let projections: usize = inputs.iter().map(|input| input.token_width * width).sum();
+        let block = (4 + 2 * model.mlp_ratio) * width * width + 2 * tokens * width;
+        let per_token = 2 * projections + 3 * self.depth * block;
+        Ok(2e-9 * (batch * tokens * per_token) as f64)
+    }
+}
+
+/// Steps on one batch that never changes.
+struct InMemory {
+    model: Model,
+    trainer: Trainer,
+    batch: Batch,
+    draws: Draws,
+    step: usize,
+}
+
+impl InMemory {
+    fn new(case: &Case, images: usize) -> Result<Self> {
+        let classes = (0..CLASSES).map(|class| class.to_string()).collect();
+        let about = About { model: case.model(), inputs: case.inputs()?, classes };
+        let tokens = |input: &Input| -> Vec<f32> {
+            let count = images * case.model().tokens_per_source() * input.token_width;
+            (0..count).map(|i| (i as f32 * 0.7).sin()).collect()
+        };
+        let tokens = about.inputs.iter().map(tokens).collect();
+        let target = |i: usize| f32::from(u8::from(i / CLASSES % CLASSES == i % CLASSES));
+        let batch = Batch { images, tokens, targets: (0..images * CLASSES).map(target).collect() };
+        let model = Model::new(about, 0, DType::F32, &Device::Cpu)?;
+        let trainer = Trainer::new(&model, &Recipe::paper())?;
+        Ok(Self { model, trainer, batch, draws: Draws::new(0, 1), step: 0 })
+    }
+
+    /// Seconds of one step.
+    fn step(&mut self) -> Result<f64> {
+        self.step += 1;
+        let begun = Instant::now();
+        let gradient = self.trainer.gradient(&self.model, &self.batch, &mut self.draws)?;
+        let recipe = Recipe::paper();
+        self.trainer.update(&self.model, recipe.clip_factor(gradient.norm), recipe.lr, self.step)?;
+        Ok(begun.elapsed().as_secs_f64())
+    }
+}
+
+/// Draws faces and extracts their features.
+fn write_cache(folder: &TempDir, images: usize) -> Result<()> {
+    demo::write_faces(&folder.path().join("faces"), 0, SplitCounts { train: images - 2, valid: 1, test: 1 })?;
+    demo::write_weights(&weights_path(folder), 0, &crate::extract::faces(8))?;
+    fs_err::write(folder.path().join("study.toml"), "")?;
+    extraction::run(&mut Context::open(study(folder, &[])?, false)?).context("extraction")?;
+    Ok(())
+}
+
+fn weights_path(folder: &TempDir) -> PathBuf {
+    folder.path().join("resnet18.safetensors")
+}
+
+fn study(folder: &TempDir, overrides: &[String]) -> Result<Study> {
+    let path = |name: &str| folder.path().join(name);
+    let common = [
+        format!("data.dir={}", path("faces").display()),
+        format!("cache.dir={}", path("cache").display()),
+        format!("extract.weights={}", weights_path(folder).display()),
+        "device=cpu".to_owned(),
+    ];
+    let overrides: Vec<String> = common.into_iter().chain(overrides.iter().cloned()).collect();
+    Ok(Study::load(&path("study.toml"), &overrides)?)
+}
+
+/// Seconds of the steps of a short training, as it records them itself: from asking for the batch to the update.
+fn from_cache(folder: &TempDir, case: &Case, batch: usize, turn: usize) -> Result<Vec<f64>> {
+    let overrides = [
+        format!("combo={}", case.combination),
+        format!("model.width={}", case.width),
+        format!("model.depth={}", case.depth),
+        format!("model.heads={}", case.heads),
+        format!("recipe.batch={batch}"),
+        format!("recipe.steps={STEPS_PER_TURN}"),
+        format!("seed={turn}"),
+    ];
+    let report = training::run(&Context::open(study(folder, &overrides)?, false)?).context("training")?;
+    let run: &Path = &report.runs.first().context("no run")?.folder;
+    let metrics = fs_err::read_to_string(run.join(vit::METRICS_FILE))?;
+    let steps = metrics.lines().map(serde_json::from_str::<Value>).collect::<Result<Vec<_>, _>>()?;
+    let seconds = steps.iter().filter(|line| line["kind"] == "step").filter_map(|line| line["seconds"].as_f64());
+    Ok(seconds.skip(WARM_UP_STEPS).collect())
+}
+
+pub fn table(measured: &Measured) -> String {
+    let mut table = Table::new();
+    let header = ["model", "inputs", "", "ms per step", "ours against it"];
+    table.load_style(comfy_table::presets::UTF8_FULL_CONDENSED).set_header(header);
+    for row in &measured.rows {
+        let model = format!("width {}, depth {}, {} heads", row.width, row.depth, row.heads);
+        let ms = |seconds: f64| format!("{:.1}", 1e3 * seconds);
+        table.add_row([model, row.combination.clone(), "ours, from the cache".to_owned(), ms(row.ours), String::new()]);
+        let memory = format!("{:.0}% (the cache keeps up)", 100.0 * row.from_cache);
+        let empty = String::new;
+        table.add_row([empty(), empty(), "ours, from memory".to_owned(), ms(row.in_memory), memory]);
+        for (variant, seconds) in &row.peer_variants {
+            let ratio = format!("{:.2}×", seconds / row.ours);
+            table.add_row([empty(), empty(), format!("PyTorch, {variant}"), ms(*seconds), ratio]);
+        }
+        let products = format!("products alone at peak, {:.1} GFLOP", row.gflop);
+        let share = format!("{:.0}% of peak", 100.0 * row.share_of_peak);
+        table.add_row([empty(), empty(), products, ms(row.gflop / measured.peak_gflops), share]);
+    }
+    let missing =
+        measured.peer_missing.as_ref().map_or_else(String::new, |reason| format!("\nPyTorch was left out: {reason}"));
+    format!(
+        "{table}\n{} on {} threads, batch {}; peak {:.0} GFLOP/s{missing}",
+        measured.isa, measured.threads, measured.batch, measured.peak_gflops
+    )
+}

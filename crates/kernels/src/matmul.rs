@@ -1,0 +1,387 @@
+//! Matrix products of 32-bit floats on one register tile.
+//!
+//! Shapes: C (M, N) is a sum over K of products of A (M, K) and B (K, N).
+//!
+//! A tile is up to 14 rows × 32 columns with AVX-512: 28 accumulators, two registers of B and one broadcast value of A.
+//! B comes as rows whose neighbours are columns: either packed into [`Panels`], so that a long sum reads one stretch of
+//! memory, or as the rows of a matrix. A is read element by element in any layout, which makes the same tile serve
+//! x Wᵀ, dY W and dYᵀ X.
+//!
+//! Every element of C is summed in the order of K whatever the tile it lies in. So results do not depend on how the
+//! rows and columns are shared out to threads.
+
+use crate::{
+    Isa,
+    aligned::Aligned,
+    vector::{Vector, for_each_isa},
+};
+
+/// Rows of a tile: even shares of any count of rows have a function of their own.
+const MOST_ROWS: usize = 14;
+
+/// Terms that are summed before the next rows' turn: 64 KiB of a panel, which the second-level cache keeps.
+const DEPTH_BLOCK: usize = 512;
+
+/// Columns of a panel for `isa`.
+const fn panel_columns(isa: Isa) -> usize {
+    match isa {
+        Isa::Avx512 => 32,
+        Isa::Avx2 => 16,
+        Isa::Portable => 8,
+    }
+}
+
+/// Rows of a tile for `isa`: two registers of columns each must fit beside B and A.
+const fn tile_rows(isa: Isa) -> usize {
+    match isa {
+        Isa::Avx512 => MOST_ROWS,
+        Isa::Avx2 => 6,
+        Isa::Portable => 3,
+    }
+}
+
+/// A matrix to read: element (row, column) is `values[row × row_step + column × column_step]`.
+#[derive(Clone, Copy, Debug)]
+pub struct Matrix<'a> {
+    /// The numbers.
+    pub values: &'a [f32],
+    /// Rows.
+    pub rows: usize,
+    /// Columns.
+    pub columns: usize,
+    /// From one row to the next.
+    pub row_step: usize,
+    /// From one column to the next.
+    pub column_step: usize,
+}
+
+impl<'a> Matrix<'a> {
+    /// `values` row by row, `stride` apart.
+    pub const fn rows(values: &'a [f32], rows: usize, columns: usize, stride: usize) -> Self {
+        Self { values, rows, columns, row_step: stride, column_step: 1 }
+    }
+
+    /// The same numbers with rows and columns exchanged.
+    pub const fn transposed(self) -> Self {
+        let Self { values, rows, columns, row_step, column_step } = self;
+        Self { values, rows: columns, columns: rows, row_step: column_step, column_step: row_step }
+    }
+
+    const fn extent(&self) -> usize {
+        extent(self.rows, self.columns, self.row_step, self.column_step)
+    }
+}
+
+/// A matrix to write, row by row.
+#[derive(Debug)]
+pub struct MatrixMut<'a> {
+    /// The numbers.
+    pub values: &'a mut [f32],
+    /// Rows.
+    pub rows: usize,
+    /// Columns.
+    pub columns: usize,
+    /// From one row to the next.
+    pub row_step: usize,
+}
+
+const fn extent(rows: usize, columns: usize, row_step: usize, column_step: usize) -> usize {
+    if rows == 0 || columns == 0 { 0 } else { (rows - 1) * row_step + (columns - 1) * column_step + 1 }
+}
+
+/// What a product is added to.
+#[derive(Clone, Copy, Debug)]
+pub enum Begin<'a> {
+    /// Nothing.
+    Zero,
+    /// The same row (N) everywhere.
+    Bias(&'a [f32]),
+    /// What C holds.
+    Present,
+}
+
+/// The right factor (K, N) in panels: (N / panel columns, K, panel columns), the last one filled up with zeros.
+#[derive(Clone, Debug)]
+pub struct Panels {
+    isa: Isa,
+    depth: usize,
+    columns: usize,
+    values: Aligned<f32>,
+}
+
+impl Panels {
+    /// A factor of zeros for the tiles of `isa`.
+    pub fn new(isa: Isa, depth: usize, columns: usize) -> Self {
+        let width = panel_columns(isa);
+        Self { isa, depth, columns, values: Aligned::zeros(columns.div_ceil(width) * width * depth) }
+    }
+
+    /// Overwrites it with `matrix` (K, N).
+    ///
+    /// # Panics
+    /// If the shapes differ or `matrix` reaches beyond its values.
+    pub fn pack(&mut self, matrix: Matrix<'_>) {
+        assert_eq!((matrix.rows, matrix.columns), (self.depth, self.columns), "shape of the right factor");
+        assert!(matrix.extent() <= matrix.values.len(), "the right factor reaches beyond its values");
+        let width = panel_columns(self.isa);
+        for (index, panel) in self.values.chunks_exact_mut(self.depth.max(1) * width).enumerate() {
+            let first = index * width;
+            let columns = width.min(self.columns - first);
+            if matrix.column_step == 1 {
+                for (k, row) in panel.chunks_exact_mut(width).enumerate() {
+                    let begin = k * matrix.row_step + first;
+                    row[..columns].copy_from_slice(&matrix.values[begin..begin + columns]);
+                }
+            } else {
+                // Blocks whose lines stay in the first-level cache while columns become rows.
+                const BLOCK: usize = 16;
+                for from in (0..self.depth).step_by(BLOCK) {
+                    let to = (from + BLOCK).min(self.depth);
+                    for column in 0..columns {
+                        let begin = (first + column) * matrix.column_step;
+                        for k in from..to {
+                            panel[k * width + column] = matrix.values[begin + k * matrix.row_step];
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Where a tile reads and writes; steps are in floats.
+#[derive(Debug)]
+struct Tile {
+    a: *const f32,
+    a_row: usize,
+    a_step: usize,
+    b: *const f32,
+    b_step: usize,
+    depth: usize,
+    c: *mut f32,
+    c_row: usize,
+    /// What the first term is added to: a row, or C where null.
+    bias: *const f32,
+    present: bool,
+}
+
+/// C = begin + A · B of rows in any layout and packed panels.
+///
+/// # Panics
+/// If the shapes do not fit together or reach beyond their values.
+pub fn multiply(a: Matrix<'_>, b: &Panels, begin: Begin<'_>, c: MatrixMut<'_>) {
+    assert_eq!((a.columns, b.columns), (b.depth, c.columns), "shapes of a product");
+    let panel = b.depth * panel_columns(b.isa);
+    // SAFETY: the panels hold `depth` rows of a panel's columns each.
+    unsafe { product(b.isa, a, (b.values.as_ptr(), panel_columns(b.isa), panel), begin, c) }
+}
+
+/// C = begin + A · B where B is read row by row, as it lies. Every row of `b.values` must have as many floats behind its
+/// first as a multiple of [`row_padding`] has room for; those beyond its columns may be anything.
+///
+/// # Panics
+/// If the shapes do not fit together or reach beyond their values.
+pub fn multiply_rows(isa: Isa, a: Matrix<'_>, b: Matrix<'_>, begin: Begin<'_>, c: MatrixMut<'_>) {
+    assert!(Isa::available().any(|available| available == isa), "this processor has no {isa}");
+    assert_eq!((a.columns, b.columns, b.column_step), (b.rows, c.columns, 1), "shapes of a product");
+    let width = panel_columns(isa);
+    let padded = b.columns.div_ceil(width) * width;
+    assert!(extent(b.rows, padded, b.row_step, 1) <= b.values.len(), "the right factor reaches beyond its values");
+    // SAFETY: all rows of B are within its values, to the end of the last panel.
+    unsafe { product(isa, a, (b.values.as_ptr(), b.row_step, width), begin, c) }
+}
+
+/// What the length of the rows that [`multiply_rows`] reads must be a multiple of.
+pub const fn row_padding() -> usize {
+    panel_columns(Isa::Avx512)
+}
+
+/// # Safety
+/// From the pointer of `b`, panel p begins p × the third number behind it, and has one row of a panel's columns every
+/// second number, as many as A has columns.
+unsafe fn product(
+    isa: Isa,
+    a: Matrix<'_>,
+    (b, b_step, b_panel): (*const f32, usize, usize),
+    begin: Begin<'_>,
+    c: MatrixMut<'_>,
+) {
+    assert_eq!(a.rows, c.rows, "rows of a product");
+    assert!(a.extent() <= a.values.len(), "the left factor reaches beyond its values");
+    assert!(extent(c.rows, c.columns, c.row_step, 1) <= c.values.len(), "the product reaches beyond its values");
+    assert!(c.rows <= 1 || c.columns <= c.row_step, "the rows of the product overlap");
+    if let Begin::Bias(bias) = begin {
+        assert_eq!(bias.len(), c.columns, "columns of the bias");
+    }
+    if c.rows == 0 || c.columns == 0 {
+        return;
+    }
+    let width = panel_columns(isa);
+    let tiles = c.rows.div_ceil(tile_rows(isa));
+    let c_start = c.values.as_mut_ptr();
+    let mut edge = [0.0; MOST_ROWS * panel_columns(Isa::Avx512)];
+    let mut edge_bias = [0.0; panel_columns(Isa::Avx512)];
+    let mut from = 0;
+    loop {
+        let depth = (a.columns - from).min(DEPTH_BLOCK);
+        for index in 0..tiles {
+            let (row, end) = (index * c.rows / tiles, (index + 1) * c.rows / tiles);
+            for column in (0..c.columns).step_by(width) {
+                let columns = width.min(c.columns - column);
+                // SAFETY: the extents were checked above; B is the caller's contract. A tile at C's edge computes a whole
+                // panel of columns into `edge`, from where those that exist are copied.
+                unsafe {
+                    let present = from > 0 || matches!(begin, Begin::Present);
+                    let (c_tile, c_row) = (c_start.add(row * c.row_step + column), c.row_step);
+                    let mut tile = Tile {
+                        a: a.values.as_ptr().add(row * a.row_step + from * a.column_step),
+                        a_row: a.row_step,
+                        a_step: a.column_step,
+                        b: b.add(column / width * b_panel + from * b_step),
+                        b_step,
+                        depth,
+                        c: c_tile,
+                        c_row,
+                        bias: std::ptr::null(),
+                        present,
+                    };
+                    if let (Begin::Bias(bias), false) = (begin, present) {
+                        tile.bias = bias.as_ptr().add(column);
+                    }
+                    if columns == width {
+                        run(isa, &tile, end - row);
+                        continue;
+                    }
+                    if !tile.bias.is_null() {
+                        std::ptr::copy_nonoverlapping(tile.bias, edge_bias.as_mut_ptr(), columns);
+                        tile.bias = edge_bias.as_ptr();
+                    }
+                    (tile.c, tile.c_row) = (edge.as_mut_ptr(), width);
+                    if present {
+                        copy_rows((c_tile, c_row), (tile.c, width), end - row, columns);
+                    }
+                    run(isa, &tile, end - row);
+                    copy_rows((tile.c, width), (c_tile, c_row), end - row, columns);
+                }
+            }
+        }
+        from += depth;
+        if from >= a.columns {
+            return;
+        }
+    }
+}
+
+/// # Safety
+/// Both places must have `rows` rows of `columns` floats, at the second number's distance.
+unsafe fn copy_rows(
+    (from, from_row): (*const f32, usize),
+    (to, to_row): (*mut f32, usize),
+    rows: usize,
+    columns: usize,
+) {
+    for row in 0..rows {
+        // SAFETY: the caller's contract.
+        unsafe { std::ptr::copy_nonoverlapping(from.add(row * from_row), to.add(row * to_row), columns) }
+    }
+}
+
+/// # Safety
+/// As for [`compute`].
+unsafe fn run(isa: Isa, tile: &Tile, rows: usize) {
+    // SAFETY: the caller's contract.
+    unsafe { if tile.a_row == 1 { columns_tile(isa, tile, rows) } else { rows_tile(isa, tile, rows) } }
+}
+
+for_each_isa! {
+    /// A tile whose A has its rows side by side.
+    fn columns_tile = by_rows_of_columns(tile: &Tile, rows: usize)
+}
+
+for_each_isa! {
+    /// A tile whose A has any layout.
+    fn rows_tile = by_rows(tile: &Tile, rows: usize)
+}
+
+#[inline(always)]
+unsafe fn by_rows_of_columns<V: Vector>(tile: &Tile, rows: usize) {
+    // SAFETY: the caller's contract.
+    unsafe { with_rows::<V, true>(tile, rows) }
+}
+
+#[inline(always)]
+unsafe fn by_rows<V: Vector>(tile: &Tile, rows: usize) {
+    // SAFETY: the caller's contract.
+    unsafe { with_rows::<V, false>(tile, rows) }
+}
+
+#[inline(always)]
+unsafe fn with_rows<V: Vector, const SIDE_BY_SIDE: bool>(tile: &Tile, rows: usize) {
+    macro_rules! tiles {
+        ($($rows:literal)*) => {
+            match rows {
+                // Tiles higher than the instruction set's registers hold are never asked for.
+                $($rows if $rows <= 3 || V::LANES > 4 && $rows <= 6 || V::LANES > 8 => {
+                    // SAFETY: the caller's contract.
+                    unsafe { compute::<V, $rows, SIDE_BY_SIDE>(tile) }
+                })*
+                _ => unreachable!("a tile of {rows} rows"),
+            }
+        };
+    }
+    tiles!(1 2 3 4 5 6 7 8 9 10 11 12 13 14);
+}
+
+/// # Safety
+/// The tile's pointers must be valid for its extents, and the processor must have `V`'s instructions.
+#[inline(always)]
+unsafe fn compute<V: Vector, const ROWS: usize, const SIDE_BY_SIDE: bool>(tile: &Tile) {
+    // Terms per round: the addresses of the rows are then computed once for all of them.
+    const ROUND: usize = 4;
+    // SAFETY: offsets stay within the tile's extents.
+    unsafe {
+        let zero = V::splat(0.0);
+        let mut sums = [[zero; 2]; ROWS];
+        if tile.present {
+            for row in 0..ROWS {
+                for v in 0..2 {
+                    sums[row][v] = V::load(tile.c.add(row * tile.c_row + v * V::LANES));
+                }
+            }
+        } else if !tile.bias.is_null() {
+            sums = [[0, 1].map(|v| V::load(tile.bias.add(v * V::LANES))); ROWS];
+        }
+
+        let (mut a, mut b) = (tile.a, tile.b);
+        let a_row = if SIDE_BY_SIDE { 1 } else { tile.a_row };
+        let a_step = tile.a_step;
+        for _ in 0..tile.depth / ROUND {
+            for k in 0..ROUND {
+                let right = [V::load(b), V::load(b.add(V::LANES))];
+                for row in 0..ROWS {
+                    let left = V::splat(*a.add(row * a_row + k * a_step));
+                    sums[row][0] = left.mul_add(right[0], sums[row][0]);
+                    sums[row][1] = left.mul_add(right[1], sums[row][1]);
+                }
+                b = b.add(tile.b_step);
+            }
+            a = a.add(ROUND * a_step);
+        }
+        for _ in 0..tile.depth % ROUND {
+            let right = [V::load(b), V::load(b.add(V::LANES))];
+            for row in 0..ROWS {
+                let left = V::splat(*a.add(row * a_row));
+                sums[row][0] = left.mul_add(right[0], sums[row][0]);
+                sums[row][1] = left.mul_add(right[1], sums[row][1]);
+            }
+            b = b.add(tile.b_step);
+            a = a.add(a_step);
+        }
+
+        for row in 0..ROWS {
+            for v in 0..2 {
+                sums[row][v].store(tile.c.add(row * tile.c_row + v * V::LANES));
+            }
+        }
+    }
+}

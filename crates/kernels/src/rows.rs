@@ -1,0 +1,75 @@
+use crate::{Matrix, MatrixMut, aligned::Aligned, matmul::row_padding};
+
+/// A matrix whose rows begin at cache lines and are filled up with zeros to whole panels, so that every product may read
+/// it as either factor.
+#[derive(Clone, Debug, Default)]
+pub struct Rows {
+    values: Aligned<f32>,
+    rows: usize,
+    columns: usize,
+    stride: usize,
+}
+
+impl Rows {
+    /// Zeros.
+    pub fn zeros(rows: usize, columns: usize) -> Self {
+        let stride = columns.next_multiple_of(row_padding());
+        Self { values: Aligned::zeros(rows * stride), rows, columns, stride }
+    }
+
+    /// Number of rows.
+    pub const fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Numbers in a row that count.
+    pub const fn columns(&self) -> usize {
+        self.columns
+    }
+
+    /// From one row to the next.
+    pub const fn stride(&self) -> usize {
+        self.stride
+    }
+
+    /// Row by row, padding included.
+    pub fn values(&self) -> &[f32] {
+        &self.values
+    }
+
+    /// Row by row, padding included.
+    pub fn values_mut(&mut self) -> &mut [f32] {
+        &mut self.values
+    }
+
+    /// One row.
+    pub fn row(&self, index: usize) -> &[f32] {
+        &self.values[index * self.stride..][..self.columns]
+    }
+
+    /// One row.
+    pub fn row_mut(&mut self, index: usize) -> &mut [f32] {
+        &mut self.values[index * self.stride..][..self.columns]
+    }
+
+    /// All rows.
+    pub fn matrix(&self) -> Matrix<'_> {
+        Matrix::rows(&self.values, self.rows, self.columns, self.stride)
+    }
+
+    /// All rows.
+    pub fn matrix_mut(&mut self) -> MatrixMut<'_> {
+        MatrixMut { values: &mut self.values, rows: self.rows, columns: self.columns, row_step: self.stride }
+    }
+
+    /// `count` rows from `first` on.
+    pub fn some(&self, first: usize, count: usize) -> Matrix<'_> {
+        Matrix::rows(&self.values[first * self.stride..], count, self.columns, self.stride)
+    }
+
+    /// `count` rows from `first` on.
+    pub fn some_mut(&mut self, first: usize, count: usize) -> MatrixMut<'_> {
+        let (columns, row_step) = (self.columns, self.stride);
+        MatrixMut { values: &mut self.values[first * row_step..], rows: count, columns, row_step }
+    }
+}

@@ -1,0 +1,298 @@
+use kernels::{Attention, Begin, Isa, Rows, normalise, normalise_backward};
+
+use super::{BranchMasks, Linear, Masks, Network, block::Branch};
+use crate::{ModelConfig, Pool, layers::LAYER_NORM_EPSILON, validation::first_largest};
+
+/// Rows that a chunk should have: enough for the products to run at full speed, few enough for its activations to stay
+/// in a core's cache from one layer to the next.
+const CHUNK_ROWS: usize = 196;
+
+/// Tokens of a batch, one slice (B, N, W) per source, and which of its images are meant.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Images<'a> {
+    pub(crate) tokens: &'a [&'a [f32]],
+    pub(crate) first: usize,
+    pub(crate) count: usize,
+}
+
+/// A few images on their way through the network, forward and backward.
+#[derive(Debug)]
+pub(crate) struct Chunk {
+    /// The first of its images, and how many it has.
+    pub(crate) first: usize,
+    pub(crate) images: usize,
+    /// Tokens, (R, D).
+    x: Rows,
+    pub(crate) saved: Vec<Saved>,
+    /// Normalised tokens behind the last block, (R, D), or the class tokens alone.
+    last: Rows,
+    normal: Rows,
+    inverse_std: Vec<f32>,
+    /// (images, D), (images, K).
+    pub(crate) pooled: Rows,
+    pub(crate) logits: Rows,
+    pub(crate) logits_grad: Rows,
+    pooled_grad: Rows,
+    /// Cross-entropy of each image in nats.
+    pub(crate) losses: Vec<f64>,
+    pub(crate) correct: usize,
+    /// Gradient of the tokens, (R, D).
+    pub(crate) grad: Rows,
+    pub(crate) scratch: Scratch,
+}
+
+/// What a block keeps for its backward pass.
+#[derive(Debug)]
+pub(crate) struct Saved {
+    /// Normalised tokens before attention and before the MLP, (R, D), with 1 / standard deviation.
+    pub(crate) normal1: Rows,
+    pub(crate) inverse_std1: Vec<f32>,
+    pub(crate) normal2: Rows,
+    pub(crate) inverse_std2: Vec<f32>,
+    /// (R, 3D)
+    pub(crate) qkv: Rows,
+    /// (R, D)
+    pub(crate) attended: Rows,
+    /// What GELU is applied to, (R, 4D).
+    pub(crate) hidden: Rows,
+}
+
+/// Memory that one block after the other uses.
+#[derive(Debug)]
+pub(crate) struct Scratch {
+    /// Tokens of an image.
+    pub(crate) tokens: usize,
+    pub(crate) attention: Attention,
+    /// (R, D)
+    pub(crate) narrow: Rows,
+    /// What GELU gives, (R, 4D).
+    pub(crate) activated: Rows,
+    /// Gradients of the linear layers' outputs.
+    pub(crate) fc2_grad: Rows,
+    pub(crate) hidden_grad: Rows,
+    pub(crate) proj_grad: Rows,
+    pub(crate) qkv_grad: Rows,
+    /// Gradient of the product of the gains of queries' and keys' norms, (D/H).
+    pub(crate) gains_grad: Vec<f32>,
+}
+
+impl Scratch {
+    /// Adds to `x` (R, D) the branch that ends with `linear` of `input`, less what is dropped of it.
+    pub(crate) fn add_branch(&mut self, linear: &Linear, input: &Rows, masks: &ChunkMasks<'_>, x: &mut Rows) {
+        if masks.is_off() {
+            for row in 0..x.rows() {
+                x.row_mut(row).iter_mut().zip(linear.bias()).for_each(|(x, bias)| *x += bias);
+            }
+            linear.forward(input.matrix(), Begin::Present, x.matrix_mut());
+            return;
+        }
+        linear.forward(input.matrix(), Begin::Bias(linear.bias()), self.narrow.matrix_mut());
+        for row in 0..x.rows() {
+            masks.drop(row, self.tokens, self.narrow.row_mut(row));
+            x.row_mut(row).iter_mut().zip(self.narrow.row(row)).for_each(|(x, branch)| *x += branch);
+        }
+    }
+
+    /// The gradient of a branch's end, from that of the tokens, `grad` (R, D).
+    pub(crate) fn branch_gradient(&mut self, masks: &ChunkMasks<'_>, grad: &Rows, branch: Branch) {
+        let to = if branch == Branch::Mlp { &mut self.fc2_grad } else { &mut self.proj_grad };
+        to.values_mut().copy_from_slice(grad.values());
+        if !masks.is_off() {
+            for row in 0..grad.rows() {
+                masks.drop(row, self.tokens, to.row_mut(row));
+            }
+        }
+    }
+}
+
+/// A chunk's part of a branch's masks.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ChunkMasks<'a> {
+    dropout: &'a [f32],
+    path: &'a [f32],
+}
+
+impl<'a> ChunkMasks<'a> {
+    fn new(masks: &'a BranchMasks, first_image: usize, image_values: usize) -> Self {
+        let from = |mask: &'a [f32], begin| if mask.is_empty() { mask } else { &mask[begin..] };
+        Self { dropout: from(&masks.dropout, first_image * image_values), path: from(&masks.path, first_image) }
+    }
+
+    const fn is_off(&self) -> bool {
+        self.dropout.is_empty() && self.path.is_empty()
+    }
+
+    /// Drops what is to be dropped of `row`, whose number is `index`.
+    fn drop(&self, index: usize, tokens: usize, row: &mut [f32]) {
+        let path = self.path.get(index / tokens).copied().unwrap_or(1.0);
+        match self.dropout.get(index * row.len()..(index + 1) * row.len()) {
+            Some(mask) => row.iter_mut().zip(mask).for_each(|(value, mask)| *value *= mask * path),
+            None => row.iter_mut().for_each(|value| *value *= path),
+        }
+    }
+}
+
+/// Class probabilities that a chunk learns from, (images, K) of the whole batch.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Targets<'a> {
+    pub(crate) values: &'a [f32],
+    pub(crate) smoothing: f64,
+    /// Images of the batch.
+    pub(crate) batch: usize,
+}
+
+impl Chunk {
+    /// Chunks for `batch` images.
+    pub(crate) fn cut(isa: Isa, config: &ModelConfig, tokens: usize, classes: usize, batch: usize) -> Vec<Self> {
+        let images = (CHUNK_ROWS / tokens).max(1);
+        let chunk = |first| Self::new(isa, config, tokens, classes, first, images.min(batch - first));
+        (0..batch).step_by(images).map(chunk).collect()
+    }
+
+    fn new(isa: Isa, config: &ModelConfig, tokens: usize, classes: usize, first: usize, images: usize) -> Self {
+        let (width, rows) = (config.width, images * tokens);
+        let hidden = width * config.mlp_ratio;
+        let narrow = || Rows::zeros(rows, width);
+        let last_rows = if config.pool == Pool::Cls { images } else { rows };
+        let saved = || Saved {
+            normal1: narrow(),
+            inverse_std1: vec![0.0; rows],
+            normal2: narrow(),
+            inverse_std2: vec![0.0; rows],
+            qkv: Rows::zeros(rows, 3 * width),
+            attended: narrow(),
+            hidden: Rows::zeros(rows, hidden),
+        };
+        Self {
+            first,
+            images,
+            x: narrow(),
+            saved: (0..config.depth).map(|_| saved()).collect(),
+            last: Rows::zeros(last_rows, width),
+            normal: Rows::zeros(last_rows, width),
+            inverse_std: vec![0.0; last_rows],
+            pooled: Rows::zeros(images, width),
+            logits: Rows::zeros(images, classes),
+            logits_grad: Rows::zeros(images, classes),
+            pooled_grad: Rows::zeros(images, width),
+            losses: vec![0.0; images],
+            correct: 0,
+            grad: narrow(),
+            scratch: Scratch {
+                tokens,
+                attention: Attention::new(isa, tokens, width, config.heads),
+                narrow: narrow(),
+                activated: Rows::zeros(rows, hidden),
+                fc2_grad: narrow(),
+                hidden_grad: Rows::zeros(rows, hidden),
+                proj_grad: narrow(),
+                qkv_grad: Rows::zeros(rows, 3 * width),
+                gains_grad: vec![0.0; width / config.heads],
+            },
+        }
+    }
+
+    /// From the tokens to the logits.
+    pub(crate) fn forward(&mut self, network: &Network, tokens: &[&[f32]], masks: &Masks) {
+        let image_values = self.scratch.tokens * network.config.width;
+        network.embed.forward(&Images { tokens, first: self.first, count: self.images }, &mut self.x); // (R, D)
+        if !masks.embed.is_empty() {
+            let mask = masks.embed[self.first * image_values..].chunks_exact(network.config.width);
+            for (row, mask) in (0..self.x.rows()).zip(mask) {
+                self.x.row_mut(row).iter_mut().zip(mask).for_each(|(x, mask)| *x *= mask);
+            }
+        }
+        for ((block, saved), masks) in network.blocks.iter().zip(&mut self.saved).zip(&masks.branches) {
+            let masks = masks.each_ref().map(|branch| ChunkMasks::new(branch, self.first, image_values));
+            block.forward(&mut self.x, saved, &mut self.scratch, &masks);
+        }
+        self.pool(network);
+        let head = &network.head;
+        head.forward(self.pooled.matrix(), Begin::Bias(head.bias()), self.logits.matrix_mut()); // (images, K)
+    }
+
+    /// One vector per image: the mean of its normalised tokens, or its class token's.
+    fn pool(&mut self, network: &Network) {
+        let tokens = self.scratch.tokens;
+        match network.config.pool {
+            Pool::Mean => self.last.values_mut().copy_from_slice(self.x.values()),
+            Pool::Cls => {
+                (0..self.images).for_each(|image| self.last.row_mut(image).copy_from_slice(self.x.row(image * tokens)));
+            }
+        }
+        normalise(network.isa, &self.last, LAYER_NORM_EPSILON as f32, &mut self.normal, &mut self.inverse_std);
+        let per_image = self.normal.rows() / self.images;
+        for image in 0..self.images {
+            let pooled = self.pooled.row_mut(image);
+            pooled.fill(0.0);
+            for row in image * per_image..(image + 1) * per_image {
+                pooled.iter_mut().zip(self.normal.row(row)).for_each(|(sum, value)| *sum += value);
+            }
+            pooled.iter_mut().for_each(|sum| *sum /= per_image as f32);
+        }
+    }
+
+    /// Loss, hits and the gradient of the tokens behind the last block.
+    pub(crate) fn backward_from_loss(&mut self, network: &Network, targets: &Targets<'_>) {
+        self.cross_entropy(targets);
+        network.head.backward(self.logits_grad.matrix(), self.pooled_grad.matrix_mut()); // (images, D)
+        let per_image = self.normal.rows() / self.images;
+        // `last` has done its duty.
+        for row in 0..self.normal.rows() {
+            let from = self.pooled_grad.row(row / per_image).iter();
+            self.last.row_mut(row).iter_mut().zip(from).for_each(|(to, grad)| *to = grad / per_image as f32);
+        }
+        self.grad.values_mut().fill(0.0);
+        match network.config.pool {
+            Pool::Mean => normalise_backward(network.isa, &self.normal, &self.inverse_std, &self.last, &mut self.grad),
+            Pool::Cls => {
+                self.pooled_grad.values_mut().fill(0.0);
+                let x_grad = &mut self.pooled_grad;
+                normalise_backward(network.isa, &self.normal, &self.inverse_std, &self.last, x_grad);
+                for image in 0..self.images {
+                    self.grad.row_mut(image * self.scratch.tokens).copy_from_slice(self.pooled_grad.row(image));
+                }
+            }
+        }
+    }
+
+    /// Cross-entropy against soft targets, of which a part is spread evenly over the classes, with its gradient
+    /// (softmax − target) / B.
+    fn cross_entropy(&mut self, targets: &Targets<'_>) {
+        let classes = self.logits.columns();
+        self.correct = 0;
+        for image in 0..self.images {
+            let target = &targets.values[(self.first + image) * classes..][..classes];
+            let logits = self.logits.row(image);
+            let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            let total: f64 = logits.iter().map(|logit| f64::from(logit - largest).exp()).sum();
+            self.correct += usize::from(first_largest(logits) == first_largest(target));
+            let mut loss = 0.0;
+            for (class, grad) in self.logits_grad.row_mut(image).iter_mut().enumerate() {
+                let shifted = f64::from(logits[class] - largest);
+                let target = f64::from(target[class]) * (1.0 - targets.smoothing) + targets.smoothing / classes as f64;
+                loss -= target * (shifted - total.ln());
+                *grad = ((shifted.exp() / total - target) / targets.batch as f64) as f32;
+            }
+            self.losses[image] = loss;
+        }
+    }
+
+    /// From the gradient of the tokens behind block `index` to that of those before it.
+    pub(crate) fn backward_through(&mut self, network: &Network, index: usize, masks: &Masks) {
+        let image_values = self.scratch.tokens * network.config.width;
+        let masks = masks.branches[index].each_ref().map(|branch| ChunkMasks::new(branch, self.first, image_values));
+        network.blocks[index].backward(&mut self.grad, &self.saved[index], &mut self.scratch, &masks);
+    }
+
+    /// From the gradient of the tokens before the first block to that of those before their dropout.
+    pub(crate) fn backward_to_embed(&mut self, network: &Network, masks: &Masks) {
+        let width = network.config.width;
+        if !masks.embed.is_empty() {
+            let mask = masks.embed[self.first * self.scratch.tokens * width..].chunks_exact(width);
+            for (row, mask) in (0..self.grad.rows()).zip(mask) {
+                self.grad.row_mut(row).iter_mut().zip(mask).for_each(|(grad, mask)| *grad *= mask);
+            }
+        }
+    }
+}

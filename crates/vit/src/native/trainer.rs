@@ -1,0 +1,160 @@
+use std::{collections::BTreeMap, path::Path};
+
+use candle_core::{Device, Tensor};
+use kernels::{AdamStep, Isa, adam};
+use rayon::prelude::*;
+
+use super::{Chunk, Layout, Masks, Network, chunk::Targets};
+use crate::{Batch, Draws, Gradient, Model, Optimizer, Recipe, VitError, model::stored};
+
+/// Numbers that one task updates or squares.
+const PIECE: usize = 1 << 14;
+
+/// Weights, gradients and moments as one stretch of memory each, and all activations of a batch.
+#[derive(Debug)]
+pub(crate) struct Trainer {
+    recipe: Recipe,
+    layout: Layout,
+    network: Network,
+    weights: Vec<f32>,
+    gradients: Vec<f32>,
+    mean: Vec<f32>,
+    square: Vec<f32>,
+    /// Which numbers weight decay applies to.
+    decayed: Vec<bool>,
+    chunks: Vec<Chunk>,
+    masks: Masks,
+    classes: usize,
+}
+
+impl Trainer {
+    /// Starts from the weights of `model`, with moments of zero.
+    pub(crate) fn new(isa: Isa, model: &Model, recipe: &Recipe) -> Result<Self, VitError> {
+        let layout = Layout::new(model.parameters());
+        let network = Network::new(isa, &layout, model.about())?;
+        let numbers = || vec![0.0; layout.len()];
+        let mut weights = numbers();
+        layout.read(model.parameters(), &mut weights)?;
+        let of_parameter = |(_, slot, shape): (&str, super::Slot, &[usize])| vec![shape.len() >= 2; slot.range().len()];
+        Ok(Self {
+            recipe: recipe.clone(),
+            gradients: numbers(),
+            mean: numbers(),
+            square: numbers(),
+            decayed: layout.iter().flat_map(of_parameter).collect(),
+            chunks: Vec::new(),
+            masks: Masks::off(network.blocks.len()),
+            classes: model.about().classes.len(),
+            layout,
+            network,
+            weights,
+        })
+    }
+
+    /// Loss of `batch` and, kept here, the gradient of every parameter; `draws` decides what is dropped.
+    pub(crate) fn gradient(&mut self, batch: &Batch, draws: &mut Draws) -> Gradient {
+        let (config, tokens) = (&self.network.config, self.network.tokens());
+        if self.chunks.iter().map(|chunk| chunk.images).sum::<usize>() != batch.images {
+            self.chunks = Chunk::cut(self.network.isa, config, tokens, self.classes, batch.images);
+        }
+        self.masks.draw(draws, (config, self.recipe.drop_path), batch.images, tokens);
+        self.network.prepare(&self.weights);
+        let smoothing = self.recipe.label_smoothing;
+        let targets = Targets { values: &batch.targets, smoothing, batch: batch.images };
+        let sources: Vec<&[f32]> = batch.tokens.iter().map(Vec::as_slice).collect();
+        let Self { network, chunks, masks, weights, gradients, .. } = self;
+        network.forward_backward(chunks, &sources, &targets, masks, weights, gradients);
+        let losses = chunks.iter().flat_map(|chunk| &chunk.losses);
+        Gradient {
+            loss: losses.sum::<f64>() / batch.images as f64,
+            correct: chunks.iter().map(|chunk| chunk.correct).sum(),
+            norm: norm(gradients),
+        }
+    }
+
+    /// Moves the weights along the gradient multiplied by `gradient_scale`. `step` counts from 1.
+    pub(crate) fn update(&mut self, gradient_scale: f64, lr: f64, step: usize) {
+        let Recipe { optimizer, beta1, beta2, epsilon, weight_decay, .. } = self.recipe;
+        let exponent = step as f64;
+        let numbers = |decay: f64| AdamStep {
+            gradient_scale: gradient_scale as f32,
+            gradient_decay: if optimizer == Optimizer::Adam { decay as f32 } else { 0.0 },
+            weight_scale: if optimizer == Optimizer::AdamW { (1.0 - lr * decay) as f32 } else { 1.0 },
+            beta1: beta1 as f32,
+            beta1_rest: (1.0 - beta1) as f32,
+            beta2: beta2 as f32,
+            beta2_rest: (1.0 - beta2) as f32,
+            rate: (lr / (1.0 - beta1.powf(exponent))) as f32,
+            root_scale: (1.0 / (1.0 - beta2.powf(exponent)).sqrt()) as f32,
+            epsilon: epsilon as f32,
+        };
+        let (decayed, plain, isa) = (numbers(weight_decay), numbers(0.0), self.network.isa);
+        self.weights
+            .par_chunks_mut(PIECE)
+            .zip(self.gradients.par_chunks(PIECE))
+            .zip(self.mean.par_chunks_mut(PIECE))
+            .zip(self.square.par_chunks_mut(PIECE))
+            .zip(self.decayed.par_chunks(PIECE))
+            .for_each(|((((weights, gradients), mean), square), decays)| {
+                let mut from = 0;
+                for run in decays.chunk_by(|a, b| a == b) {
+                    let range = from..from + run.len();
+                    let step = if run[0] { &decayed } else { &plain };
+                    from = range.end;
+                    let (weights, mean) = (&mut weights[range.clone()], &mut mean[range.clone()]);
+                    adam(isa, step, weights, &gradients[range.clone()], mean, &mut square[range]);
+                }
+            });
+    }
+
+    /// L2 norm of all weights together.
+    pub(crate) fn weight_norm(&self) -> f64 {
+        norm(&self.weights)
+    }
+
+    /// Hands the weights to `model`.
+    pub(crate) fn write_to(&self, model: &Model) -> Result<(), VitError> {
+        self.layout.write(&self.weights, model.parameters())
+    }
+
+    /// Gradient of the last batch by parameter, in the parameter's layout.
+    pub(crate) fn gradients(&self) -> impl Iterator<Item = (&str, &[f32])> {
+        self.layout.iter().map(|(name, slot, _)| (name, slot.of(&self.gradients)))
+    }
+
+    /// The moments by name: `adam.mean.NAME` and `adam.square.NAME`.
+    pub(crate) fn moments(&self) -> Result<BTreeMap<String, Tensor>, VitError> {
+        let mut tensors = BTreeMap::new();
+        for (kind, values) in [("mean", &self.mean), ("square", &self.square)] {
+            for (name, slot, shape) in self.layout.iter() {
+                let tensor = Tensor::from_slice(slot.of(values), shape, &Device::Cpu)?;
+                tensors.insert(format!("adam.{kind}.{name}"), tensor);
+            }
+        }
+        Ok(tensors)
+    }
+
+    /// Takes the weights of `model`, and the moments stored in the file `path`.
+    pub(crate) fn restore(
+        &mut self,
+        model: &Model,
+        tensors: &BTreeMap<String, Tensor>,
+        path: &Path,
+    ) -> Result<(), VitError> {
+        self.layout.read(model.parameters(), &mut self.weights)?;
+        for (kind, values) in [("mean", &mut self.mean), ("square", &mut self.square)] {
+            for (name, slot, shape) in self.layout.iter() {
+                let tensor = stored(tensors, &format!("adam.{kind}.{name}"), shape, path)?;
+                slot.of_mut(values).copy_from_slice(&tensor.flatten_all()?.to_vec1::<f32>()?);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// L2 norm in double precision, summed piece by piece in their order.
+fn norm(values: &[f32]) -> f64 {
+    let squares = |piece: &[f32]| piece.iter().map(|value| f64::from(*value) * f64::from(*value)).sum::<f64>();
+    let pieces: Vec<f64> = values.par_chunks(PIECE).map(squares).collect();
+    pieces.iter().sum::<f64>().sqrt()
+}

@@ -1,0 +1,116 @@
+//! Gradients of the linear layers' weights: dYᵀ X over all rows of a batch.
+
+use kernels::{Begin, Isa, Matrix, MatrixMut, Panels, Rows, multiply, multiply_rows};
+use rayon::prelude::*;
+
+use super::{Chunk, Linear, embed::Embed, linear::GRADIENT_BLOCK};
+
+/// Outputs that one task sums the gradients of: a multiple of a tile's rows, few enough for many threads.
+const TASK_OUTPUTS: usize = 112;
+
+/// Which matrix of a chunk, for a block.
+pub(crate) type Pick = fn(&Chunk, usize) -> &Rows;
+
+/// One layer's gradients, those of its outputs (R, O) and its inputs (R, I) in each chunk.
+pub(crate) struct Layer<'a> {
+    pub(crate) linear: &'a mut Linear,
+    pub(crate) block: usize,
+    pub(crate) output_grad: Pick,
+    pub(crate) input: Pick,
+}
+
+/// A part of one layer's: some inputs × some outputs.
+struct Task<'a> {
+    block: usize,
+    output_grad: Pick,
+    input: Pick,
+    first_input: usize,
+    inputs: usize,
+    first_output: usize,
+    weight_grad: &'a mut [f32],
+    /// Of the same outputs; empty but for the first inputs.
+    bias_grad: &'a mut [f32],
+}
+
+/// Sums the gradients of all `layers` over `chunks`, in their order.
+pub(crate) fn sum(isa: Isa, layers: Vec<Layer<'_>>, chunks: &[Chunk]) {
+    let tasks: Vec<Task<'_>> = layers.into_iter().flat_map(tasks).collect();
+    tasks.into_par_iter().with_max_len(1).for_each(|task| task.run(isa, chunks));
+}
+
+fn tasks(layer: Layer<'_>) -> Vec<Task<'_>> {
+    let Layer { linear, block, output_grad, input } = layer;
+    let (inputs, outputs) = (linear.inputs(), linear.outputs());
+    let mut bias_grads = linear.bias_grad.chunks_mut(TASK_OUTPUTS);
+    let mut tasks = Vec::new();
+    for (column, weight_grad) in linear.weight_grad.chunks_mut(GRADIENT_BLOCK * outputs).enumerate() {
+        let first_input = column * GRADIENT_BLOCK;
+        let inputs = GRADIENT_BLOCK.min(inputs - first_input);
+        for (part, weight_grad) in weight_grad.chunks_mut(TASK_OUTPUTS * inputs).enumerate() {
+            let bias_grad = if column == 0 { bias_grads.next().unwrap_or_default() } else { &mut [] };
+            let first_output = part * TASK_OUTPUTS;
+            tasks.push(Task { block, output_grad, input, first_input, inputs, first_output, weight_grad, bias_grad });
+        }
+    }
+    tasks
+}
+
+impl Task<'_> {
+    fn run(self, isa: Isa, chunks: &[Chunk]) {
+        let Self { first_input, inputs, first_output, .. } = self;
+        let outputs = self.weight_grad.len() / inputs;
+        self.bias_grad.fill(0.0);
+        for (index, chunk) in chunks.iter().enumerate() {
+            let (grad, input) = ((self.output_grad)(chunk, self.block), (self.input)(chunk, self.block));
+            let rows = grad.rows();
+            let left = Matrix::rows(&grad.values()[first_output..], rows, outputs, grad.stride());
+            let right = Matrix::rows(&input.values()[first_input..], rows, inputs, input.stride());
+            let begin = if index == 0 { Begin::Zero } else { Begin::Present };
+            let to = MatrixMut { values: &mut *self.weight_grad, rows: outputs, columns: inputs, row_step: inputs };
+            multiply_rows(isa, left.transposed(), right, begin, to);
+            if !self.bias_grad.is_empty() {
+                for row in 0..rows {
+                    let grads = &grad.row(row)[first_output..first_output + outputs];
+                    self.bias_grad.iter_mut().zip(grads).for_each(|(sum, grad)| *sum += grad);
+                }
+            }
+        }
+    }
+}
+
+/// Sums the gradients of the projections' weights over `chunks`, in their order, for the batch's `tokens`.
+pub(crate) fn sum_projections(isa: Isa, embed: &mut Embed, tokens: &[&[f32]], chunks: &[Chunk], places: usize) {
+    let sequence = embed.tokens();
+    let firsts: Vec<usize> = (0..embed.sources.len()).map(|index| embed.first_token(index)).collect();
+    let tasks: Vec<_> = embed
+        .sources
+        .iter_mut()
+        .zip(tokens)
+        .zip(firsts)
+        .flat_map(|(((linear, _), tokens), first)| {
+            let (inputs, outputs) = (linear.inputs(), linear.outputs());
+            let blocks = linear.weight_grad.chunks_mut(GRADIENT_BLOCK * outputs).enumerate();
+            blocks.map(move |(block, grad)| (*tokens, first, inputs, block * GRADIENT_BLOCK, grad))
+        })
+        .collect();
+    tasks.into_par_iter().with_max_len(1).for_each(|(tokens, first_token, width, first_input, weight_grad)| {
+        let inputs = GRADIENT_BLOCK.min(width - first_input);
+        let outputs = weight_grad.len() / inputs;
+        let mut begin = Begin::Zero;
+        for chunk in chunks {
+            // As in the forward pass: one piece if the sequence is nothing but this source's tokens.
+            let (pieces, rows) = if sequence == places { (1, chunk.images * places) } else { (chunk.images, places) };
+            let mut panels = Panels::new(isa, rows, inputs);
+            for piece in 0..pieces {
+                let from = (chunk.first * places + piece * rows) * width + first_input;
+                panels.pack(Matrix::rows(&tokens[from..], rows, inputs, width));
+                let stride = chunk.grad.stride();
+                let grads = &chunk.grad.values()[(piece * sequence + first_token) * stride..];
+                let left = Matrix::rows(grads, rows, outputs, stride).transposed();
+                let to = MatrixMut { values: &mut *weight_grad, rows: outputs, columns: inputs, row_step: inputs };
+                multiply(left, &panels, begin, to);
+                begin = Begin::Present;
+            }
+        }
+    });
+}
