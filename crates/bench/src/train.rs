@@ -4,6 +4,7 @@
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Instant,
 };
 
@@ -11,14 +12,15 @@ use anyhow::{Context as _, Result};
 use candle_core::{DType, Device};
 use comfy_table::Table;
 use demo::SplitCounts;
-use kernels::Isa;
+use half::f16;
+use kernels::{Isa, Standardise};
 use pipeline::{Context, extraction, training};
 use serde::Serialize;
 use serde_json::Value;
 use sources::{Combination, Source};
 use study::Study;
 use tempfile::TempDir;
-use vit::{About, Batch, Draws, Input, Model, ModelConfig, Recipe, Trainer};
+use vit::{About, Batch, Draws, Input, Model, ModelConfig, Recipe, Tokens, Trainer};
 
 use crate::{TrainArguments, median, peak::peak_gflops, peer::Peer};
 
@@ -202,9 +204,10 @@ impl InMemory {
     fn new(case: &Case, images: usize) -> Result<Self> {
         let classes = (0..CLASSES).map(|class| class.to_string()).collect();
         let about = About { model: case.model(), inputs: case.inputs()?, classes };
-        let tokens = |input: &Input| -> Vec<f32> {
+        let tokens = |input: &Input| {
             let count = images * case.model().tokens_per_source() * input.token_width;
-            (0..count).map(|i| (i as f32 * 0.7).sin()).collect()
+            let values = (0..count).map(|i| f16::from_f32((i as f32 * 0.7).sin())).collect();
+            Tokens::Stored(values, Arc::new(Standardise::new(&[[0.1, 1.4]], input.token_width, true)))
         };
         let tokens = about.inputs.iter().map(tokens).collect();
         let target = |i: usize| f32::from(u8::from(i / CLASSES % CLASSES == i % CLASSES));

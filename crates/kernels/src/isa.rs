@@ -5,7 +5,7 @@ use std::{fmt, str::FromStr};
 pub enum Isa {
     /// AVX-512F: 16 lanes, 32 registers.
     Avx512,
-    /// AVX2 with FMA: 8 lanes, 16 registers.
+    /// AVX2 with FMA and F16C: 8 lanes, 16 registers.
     Avx2,
     /// Plain Rust, 4 lanes, which compilers turn into SSE2 or NEON.
     Portable,
@@ -48,7 +48,9 @@ impl Isa {
     fn is_available(self) -> bool {
         match self {
             Self::Avx512 => is_x86_feature_detected!("avx512f"),
-            Self::Avx2 => is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
+            Self::Avx2 => {
+                is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c")
+            }
             Self::Portable => true,
         }
     }

@@ -19,8 +19,8 @@ use crate::{
 /// Rows of a tile: even shares of any count of rows have a function of their own.
 const MOST_ROWS: usize = 14;
 
-/// Terms that are summed before the next rows' turn: 64 KiB of a panel, which the second-level cache keeps.
-const DEPTH_BLOCK: usize = 512;
+/// Terms that are summed before the next rows' turn: 128 KiB of a panel, which the second-level cache keeps.
+const DEPTH_BLOCK: usize = 1024;
 
 /// Columns of a panel for `isa`.
 const fn panel_columns(isa: Isa) -> usize {
@@ -160,6 +160,8 @@ struct Tile {
     depth: usize,
     c: *mut f32,
     c_row: usize,
+    /// Columns of C that there are, up to a panel's.
+    columns: usize,
     /// What the first term is added to: a row, or C where null.
     bias: *const f32,
     present: bool,
@@ -219,8 +221,6 @@ unsafe fn product(
     let width = panel_columns(isa);
     let tiles = c.rows.div_ceil(tile_rows(isa));
     let c_start = c.values.as_mut_ptr();
-    let mut edge = [0.0; MOST_ROWS * panel_columns(Isa::Avx512)];
-    let mut edge_bias = [0.0; panel_columns(Isa::Avx512)];
     let mut from = 0;
     loop {
         let depth = (a.columns - from).min(DEPTH_BLOCK);
@@ -228,40 +228,27 @@ unsafe fn product(
             let (row, end) = (index * c.rows / tiles, (index + 1) * c.rows / tiles);
             for column in (0..c.columns).step_by(width) {
                 let columns = width.min(c.columns - column);
-                // SAFETY: the extents were checked above; B is the caller's contract. A tile at C's edge computes a whole
-                // panel of columns into `edge`, from where those that exist are copied.
+                // SAFETY: the extents were checked above; B is the caller's contract.
                 unsafe {
                     let present = from > 0 || matches!(begin, Begin::Present);
-                    let (c_tile, c_row) = (c_start.add(row * c.row_step + column), c.row_step);
-                    let mut tile = Tile {
+                    let bias = match begin {
+                        Begin::Bias(bias) if !present => bias.as_ptr().add(column),
+                        _ => std::ptr::null(),
+                    };
+                    let tile = Tile {
                         a: a.values.as_ptr().add(row * a.row_step + from * a.column_step),
                         a_row: a.row_step,
                         a_step: a.column_step,
                         b: b.add(column / width * b_panel + from * b_step),
                         b_step,
                         depth,
-                        c: c_tile,
-                        c_row,
-                        bias: std::ptr::null(),
+                        c: c_start.add(row * c.row_step + column),
+                        c_row: c.row_step,
+                        columns,
+                        bias,
                         present,
                     };
-                    if let (Begin::Bias(bias), false) = (begin, present) {
-                        tile.bias = bias.as_ptr().add(column);
-                    }
-                    if columns == width {
-                        run(isa, &tile, end - row);
-                        continue;
-                    }
-                    if !tile.bias.is_null() {
-                        std::ptr::copy_nonoverlapping(tile.bias, edge_bias.as_mut_ptr(), columns);
-                        tile.bias = edge_bias.as_ptr();
-                    }
-                    (tile.c, tile.c_row) = (edge.as_mut_ptr(), width);
-                    if present {
-                        copy_rows((c_tile, c_row), (tile.c, width), end - row, columns);
-                    }
                     run(isa, &tile, end - row);
-                    copy_rows((tile.c, width), (c_tile, c_row), end - row, columns);
                 }
             }
         }
@@ -269,20 +256,6 @@ unsafe fn product(
         if from >= a.columns {
             return;
         }
-    }
-}
-
-/// # Safety
-/// Both places must have `rows` rows of `columns` floats, at the second number's distance.
-unsafe fn copy_rows(
-    (from, from_row): (*const f32, usize),
-    (to, to_row): (*mut f32, usize),
-    rows: usize,
-    columns: usize,
-) {
-    for row in 0..rows {
-        // SAFETY: the caller's contract.
-        unsafe { std::ptr::copy_nonoverlapping(from.add(row * from_row), to.add(row * to_row), columns) }
     }
 }
 
@@ -332,40 +305,57 @@ unsafe fn with_rows<V: Vector, const SIDE_BY_SIDE: bool>(tile: &Tile, rows: usiz
     tiles!(1 2 3 4 5 6 7 8 9 10 11 12 13 14);
 }
 
+/// Repeats a block for every row of a tile, with its number as a constant.
+///
+/// Written out instead of looped over: accumulators in an array that is ever indexed by a variable live in memory.
+macro_rules! for_each_row {
+    ($row:ident, $rows:expr, $body:block) => {
+        for_each_row!($row, $rows, $body, 0 1 2 3 4 5 6 7 8 9 10 11 12 13);
+    };
+    ($row:ident, $rows:expr, $body:block, $($number:literal)*) => {
+        $({
+            const $row: usize = $number;
+            if $row < $rows $body
+        })*
+    };
+}
+
 /// # Safety
 /// The tile's pointers must be valid for its extents, and the processor must have `V`'s instructions.
 #[inline(always)]
 unsafe fn compute<V: Vector, const ROWS: usize, const SIDE_BY_SIDE: bool>(tile: &Tile) {
-    // Terms per round: the addresses of the rows are then computed once for all of them.
+    // Terms per round: the compiler then keeps the addresses of the rows for all of them.
     const ROUND: usize = 4;
     // SAFETY: offsets stay within the tile's extents.
     unsafe {
         let zero = V::splat(0.0);
         let mut sums = [[zero; 2]; ROWS];
+        let part = [tile.columns, tile.columns.saturating_sub(V::LANES)];
         if tile.present {
-            for row in 0..ROWS {
-                for v in 0..2 {
-                    sums[row][v] = V::load(tile.c.add(row * tile.c_row + v * V::LANES));
-                }
-            }
+            for_each_row!(ROW, ROWS, {
+                let from = tile.c.wrapping_add(ROW * tile.c_row);
+                sums[ROW][0] = V::load_some(from, part[0], 0.0);
+                sums[ROW][1] = V::load_some(from.wrapping_add(V::LANES), part[1], 0.0);
+            });
         } else if !tile.bias.is_null() {
-            sums = [[0, 1].map(|v| V::load(tile.bias.add(v * V::LANES))); ROWS];
+            let bias =
+                [V::load_some(tile.bias, part[0], 0.0), V::load_some(tile.bias.wrapping_add(V::LANES), part[1], 0.0)];
+            sums = [bias; ROWS];
         }
 
-        let (mut a, mut b) = (tile.a, tile.b);
         let a_row = if SIDE_BY_SIDE { 1 } else { tile.a_row };
-        let a_step = tile.a_step;
+        let (mut a, mut b) = (tile.a, tile.b);
         for _ in 0..tile.depth / ROUND {
             for k in 0..ROUND {
                 let right = [V::load(b), V::load(b.add(V::LANES))];
                 for row in 0..ROWS {
-                    let left = V::splat(*a.add(row * a_row + k * a_step));
+                    let left = V::splat(*a.add(row * a_row + k * tile.a_step));
                     sums[row][0] = left.mul_add(right[0], sums[row][0]);
                     sums[row][1] = left.mul_add(right[1], sums[row][1]);
                 }
-                b = b.add(tile.b_step);
+                b = b.wrapping_add(tile.b_step);
             }
-            a = a.add(ROUND * a_step);
+            a = a.wrapping_add(ROUND * tile.a_step);
         }
         for _ in 0..tile.depth % ROUND {
             let right = [V::load(b), V::load(b.add(V::LANES))];
@@ -374,14 +364,14 @@ unsafe fn compute<V: Vector, const ROWS: usize, const SIDE_BY_SIDE: bool>(tile: 
                 sums[row][0] = left.mul_add(right[0], sums[row][0]);
                 sums[row][1] = left.mul_add(right[1], sums[row][1]);
             }
-            b = b.add(tile.b_step);
-            a = a.add(a_step);
+            b = b.wrapping_add(tile.b_step);
+            a = a.wrapping_add(tile.a_step);
         }
 
-        for row in 0..ROWS {
-            for v in 0..2 {
-                sums[row][v].store(tile.c.add(row * tile.c_row + v * V::LANES));
-            }
-        }
+        for_each_row!(ROW, ROWS, {
+            let to = tile.c.wrapping_add(ROW * tile.c_row);
+            sums[ROW][0].store_some(to, part[0]);
+            sums[ROW][1].store_some(to.wrapping_add(V::LANES), part[1]);
+        });
     }
 }

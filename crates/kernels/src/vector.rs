@@ -45,30 +45,21 @@ pub(crate) trait Vector: Copy {
     /// The first of `count` floats, as many as there are lanes, and `rest` where there are fewer.
     #[inline(always)]
     unsafe fn load_some(from: *const f32, count: usize, rest: f32) -> Self {
-        // SAFETY: the caller vouches for `count` floats; the array has room for the lanes.
-        unsafe {
-            if count >= Self::LANES {
-                return Self::load(from);
-            }
-            let mut lanes = [rest; MOST_LANES];
-            std::ptr::copy_nonoverlapping(from, lanes.as_mut_ptr(), count);
-            Self::load(lanes.as_ptr())
-        }
+        // SAFETY: the caller vouches for `count` floats.
+        unsafe { if count >= Self::LANES { Self::load(from) } else { Self::load_part(from, count, rest) } }
     }
 
     /// Stores the lanes, or the first `count` where there are fewer.
     #[inline(always)]
     unsafe fn store_some(self, to: *mut f32, count: usize) {
         // SAFETY: as for `load_some`.
-        unsafe {
-            if count >= Self::LANES {
-                return self.store(to);
-            }
-            let mut lanes = [0.0; MOST_LANES];
-            self.store(lanes.as_mut_ptr());
-            std::ptr::copy_nonoverlapping(lanes.as_ptr(), to, count);
-        }
+        unsafe { if count >= Self::LANES { self.store(to) } else { self.store_part(to, count) } }
     }
+
+    /// `count` floats, fewer than `LANES`, and `rest` in the other lanes.
+    unsafe fn load_part(from: *const f32, count: usize, rest: f32) -> Self;
+    /// Stores the first `count` lanes, fewer than `LANES`.
+    unsafe fn store_part(self, to: *mut f32, count: usize);
 }
 
 /// Lanes of the widest register.
@@ -88,7 +79,7 @@ macro_rules! for_each_isa {
                 unsafe { $generic::<$crate::vector::Zmm>($($argument),*) }
             }
             #[cfg(target_arch = "x86_64")]
-            #[target_feature(enable = "avx2,fma")]
+            #[target_feature(enable = "avx2,fma,f16c")]
             unsafe fn avx2($($argument: $kind),*) $(-> $result)? {
                 // SAFETY: the caller's contract, and this function is compiled for the instruction set.
                 unsafe { $generic::<$crate::vector::Ymm>($($argument),*) }
@@ -159,6 +150,20 @@ impl Vector for Floats4 {
     }
 
     #[inline(always)]
+    unsafe fn load_part(from: *const f32, count: usize, rest: f32) -> Self {
+        // SAFETY: the caller vouches for `count` floats.
+        Self(std::array::from_fn(|lane| if lane < count { unsafe { from.add(lane).read() } } else { rest }))
+    }
+
+    #[inline(always)]
+    unsafe fn store_part(self, to: *mut f32, count: usize) {
+        for (lane, value) in self.0.into_iter().enumerate().take(count) {
+            // SAFETY: as for `load_part`.
+            unsafe { to.add(lane).write(value) }
+        }
+    }
+
+    #[inline(always)]
     unsafe fn choose(self, negative: Self, other: Self) -> Self {
         Self(std::array::from_fn(|lane| if self.0[lane] < 0.0 { negative.0[lane] } else { other.0[lane] }))
     }
@@ -194,7 +199,7 @@ mod x86 {
     use super::Vector;
 
     macro_rules! register {
-        ($name:ident, $register:ty, $lanes:literal, $splat:ident, $load:ident, $store:ident, $add:ident, $sub:ident, $mul:ident, $div:ident, $max:ident, $sqrt:ident, $fma:ident, $choose:expr, $round:expr, $power:expr) => {
+        ($name:ident, $register:ty, $lanes:literal, $splat:ident, $load:ident, $store:ident, $add:ident, $sub:ident, $mul:ident, $div:ident, $max:ident, $sqrt:ident, $fma:ident, $load_part:expr, $store_part:expr, $choose:expr, $round:expr, $power:expr) => {
             #[derive(Clone, Copy)]
             pub(crate) struct $name(pub(crate) $register);
 
@@ -256,6 +261,18 @@ mod x86 {
                 }
 
                 #[inline(always)]
+                unsafe fn load_part(from: *const f32, count: usize, rest: f32) -> Self {
+                    // SAFETY: the trait's contract.
+                    Self(unsafe { $load_part(from, count, $splat(rest)) })
+                }
+
+                #[inline(always)]
+                unsafe fn store_part(self, to: *mut f32, count: usize) {
+                    // SAFETY: the trait's contract.
+                    unsafe { $store_part(to, count, self.0) }
+                }
+
+                #[inline(always)]
                 unsafe fn choose(self, negative: Self, other: Self) -> Self {
                     // SAFETY: the trait's contract.
                     Self(unsafe { $choose(self.0, negative.0, other.0) })
@@ -282,6 +299,25 @@ mod x86 {
         };
     }
 
+    /// A bit for each of the first `count` lanes.
+    #[inline(always)]
+    const fn first_lanes(count: usize) -> __mmask16 {
+        (1 << count) - 1
+    }
+
+    /// All bits of each of the first `count` lanes.
+    ///
+    /// # Safety
+    /// The processor must have AVX2.
+    #[inline(always)]
+    unsafe fn first_eight_lanes(count: usize) -> __m256i {
+        // SAFETY: the caller's contract.
+        unsafe {
+            let lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+            _mm256_cmpgt_epi32(_mm256_set1_epi32(count as i32), lanes)
+        }
+    }
+
     register!(
         Zmm,
         __m512,
@@ -296,6 +332,8 @@ mod x86 {
         _mm512_max_ps,
         _mm512_sqrt_ps,
         _mm512_fmadd_ps,
+        |from, count, rest| _mm512_mask_loadu_ps(rest, first_lanes(count), from),
+        |to, count, values| _mm512_mask_storeu_ps(to, first_lanes(count), values),
         |x, negative, other| {
             _mm512_mask_blend_ps(_mm512_cmp_ps_mask::<_CMP_LT_OQ>(x, _mm512_setzero_ps()), other, negative)
         },
@@ -316,6 +354,11 @@ mod x86 {
         _mm256_max_ps,
         _mm256_sqrt_ps,
         _mm256_fmadd_ps,
+        |from, count, rest| {
+            let mask = first_eight_lanes(count);
+            _mm256_blendv_ps(rest, _mm256_maskload_ps(from, mask), _mm256_castsi256_ps(mask))
+        },
+        |to, count, values| _mm256_maskstore_ps(to, first_eight_lanes(count), values),
         |x, negative, other| { _mm256_blendv_ps(other, negative, _mm256_cmp_ps::<_CMP_LT_OQ>(x, _mm256_setzero_ps())) },
         |x| _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(x),
         |x| _mm256_castsi256_ps(_mm256_slli_epi32::<23>(_mm256_add_epi32(

@@ -3,18 +3,23 @@
 use std::{
     collections::HashMap,
     path::PathBuf,
-    sync::mpsc::{Receiver, Sender, channel, sync_channel},
+    sync::{
+        Arc,
+        mpsc::{Receiver, Sender, channel, sync_channel},
+    },
     thread::Scope,
 };
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use backbone::preprocess;
+use half::f16;
+use kernels::Isa;
 use rand::{Rng, SeedableRng, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
-use shards::{FeatureReader, Manifest, Moments, Place};
+use shards::{Dtype, FeatureReader, Manifest, Moments, Place};
 use sources::{Combination, Source};
 use stage::Lock;
-use vit::{Batch, Batches, BoxError, Input, ModelConfig};
+use vit::{Batch, Batches, BoxError, Input, ModelConfig, Tokens};
 
 use crate::{
     Context,
@@ -107,11 +112,20 @@ impl Features {
     }
 }
 
+/// One image's map on its way to tokens.
+#[derive(Default)]
+struct MapBuffer {
+    bytes: Vec<u8>,
+    halves: Vec<f16>,
+    floats: Vec<f32>,
+}
+
 /// Makes the tokens of one combination.
 #[derive(Debug)]
 pub(crate) struct TokenReader<'a> {
     context: &'a Context,
     features: &'a Features,
+    isa: Isa,
     sources: Vec<(Source, TokenCutter, Option<FeatureReader>)>,
 }
 
@@ -133,7 +147,7 @@ impl<'a> TokenReader<'a> {
                 Ok((source, cutter, reader))
             })
             .collect::<Result<_>>()?;
-        Ok(Self { context, features, sources })
+        Ok(Self { context, features, isa: Isa::choose()?, sources })
     }
 
     /// What the model has to expect.
@@ -148,21 +162,37 @@ impl<'a> TokenReader<'a> {
     /// Reads the tokens of `examples` into `batch`, whose memory is used again.
     fn read(&self, examples: &[&Example], batch: &mut Batch) -> Result<()> {
         batch.images = examples.len();
-        batch.tokens.resize(self.sources.len(), Vec::new());
         batch.targets.clear();
-        let (mut buffer, mut values) = (Vec::new(), Vec::new());
+        batch.tokens.resize(self.sources.len(), Tokens::Ready(Vec::new()));
+        let mut map = MapBuffer::default();
         for ((source, cutter, reader), tokens) in self.sources.iter().zip(&mut batch.tokens) {
-            tokens.clear();
-            values.resize(source.values_per_image(), 0.0);
+            let is_stored =
+                cutter.only_reorders() && reader.as_ref().is_some_and(|reader| reader.dtype() == Dtype::F16);
+            if is_stored != matches!(tokens, Tokens::Stored(..)) {
+                let standardise = Arc::clone(cutter.standardise());
+                *tokens = if is_stored { Tokens::Stored(Vec::new(), standardise) } else { Tokens::Ready(Vec::new()) };
+            }
+            match tokens {
+                Tokens::Ready(values) => values.clear(),
+                Tokens::Stored(values, _) => values.clear(),
+            }
             for example in examples {
                 let image = &self.context.dataset.images[example.index];
-                match reader {
-                    Some(reader) => {
+                match (reader, &mut *tokens) {
+                    (Some(reader), Tokens::Stored(values, _)) => {
                         let place = self.features.places[image.id.as_str()];
-                        reader.read(place, &mut buffer, &mut values)?;
-                        cutter.cut(&values, tokens);
+                        map.halves.resize(source.values_per_image(), f16::ZERO);
+                        reader.read_f16(place, &mut map.halves)?;
+                        cutter.reorder(&map.halves, values);
                     }
-                    None => cutter.cut(&self.original(example.index)?, tokens),
+                    (Some(reader), Tokens::Ready(values)) => {
+                        let place = self.features.places[image.id.as_str()];
+                        map.floats.resize(source.values_per_image(), 0.0);
+                        reader.read(place, &mut map.bytes, &mut map.floats)?;
+                        cutter.cut(self.isa, &map.floats, values);
+                    }
+                    (None, Tokens::Ready(values)) => cutter.cut(self.isa, &self.original(example.index)?, values),
+                    (None, Tokens::Stored(..)) => bail!("the original image is not stored"),
                 }
             }
         }

@@ -1,13 +1,13 @@
 //! From a stored feature map to the tokens that the Vision Transformer reads.
 
+use std::sync::Arc;
+
+use kernels::{Isa, Standardise};
 use shards::{MeanStd, Moments};
 use sources::Source;
 use vit::{Collapse, ModelConfig};
 
-/// Added to a token's variance, as in PyTorch's `LayerNorm`; it matters only where a patch is all of one tone.
-const PATCH_NORM_EPSILON: f32 = 1e-5;
-
-/// Cuts one source's maps into standardised tokens.
+/// Cuts one source's maps into tokens.
 #[derive(Debug)]
 pub(crate) struct TokenCutter {
     side: usize,
@@ -15,9 +15,7 @@ pub(crate) struct TokenCutter {
     grid: usize,
     patch_side: usize,
     collapse: Collapse,
-    norm: bool,
-    /// Mean and reciprocal standard deviation per channel, of what the tokens are cut from.
-    scales: Vec<[f32; 2]>,
+    standardise: Arc<Standardise>,
 }
 
 impl TokenCutter {
@@ -32,73 +30,66 @@ impl TokenCutter {
             Collapse::Mean => vec![scale(&moments.channel_mean)],
             Collapse::Max => vec![scale(&moments.channel_max)],
         };
-        let (side, channels) = (source.side(), source.channels());
+        let (side, channels, patch_side) = (source.side(), source.channels(), source.patch_side(grid));
         let norm = patch_norm && (collapse == Collapse::None || source == Source::Orig);
-        Self { side, channels, grid, patch_side: source.patch_side(grid), collapse, norm, scales }
+        let standardise = Arc::new(Standardise::new(&scales, patch_side * patch_side * scales.len(), norm));
+        Self { side, channels, grid, patch_side, collapse, standardise }
     }
 
     /// Numbers per token.
     pub(crate) fn token_width(&self) -> usize {
-        self.patch_side * self.patch_side * self.scales.len()
+        self.standardise.width()
     }
 
-    /// Appends one image's tokens, (grid², token width) with a patch's values in the order row, column,
-    /// channel, to `tokens`.
-    pub(crate) fn cut(&self, map: &[f32], tokens: &mut Vec<f32>) {
+    /// Whether tokens are nothing but a map's values in another order, once they are standardised.
+    pub(crate) fn only_reorders(&self) -> bool {
+        self.collapse == Collapse::None
+    }
+
+    /// How tokens are standardised.
+    pub(crate) fn standardise(&self) -> &Arc<Standardise> {
+        &self.standardise
+    }
+
+    /// Appends one image's tokens, (grid², token width) with a patch's values in the order row, column, channel, to
+    /// `tokens`, standardised.
+    pub(crate) fn cut(&self, isa: Isa, map: &[f32], tokens: &mut Vec<f32>) {
         let collapsed: Vec<f32>;
-        let map = match self.collapse {
-            Collapse::None => map,
+        let (map, channels) = match self.collapse {
+            Collapse::None => (map, self.channels),
             Collapse::Mean => {
                 let channels = self.channels as f32;
                 collapsed = map.chunks_exact(self.channels).map(|pixel| pixel.iter().sum::<f32>() / channels).collect();
-                &collapsed
+                (&collapsed[..], 1)
             }
             Collapse::Max => {
                 let max = |pixel: &[f32]| pixel.iter().copied().fold(f32::MIN, f32::max);
                 collapsed = map.chunks_exact(self.channels).map(max).collect();
-                &collapsed
+                (&collapsed[..], 1)
             }
         };
-        let channels = self.scales.len();
+        let begin = tokens.len();
+        self.reorder_pixels(map, channels, tokens);
+        tokens[begin..].chunks_exact_mut(self.token_width()).for_each(|token| self.standardise.token(isa, token));
+    }
+
+    /// Appends one image's values, pixel by pixel, to `tokens` in the order of tokens, as they are.
+    pub(crate) fn reorder<T: Copy>(&self, map: &[T], tokens: &mut Vec<T>) {
+        self.reorder_pixels(map, self.channels, tokens);
+    }
+
+    fn reorder_pixels<T: Copy>(&self, map: &[T], channels: usize, tokens: &mut Vec<T>) {
         // Where a token begins in the map; several share a pixel if the grid is finer than the map.
         let at = |token: usize| token * self.side / self.grid;
         for gy in 0..self.grid {
             for gx in 0..self.grid {
-                let begin = tokens.len();
                 for y in at(gy)..at(gy) + self.patch_side {
                     let first = (y * self.side + at(gx)) * channels;
-                    for pixel in map[first..first + self.patch_side * channels].chunks_exact(channels) {
-                        tokens
-                            .extend(pixel.iter().zip(&self.scales).map(|(value, [mean, rate])| (value - mean) * rate));
-                    }
-                }
-                if self.norm {
-                    normalise(&mut tokens[begin..]);
+                    tokens.extend_from_slice(&map[first..first + self.patch_side * channels]);
                 }
             }
         }
     }
-}
-
-/// Brings `token` to mean 0 and variance 1.
-fn normalise(token: &mut [f32]) {
-    let count = token.len() as f32;
-    let mean = sum(token, |value| value) / count;
-    let variance = sum(token, |value| (value - mean) * (value - mean)) / count;
-    let rate = 1.0 / (variance + PATCH_NORM_EPSILON).sqrt();
-    token.iter_mut().for_each(|value| *value = (*value - mean) * rate);
-}
-
-/// The sum of `term` over `values`, in as many parts as a vector register has lanes.
-fn sum(values: &[f32], term: impl Fn(f32) -> f32) -> f32 {
-    const LANES: usize = 16;
-    let mut parts = [0.0; LANES];
-    let whole = values.chunks_exact(LANES);
-    let rest: f32 = whole.remainder().iter().map(|value| term(*value)).sum();
-    for chunk in whole {
-        parts.iter_mut().zip(chunk).for_each(|(part, value)| *part += term(*value));
-    }
-    rest + parts.iter().sum::<f32>()
 }
 
 #[cfg(test)]
@@ -121,7 +112,7 @@ mod tests {
             let map: Vec<f32> = (0..source.values_per_image()).map(|i| (i * i % 1013) as f32).collect();
             let cut = |model: &ModelConfig| {
                 let mut tokens = Vec::new();
-                TokenCutter::new(source, model, &moments(source.channels())).cut(&map, &mut tokens);
+                TokenCutter::new(source, model, &moments(source.channels())).cut(Isa::Portable, &map, &mut tokens);
                 tokens
             };
             let tokens = cut(&ModelConfig::default());
@@ -144,7 +135,7 @@ mod tests {
         let map: Vec<f32> = (0..source.values_per_image()).map(|i| (i % 1013) as f32).collect();
         let cutter = TokenCutter::new(source, &plain(7, Collapse::None), &moments(channels));
         let mut tokens = Vec::new();
-        cutter.cut(&map, &mut tokens);
+        cutter.cut(Isa::Portable, &map, &mut tokens);
         assert_eq!(tokens.len(), 49 * cutter.token_width());
         // Token (2, 5), pixel (1, 0) of its patch, channel 17.
         let got = tokens[(2 * 7 + 5) * cutter.token_width() + 2 * channels + 17];
@@ -158,7 +149,7 @@ mod tests {
         for (collapse, expected) in [(Collapse::Mean, 255.5), (Collapse::Max, 511.0)] {
             let cutter = TokenCutter::new(source, &plain(7, collapse), &moments(512));
             let mut tokens = Vec::new();
-            cutter.cut(&map, &mut tokens);
+            cutter.cut(Isa::Portable, &map, &mut tokens);
             assert_eq!((cutter.token_width(), tokens), (1, vec![expected; 49]));
         }
     }
@@ -168,7 +159,7 @@ mod tests {
         let map: Vec<f32> = (0..49).flat_map(|pixel| vec![pixel as f32; 512]).collect();
         let cutter = TokenCutter::new(Source::Fm4, &plain(14, Collapse::Max), &moments(512));
         let mut tokens = Vec::new();
-        cutter.cut(&map, &mut tokens);
+        cutter.cut(Isa::Portable, &map, &mut tokens);
         assert_eq!(tokens.len(), 196);
         assert_eq!(tokens[..4], [0.0, 0.0, 1.0, 1.0]);
         assert_eq!((tokens[14], tokens[28]), (0.0, 7.0));

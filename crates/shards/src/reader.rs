@@ -5,6 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use half::f16;
 use safetensors::tensor::Metadata;
 use sources::Source;
 
@@ -53,17 +54,45 @@ impl FeatureReader {
         &self.moments
     }
 
+    /// How values are stored.
+    pub const fn dtype(&self) -> Dtype {
+        self.dtype
+    }
+
     /// Reads the map at `place`, (side, side, channels), into `values`. `buffer` is scratch space, reused from
     /// call to call.
     ///
     /// The file is opened for the one read, which costs a few µs and keeps the number of open files small
     /// however many shards there are.
     pub fn read(&self, place: Place, buffer: &mut Vec<u8>, values: &mut [f32]) -> Result<(), ShardError> {
+        buffer.resize(self.source.values_per_image() * self.dtype.size_bytes(), 0);
+        self.read_bytes(place, buffer)?;
+        self.dtype.decode(buffer, values);
+        Ok(())
+    }
+
+    /// Reads the map at `place` as it is stored.
+    ///
+    /// # Panics
+    /// If values are not stored as f16, or `values` has another length than a map.
+    pub fn read_f16(&self, place: Place, values: &mut [f16]) -> Result<(), ShardError> {
+        assert_eq!(
+            (self.dtype, values.len()),
+            (Dtype::F16, self.source.values_per_image()),
+            "type and length of a map"
+        );
+        self.read_bytes(place, bytemuck::cast_slice_mut(values))?;
+        if cfg!(target_endian = "big") {
+            values.iter_mut().for_each(|value| *value = f16::from_bits(value.to_bits().swap_bytes()));
+        }
+        Ok(())
+    }
+
+    fn read_bytes(&self, place: Place, bytes: &mut [u8]) -> Result<(), ShardError> {
         let shard = self.shards.get(&place.shard).ok_or_else(|| ShardError::MissingFeature {
             path: PathBuf::from(format!("shard {}", place.shard)),
             feature: self.source.to_string(),
         })?;
-        let image_bytes = self.source.values_per_image() * self.dtype.size_bytes();
         if place.slot >= shard.images {
             return Err(ShardError::Unexpected {
                 path: shard.path.clone(),
@@ -72,12 +101,10 @@ impl FeatureReader {
                 expected: format!("more than {}", place.slot),
             });
         }
-        buffer.resize(image_bytes, 0);
         let file = fs_err::File::open(&shard.path)?;
-        read_exact_at(file.file(), buffer, shard.data_start + (place.slot * image_bytes) as u64).map_err(|error| {
+        read_exact_at(file.file(), bytes, shard.data_start + (place.slot * bytes.len()) as u64).map_err(|error| {
             io::Error::new(error.kind(), format!("cannot read `{}`: {error}", shard.path.display()))
         })?;
-        self.dtype.decode(buffer, values);
         Ok(())
     }
 }

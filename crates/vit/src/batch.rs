@@ -1,16 +1,62 @@
 //! Shapes: B batch, N tokens of one source, W a source's token width, K classes.
 
+use std::{borrow::Cow, sync::Arc};
+
 use candle_core::Tensor;
+use half::f16;
+use kernels::{Isa, Standardise};
 
 use crate::{About, VitError};
+
+/// The tokens of one source.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Tokens {
+    /// Standardised, (B, N, W).
+    Ready(Vec<f32>),
+    /// As the cache holds them, (B, N, W), and how they are standardised. Takes half the memory; the step standardises
+    /// what it multiplies.
+    Stored(Vec<f16>, Arc<Standardise>),
+}
+
+impl Tokens {
+    /// How many numbers there are.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Ready(values) => values.len(),
+            Self::Stored(values, _) => values.len(),
+        }
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Standardised, as the step sees them.
+    fn ready(&self, isa: Isa) -> Cow<'_, [f32]> {
+        match self {
+            Self::Ready(values) => Cow::Borrowed(values),
+            Self::Stored(values, standardise) => {
+                let mut ready = vec![0.0; values.len()];
+                let width = standardise.width();
+                for (token, ready) in values.chunks_exact(width).zip(ready.chunks_exact_mut(width)) {
+                    standardise.widen(isa, token, 0, ready);
+                    let moments = standardise.moments(isa, ready);
+                    standardise.part(isa, token, 0, moments, ready);
+                }
+                Cow::Owned(ready)
+            }
+        }
+    }
+}
 
 /// What a model is asked about: the tokens of some images, and what it should answer.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Batch {
     /// B.
     pub images: usize,
-    /// Standardised tokens (B, N, W) of each source, in the model's order.
-    pub tokens: Vec<Vec<f32>>,
+    /// Of each source, in the model's order.
+    pub tokens: Vec<Tokens>,
     /// Probabilities of the classes: (B, K).
     pub targets: Vec<f32>,
 }
@@ -28,6 +74,10 @@ impl Batch {
         for (input, tokens) in about.inputs.iter().zip(&self.tokens) {
             let expected = vec![self.images, about.model.tokens_per_source(), input.token_width];
             shape(format!("the token tensor of {}", input.source), expected, tokens.len())?;
+            if let Tokens::Stored(_, standardise) = tokens {
+                let what = format!("the standardisation of {}", input.source);
+                shape(what, vec![input.token_width], standardise.width())?;
+            }
         }
         shape("the target tensor".to_owned(), vec![self.images, about.classes.len()], self.targets.len())
     }
@@ -35,9 +85,11 @@ impl Batch {
     /// The tokens as tensors for `model`.
     pub(crate) fn token_tensors(&self, model: &crate::Model) -> Result<Vec<Tensor>, VitError> {
         let places = model.about().model.tokens_per_source();
-        let tensor = |tokens: &Vec<f32>| {
+        let isa = Isa::choose()?;
+        let tensor = |tokens: &Tokens| {
             let width = tokens.len() / places / self.images;
-            Tensor::from_slice(tokens, (self.images, places, width), model.device())?.to_dtype(model.dtype())
+            Tensor::from_slice(&tokens.ready(isa), (self.images, places, width), model.device())?
+                .to_dtype(model.dtype())
         };
         Ok(self.tokens.iter().map(tensor).collect::<Result<_, _>>()?)
     }

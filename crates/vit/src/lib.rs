@@ -38,7 +38,7 @@ mod trainer;
 mod validation;
 
 pub use adam::{Adam, gradient_norm};
-pub use batch::Batch;
+pub use batch::{Batch, Tokens};
 pub use checkpoint::{Checkpoint, Progress};
 pub use collapse::{COLLAPSE_MARGIN, collapsed, entropy};
 pub use config::{Collapse, Fuse, ModelConfig, Pool};

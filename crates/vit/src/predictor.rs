@@ -56,8 +56,7 @@ impl<'a> Predictor<'a> {
             let classes = self.model.about().classes.len();
             *chunks = Chunk::cut(network.isa, &network.config, network.tokens(), classes, batch.images);
         }
-        let tokens: Vec<&[f32]> = batch.tokens.iter().map(Vec::as_slice).collect();
-        network.forward(chunks, &tokens, &Masks::off(network.blocks.len()));
+        network.forward(chunks, &batch.tokens, &Masks::off(network.blocks.len()));
         Ok(chunks.iter().flat_map(|chunk| (0..chunk.images).map(|image| chunk.logits.row(image).to_vec())).collect())
     }
 }

@@ -150,7 +150,7 @@ fn a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint() {
     let mut batches = made(|index| {
         let mut batch = batch(index)?;
         if index == 9 {
-            batch.tokens[0][7] = f32::NAN;
+            common::ready(&mut batch.tokens[0])[7] = f32::NAN;
         }
         Ok(batch)
     });
@@ -195,7 +195,7 @@ fn a_run_that_cannot_learn_is_called_collapsed() {
     let recipe = Recipe { steps: 200, batch: 5, ..Recipe::paper() };
     let mut blank = made(|_| {
         let mut batch = common::batch(&about(|_| {}), 5, 0.0);
-        batch.tokens.iter_mut().for_each(|tokens| tokens.fill(0.0));
+        batch.tokens.iter_mut().for_each(|tokens| common::ready(tokens).fill(0.0));
         batch.targets = vec![1., 0., 0., 1., 0., 0., 1., 0., 0., 0., 1., 0., 0., 0., 1.];
         Ok(batch)
     });
@@ -214,7 +214,7 @@ fn a_run_that_can_learn_does() {
         let mut batch = common::batch(&about(|_| {}), CLASSES, 0.0);
         for tokens in &mut batch.tokens {
             let per_image = tokens.len() / CLASSES;
-            tokens.iter_mut().enumerate().for_each(|(i, token)| *token = 1.0 - (i / per_image) as f32);
+            common::ready(tokens).iter_mut().enumerate().for_each(|(i, token)| *token = 1.0 - (i / per_image) as f32);
         }
         batch
     };

@@ -1,7 +1,7 @@
-use kernels::{Attention, Begin, Isa, Rows, normalise, normalise_backward};
+use kernels::{Attention, Begin, Isa, Rows, TokenMoments, normalise, normalise_backward};
 
 use super::{BranchMasks, Linear, Masks, Network, block::Branch};
-use crate::{ModelConfig, Pool, layers::LAYER_NORM_EPSILON, validation::first_largest};
+use crate::{ModelConfig, Pool, Tokens, layers::LAYER_NORM_EPSILON, validation::first_largest};
 
 /// Rows that a chunk should have: enough for the products to run at full speed, few enough for its activations to stay
 /// in a core's cache from one layer to the next.
@@ -10,7 +10,7 @@ const CHUNK_ROWS: usize = 196;
 /// Tokens of a batch, one slice (B, N, W) per source, and which of its images are meant.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Images<'a> {
-    pub(crate) tokens: &'a [&'a [f32]],
+    pub(crate) tokens: &'a [Tokens],
     pub(crate) first: usize,
     pub(crate) count: usize,
 }
@@ -21,6 +21,9 @@ pub(crate) struct Chunk {
     /// The first of its images, and how many it has.
     pub(crate) first: usize,
     pub(crate) images: usize,
+    /// Standardised tokens of a few rows of one source, and the moments of all tokens of each source.
+    pub(crate) token_rows: Vec<f32>,
+    pub(crate) token_moments: Vec<Vec<TokenMoments>>,
     /// Tokens, (R, D).
     x: Rows,
     pub(crate) saved: Vec<Saved>,
@@ -166,6 +169,8 @@ impl Chunk {
         Self {
             first,
             images,
+            token_rows: Vec::new(),
+            token_moments: Vec::new(),
             x: narrow(),
             saved: (0..config.depth).map(|_| saved()).collect(),
             last: Rows::zeros(last_rows, width),
@@ -193,9 +198,10 @@ impl Chunk {
     }
 
     /// From the tokens to the logits.
-    pub(crate) fn forward(&mut self, network: &Network, tokens: &[&[f32]], masks: &Masks) {
+    pub(crate) fn forward(&mut self, network: &Network, tokens: &[Tokens], masks: &Masks) {
         let image_values = self.scratch.tokens * network.config.width;
-        network.embed.forward(&Images { tokens, first: self.first, count: self.images }, &mut self.x); // (R, D)
+        let images = Images { tokens, first: self.first, count: self.images };
+        network.embed.forward(&images, &mut self.token_rows, &mut self.token_moments, &mut self.x); // (R, D)
         if !masks.embed.is_empty() {
             let mask = masks.embed[self.first * image_values..].chunks_exact(network.config.width);
             for (row, mask) in (0..self.x.rows()).zip(mask) {

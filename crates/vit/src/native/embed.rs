@@ -1,12 +1,16 @@
-use kernels::{Begin, Isa, Matrix, MatrixMut, Rows};
+use kernels::{Begin, Isa, Matrix, MatrixMut, Rows, TokenMoments};
 
 use super::{Layout, Linear, Slot, chunk::Images};
-use crate::{Fuse, Input, ModelConfig, Pool, VitError};
+use crate::{Fuse, Input, ModelConfig, Pool, Tokens, VitError};
+
+/// Numbers of standardised tokens that a product takes at a time: 1 MiB, which the second-level cache holds.
+const TOKEN_ROWS: usize = 1 << 18;
 
 /// Tokens of all sources to one sequence: projection, source embedding, position embedding, fusion. With `fuse = sum` k
 /// sources cost k products: each is summed onto the others in the registers.
 #[derive(Debug)]
 pub(crate) struct Embed {
+    isa: Isa,
     pub(crate) sources: Vec<(Linear, Slot)>,
     position: Slot,
     class_token: Option<Slot>,
@@ -32,6 +36,7 @@ impl Embed {
         let class_token = (config.pool == Pool::Cls).then(|| layout.slot("cls_token")).transpose()?;
         let (places, width) = (config.tokens_per_source(), config.width);
         let mut embed = Self {
+            isa,
             sources,
             position: layout.slot("pos_embed")?,
             class_token,
@@ -75,8 +80,15 @@ impl Embed {
         }
     }
 
-    /// Of the tokens of some images: their rows of the sequence, `x` (R, D).
-    pub(crate) fn forward(&self, images: &Images<'_>, x: &mut Rows) {
+    /// Of the tokens of some images: their rows of the sequence, `x` (R, D). Leaves the moments of stored tokens in `moments`.
+    pub(crate) fn forward(
+        &self,
+        images: &Images<'_>,
+        token_rows: &mut Vec<f32>,
+        moments: &mut Vec<Vec<TokenMoments>>,
+        x: &mut Rows,
+    ) {
+        moments.resize(self.sources.len(), Vec::new());
         let (tokens, stride) = (self.tokens(), x.stride());
         for (row, begin) in x.values_mut().chunks_exact_mut(stride).zip(self.begin.chunks_exact(self.width).cycle()) {
             row[..self.width].copy_from_slice(begin);
@@ -84,16 +96,45 @@ impl Embed {
         for (index, (projection, _)) in self.sources.iter().enumerate() {
             let width = projection.inputs();
             let first = self.first_token(index);
-            // Rows of all images are one stretch if nothing else is in the sequence.
-            let (pieces, rows) = if tokens == self.places { (1, images.count) } else { (images.count, 1) };
+            let (pieces, rows) = self.pieces(images.count);
+            moments[index].clear();
             for piece in 0..pieces {
-                let rows = rows * self.places;
-                let source = &images.tokens[index][(images.first * self.places + piece * rows) * width..];
-                let place = (piece * tokens + first) * stride;
-                let y = MatrixMut { values: &mut x.values_mut()[place..], rows, columns: self.width, row_step: stride };
-                projection.forward(Matrix::rows(source, rows, width, width), Begin::Present, y);
+                let mut done = 0;
+                while done < rows {
+                    let count = (TOKEN_ROWS / width).max(1).min(rows - done);
+                    let source_row = images.first * self.places + piece * rows + done;
+                    let row = piece * tokens + first + done;
+                    let y = MatrixMut {
+                        values: &mut x.values_mut()[row * stride..],
+                        rows: count,
+                        columns: self.width,
+                        row_step: stride,
+                    };
+                    let source = match &images.tokens[index] {
+                        Tokens::Ready(values) => &values[source_row * width..],
+                        Tokens::Stored(values, standardise) => {
+                            token_rows.resize(token_rows.len().max(count * width), 0.0);
+                            let stored = values[source_row * width..].chunks_exact(width);
+                            for (stored, ready) in stored.take(count).zip(token_rows.chunks_exact_mut(width)) {
+                                standardise.widen(self.isa, stored, 0, ready);
+                                let token_moments = standardise.moments(self.isa, ready);
+                                standardise.part(self.isa, stored, 0, token_moments, ready);
+                                moments[index].push(token_moments);
+                            }
+                            &*token_rows
+                        }
+                    };
+                    projection.forward(Matrix::rows(source, count, width, width), Begin::Present, y);
+                    done += count;
+                }
             }
         }
+    }
+
+    /// How many stretches the tokens of one source make in the sequence of `images` images, and their length: those of all
+    /// images are one if nothing else is in the sequence.
+    pub(crate) fn pieces(&self, images: usize) -> (usize, usize) {
+        if self.tokens() == self.places { (1, images * self.places) } else { (images, self.places) }
     }
 
     /// From the gradient of the embedded tokens, one matrix (R, D) per chunk, to those of positions, sources and class

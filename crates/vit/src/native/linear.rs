@@ -1,4 +1,4 @@
-use kernels::{Begin, Isa, Matrix, MatrixMut, Panels, multiply};
+use kernels::{Begin, Isa, Matrix, MatrixMut, Panels, Rows, multiply};
 
 use super::{Layout, Slot};
 use crate::{ModelConfig, VitError};
@@ -27,6 +27,8 @@ pub(crate) struct Linear {
     /// Gradient of W' in blocks of inputs, (I / block, O, block), and of b'.
     pub(crate) weight_grad: Vec<f32>,
     pub(crate) bias_grad: Vec<f32>,
+    /// A chunk's tokens, block by block as `weight_grad`; empty unless they are this layer's inputs.
+    pub(crate) token_blocks: Vec<Rows>,
 }
 
 impl Linear {
@@ -53,6 +55,7 @@ impl Linear {
             backward: Some(Panels::new(isa, outputs, inputs)),
             weight_grad: vec![0.0; inputs * outputs],
             bias_grad: vec![0.0; outputs],
+            token_blocks: Vec::new(),
         })
     }
 

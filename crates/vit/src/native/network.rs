@@ -8,7 +8,7 @@ use super::{
     embed::Embed,
     weight_gradient::{self, Layer, Pick},
 };
-use crate::{About, ModelConfig, VitError};
+use crate::{About, ModelConfig, Tokens, VitError};
 
 /// The layers of a pre-norm ViT, with weights ready to multiply.
 #[derive(Debug)]
@@ -49,7 +49,7 @@ impl Network {
     }
 
     /// Logits of all images, in the chunks.
-    pub(crate) fn forward(&self, chunks: &mut [Chunk], tokens: &[&[f32]], masks: &Masks) {
+    pub(crate) fn forward(&self, chunks: &mut [Chunk], tokens: &[Tokens], masks: &Masks) {
         chunks.par_iter_mut().with_max_len(1).for_each(|chunk| chunk.forward(self, tokens, masks));
     }
 
@@ -57,7 +57,7 @@ impl Network {
     pub(crate) fn forward_backward(
         &mut self,
         chunks: &mut [Chunk],
-        tokens: &[&[f32]],
+        tokens: &[Tokens],
         targets: &Targets<'_>,
         masks: &Masks,
         weights: &[f32],
@@ -103,8 +103,7 @@ impl Network {
 
         chunks.iter_mut().for_each(|chunk| chunk.backward_to_embed(self, masks));
         self.embed.backward(chunks.iter().map(|chunk| &chunk.grad), gradients);
-        let places = self.config.tokens_per_source();
-        weight_gradient::sum_projections(self.isa, &mut self.embed, tokens, chunks, places);
+        weight_gradient::sum_projections(self.isa, &mut self.embed, tokens, chunks);
         self.embed.sources.iter().for_each(|(projection, _)| projection.finish(weights, gradients));
     }
 }

@@ -61,9 +61,8 @@ impl Trainer {
         self.network.prepare(&self.weights);
         let smoothing = self.recipe.label_smoothing;
         let targets = Targets { values: &batch.targets, smoothing, batch: batch.images };
-        let sources: Vec<&[f32]> = batch.tokens.iter().map(Vec::as_slice).collect();
         let Self { network, chunks, masks, weights, gradients, .. } = self;
-        network.forward_backward(chunks, &sources, &targets, masks, weights, gradients);
+        network.forward_backward(chunks, &batch.tokens, &targets, masks, weights, gradients);
         let losses = chunks.iter().flat_map(|chunk| &chunk.losses);
         Gradient {
             loss: losses.sum::<f64>() / batch.images as f64,

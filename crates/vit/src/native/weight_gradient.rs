@@ -1,12 +1,17 @@
 //! Gradients of the linear layers' weights: dYᵀ X over all rows of a batch.
 
-use kernels::{Begin, Isa, Matrix, MatrixMut, Panels, Rows, multiply, multiply_rows};
+use kernels::{Begin, Isa, Matrix, MatrixMut, Rows, multiply_rows, row_padding};
 use rayon::prelude::*;
 
 use super::{Chunk, Linear, embed::Embed, linear::GRADIENT_BLOCK};
+use crate::Tokens;
 
 /// Outputs that one task sums the gradients of: a multiple of a tile's rows, few enough for many threads.
 const TASK_OUTPUTS: usize = 112;
+
+/// Width of the rows that a block's tokens are standardised into. A power of two would put them all in the same few places
+/// of the first-level cache.
+const BLOCK_STRIDE: usize = GRADIENT_BLOCK + row_padding();
 
 /// Which matrix of a chunk, for a block.
 pub(crate) type Pick = fn(&Chunk, usize) -> &Rows;
@@ -79,38 +84,56 @@ impl Task<'_> {
 }
 
 /// Sums the gradients of the projections' weights over `chunks`, in their order, for the batch's `tokens`.
-pub(crate) fn sum_projections(isa: Isa, embed: &mut Embed, tokens: &[&[f32]], chunks: &[Chunk], places: usize) {
+pub(crate) fn sum_projections(isa: Isa, embed: &mut Embed, tokens: &[Tokens], chunks: &[Chunk]) {
+    let pieces: Vec<(usize, usize)> = chunks.iter().map(|chunk| embed.pieces(chunk.images)).collect();
     let sequence = embed.tokens();
     let firsts: Vec<usize> = (0..embed.sources.len()).map(|index| embed.first_token(index)).collect();
-    let tasks: Vec<_> = embed
-        .sources
-        .iter_mut()
-        .zip(tokens)
-        .zip(firsts)
-        .flat_map(|(((linear, _), tokens), first)| {
-            let (inputs, outputs) = (linear.inputs(), linear.outputs());
-            let blocks = linear.weight_grad.chunks_mut(GRADIENT_BLOCK * outputs).enumerate();
-            blocks.map(move |(block, grad)| (*tokens, first, inputs, block * GRADIENT_BLOCK, grad))
-        })
-        .collect();
-    tasks.into_par_iter().with_max_len(1).for_each(|(tokens, first_token, width, first_input, weight_grad)| {
-        let inputs = GRADIENT_BLOCK.min(width - first_input);
-        let outputs = weight_grad.len() / inputs;
-        let mut begin = Begin::Zero;
-        for chunk in chunks {
-            // As in the forward pass: one piece if the sequence is nothing but this source's tokens.
-            let (pieces, rows) = if sequence == places { (1, chunk.images * places) } else { (chunk.images, places) };
-            let mut panels = Panels::new(isa, rows, inputs);
-            for piece in 0..pieces {
-                let from = (chunk.first * places + piece * rows) * width + first_input;
-                panels.pack(Matrix::rows(&tokens[from..], rows, inputs, width));
-                let stride = chunk.grad.stride();
-                let grads = &chunk.grad.values()[(piece * sequence + first_token) * stride..];
-                let left = Matrix::rows(grads, rows, outputs, stride).transposed();
-                let to = MatrixMut { values: &mut *weight_grad, rows: outputs, columns: inputs, row_step: inputs };
-                multiply(left, &panels, begin, to);
-                begin = Begin::Present;
+    let mut tasks = Vec::new();
+    for (source, ((linear, _), tokens)) in embed.sources.iter_mut().zip(tokens).enumerate() {
+        let (width, outputs) = (linear.inputs(), linear.outputs());
+        let rows = pieces.iter().map(|piece| piece.1).max().unwrap_or(0);
+        linear.token_blocks.resize_with(width.div_ceil(GRADIENT_BLOCK), || Rows::zeros(rows, BLOCK_STRIDE));
+        let parts = linear.weight_grad.chunks_mut(GRADIENT_BLOCK * outputs).zip(&mut linear.token_blocks);
+        for (block, (weight_grad, part)) in parts.enumerate() {
+            if part.rows() < rows {
+                *part = Rows::zeros(rows, BLOCK_STRIDE);
             }
+            tasks.push((source, tokens, width, outputs, block * GRADIENT_BLOCK, weight_grad, part));
         }
-    });
+    }
+    tasks.into_par_iter().with_max_len(1).for_each(
+        |(source, tokens, width, outputs, first_input, weight_grad, part)| {
+            let inputs = GRADIENT_BLOCK.min(width - first_input);
+            let mut begin = Begin::Zero;
+            for (chunk, (pieces, rows)) in chunks.iter().zip(&pieces) {
+                for piece in 0..*pieces {
+                    for row in 0..*rows {
+                        let in_chunk = piece * rows + row;
+                        let place =
+                            (chunk.first * embed_places(chunk, *pieces, *rows) + in_chunk) * width + first_input;
+                        let to = &mut part.row_mut(row)[..inputs];
+                        match tokens {
+                            Tokens::Ready(values) => to.copy_from_slice(&values[place..place + inputs]),
+                            Tokens::Stored(values, standardise) => {
+                                let moments = chunk.token_moments[source][in_chunk];
+                                standardise.part(isa, &values[place..place + inputs], first_input, moments, to);
+                            }
+                        }
+                    }
+                    let stride = chunk.grad.stride();
+                    let grads = &chunk.grad.values()[(piece * sequence + firsts[source]) * stride..];
+                    let left = Matrix::rows(grads, *rows, outputs, stride).transposed();
+                    let right = Matrix::rows(part.values(), *rows, inputs, part.stride());
+                    let to = MatrixMut { values: &mut *weight_grad, rows: outputs, columns: inputs, row_step: inputs };
+                    multiply_rows(isa, left, right, begin, to);
+                    begin = Begin::Present;
+                }
+            }
+        },
+    );
+}
+
+/// Tokens of one source in an image, of a chunk whose images' tokens make `pieces` stretches of `rows`.
+const fn embed_places(chunk: &Chunk, pieces: usize, rows: usize) -> usize {
+    pieces * rows / chunk.images
 }

@@ -4,7 +4,7 @@
 
 use candle_core::{DType, Device, Tensor};
 use sources::Source;
-use vit::{About, Batch, Batches, BoxError, Input, Model, ModelConfig, Predictor, Tally, Validation};
+use vit::{About, Batch, Batches, BoxError, Input, Model, ModelConfig, Predictor, Tally, Tokens, Validation};
 
 pub const CLASSES: usize = 3;
 
@@ -44,8 +44,16 @@ pub fn targets(images: usize, dtype: DType) -> Tensor {
 /// [`tokens`] and [`targets`] as a batch.
 pub fn batch(about: &About, images: usize, offset: f64) -> Batch {
     let host = |tensor: &Tensor| tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap();
-    let tokens = tokens(about, images, offset, DType::F32).iter().map(host).collect();
+    let tokens = tokens(about, images, offset, DType::F32).iter().map(host).map(Tokens::Ready).collect();
     Batch { images, tokens, targets: host(&targets(images, DType::F32)) }
+}
+
+/// The standardised tokens of one source.
+pub fn ready(tokens: &mut Tokens) -> &mut Vec<f32> {
+    match tokens {
+        Tokens::Ready(values) => values,
+        Tokens::Stored(..) => panic!("stored tokens"),
+    }
 }
 
 /// Batches that a function makes.
