@@ -98,8 +98,8 @@ impl Attention {
             }
             self.panels.pack(self.v.matrix().transposed());
             multiply(self.grad.matrix(), &self.panels, Begin::Zero, self.weights_grad.matrix_mut());
-            // SAFETY: the rows have the same length; the instruction set comes from `Isa::available`.
             for n in 0..self.tokens {
+                // SAFETY: the rows have the same length; the instruction set comes from `Isa::available`.
                 unsafe { softmax_gradient(self.isa, self.weights.row(n), self.weights_grad.row_mut(n)) }
             }
 

@@ -1,4 +1,8 @@
-use crate::{Matrix, MatrixMut, aligned::Aligned, matmul::row_padding};
+use crate::{
+    Matrix, MatrixMut,
+    aligned::{Aligned, LINE_BYTES},
+    matmul::row_padding,
+};
 
 /// A matrix whose rows begin at cache lines and are filled up with zeros to whole panels, so that every product may read
 /// it as either factor.
@@ -13,7 +17,10 @@ pub struct Rows {
 impl Rows {
     /// Zeros.
     pub fn zeros(rows: usize, columns: usize) -> Self {
-        let stride = columns.next_multiple_of(row_padding());
+        // An odd number of cache lines: rows that a power of two separates fall into the same few places of the first-level
+        // cache, and a product that walks down a column would find none of them there.
+        let lines = columns.next_multiple_of(row_padding()) * size_of::<f32>() / LINE_BYTES;
+        let stride = (lines | 1) * LINE_BYTES / size_of::<f32>();
         Self { values: Aligned::zeros(rows * stride), rows, columns, stride }
     }
 

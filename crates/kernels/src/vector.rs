@@ -56,6 +56,18 @@ pub(crate) trait Vector: Copy {
         unsafe { if count >= Self::LANES { self.store(to) } else { self.store_part(to, count) } }
     }
 
+    /// Asks for the cache line at `from`, to be read or written soon. Any address will do.
+    #[inline(always)]
+    fn prefetch(from: *const f32) {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: a hint, which reads nothing and never faults; every x86-64 processor has it.
+        unsafe {
+            std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(from.cast());
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = from;
+    }
+
     /// `count` floats, fewer than `LANES`, and `rest` in the other lanes.
     unsafe fn load_part(from: *const f32, count: usize, rest: f32) -> Self;
     /// Stores the first `count` lanes, fewer than `LANES`.

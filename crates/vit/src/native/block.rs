@@ -18,6 +18,7 @@ pub(crate) struct Block {
     /// Gains of the norms of queries and keys, and their product (D/H): scores see no more of them.
     norm_gains: Option<(Slot, Slot)>,
     gains: Vec<f32>,
+    gains_grad: Vec<f32>,
 }
 
 impl Block {
@@ -42,6 +43,7 @@ impl Block {
             fc1: linear("mlp.fc1", (width, hidden))?.after(layout, &name("norm2"))?,
             fc2: linear("mlp.fc2", (hidden, width))?.scaled(layout, scale("ls2").as_deref())?,
             gains: if config.qk_norm { vec![0.0; width / config.heads] } else { Vec::new() },
+            gains_grad: if config.qk_norm { vec![0.0; width / config.heads] } else { Vec::new() },
             norm_gains,
         })
     }
@@ -114,22 +116,21 @@ impl Block {
         normalise_backward(self.isa, normal1, inverse_std1, narrow, grad);
     }
 
-    /// From the gradients of the linear layers' products, and of the product of the norms' gains, one per chunk, to those
-    /// of all parameters.
-    pub(crate) fn finish<'a>(
-        &self,
-        gains_grads: impl Iterator<Item = &'a [f32]>,
-        weights: &[f32],
-        gradients: &mut [f32],
-    ) {
+    /// Sums the gradients of the product of the norms' gains, one per chunk.
+    pub(crate) fn sum_gains_gradients<'a>(&mut self, gradients: impl Iterator<Item = &'a [f32]>) {
+        self.gains_grad.fill(0.0);
+        for gradient in gradients {
+            self.gains_grad.iter_mut().zip(gradient).for_each(|(sum, grad)| *sum += grad);
+        }
+    }
+
+    /// From the gradients of the linear layers' products, and of the product of the norms' gains, to those of all
+    /// parameters.
+    pub(crate) fn finish(&self, weights: &[f32], gradients: &mut [f32]) {
         self.linears().into_iter().for_each(|linear| linear.finish(weights, gradients));
         let Some((q, k)) = self.norm_gains else { return };
-        let mut sums = vec![0.0; self.gains.len()];
-        for grads in gains_grads {
-            sums.iter_mut().zip(grads).for_each(|(sum, grad)| *sum += grad);
-        }
         for (to, other) in [(q, k), (k, q)] {
-            let parts = sums.iter().zip(other.of(weights));
+            let parts = self.gains_grad.iter().zip(other.of(weights));
             to.of_mut(gradients).iter_mut().zip(parts).for_each(|(to, (sum, other))| *to = sum * other);
         }
     }

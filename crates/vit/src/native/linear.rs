@@ -4,7 +4,7 @@ use super::{Layout, Slot};
 use crate::{ModelConfig, VitError};
 
 /// Inputs whose weights' gradients are summed together: the sums then stay in the second-level cache.
-pub(crate) const GRADIENT_BLOCK: usize = 256;
+pub(crate) const GRADIENT_BLOCK: usize = 512;
 
 /// A linear layer with the layer norm before it and the layer scale after it, if any, multiplied into its weight:
 /// W' = c · diag(s) W diag(g) and b' = s ⊙ (b + c · W t), with the norm's gain g and offset t, the scale s, and the

@@ -72,9 +72,15 @@ impl Network {
         });
         for index in (0..=last).rev() {
             if index < last {
-                let network = &*self;
-                let through = |chunk: &mut Chunk| chunk.backward_through(network, index, masks);
-                chunks.par_iter_mut().with_max_len(1).for_each(through);
+                // The block before is finished on the side: a thread alone takes a while for it.
+                let (network, behind) = (&*self, &self.blocks[index + 1]);
+                rayon::join(
+                    || {
+                        let through = |chunk: &mut Chunk| chunk.backward_through(network, index, masks);
+                        chunks.par_iter_mut().with_max_len(1).for_each(through);
+                    },
+                    || behind.finish(weights, gradients),
+                );
             }
             let block = &mut self.blocks[index];
             let layer = |linear, output_grad: Pick, input: Pick| Layer { linear, block: index, output_grad, input };
@@ -93,9 +99,9 @@ impl Network {
                 layer(&mut block.fc2, |chunk, _| &chunk.scratch.fc2_grad, |chunk, _| &chunk.scratch.activated),
             ];
             weight_gradient::sum(self.isa, layers, chunks);
-            let gains_grads = chunks.iter().map(|chunk| chunk.scratch.gains_grad.as_slice());
-            self.blocks[index].finish(gains_grads, weights, gradients);
+            block.sum_gains_gradients(chunks.iter().map(|chunk| chunk.scratch.gains_grad.as_slice()));
         }
+        self.blocks[0].finish(weights, gradients);
         let (output_grad, input): (Pick, Pick) = (|chunk, _| &chunk.logits_grad, |chunk, _| &chunk.pooled);
         let head = Layer { linear: &mut self.head, block: 0, output_grad, input };
         weight_gradient::sum(self.isa, vec![head], chunks);

@@ -7,7 +7,7 @@ use super::{Chunk, Linear, embed::Embed, linear::GRADIENT_BLOCK};
 use crate::Tokens;
 
 /// Outputs that one task sums the gradients of: a multiple of a tile's rows, few enough for many threads.
-const TASK_OUTPUTS: usize = 112;
+const TASK_OUTPUTS: usize = 224;
 
 /// Width of the rows that a block's tokens are standardised into. A power of two would put them all in the same few places
 /// of the first-level cache.
