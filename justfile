@@ -54,6 +54,6 @@ memcheck:
     tests=$(cargo test -p kernels --tests --no-run --message-format=json | grep -oP '"executable":"\K[^"]+')
     for test in $tests; do valgrind --quiet --error-exitcode=9 "$test"; done
 
-# Measure: just bench extract [--layers] [--json] [--python PATH], beside PyTorch; just bench probe --weights FILE
+# Measure beside PyTorch: just bench extract [--layers] [--json] [--python PATH], just bench train [--json] [--python PATH]
 bench *arguments:
     @cargo run --release --quiet --bin bench -- "$@"

@@ -35,7 +35,7 @@ const WARM_UP_STEPS: usize = 4;
 /// Steps of each of PyTorch's variants in a turn.
 const PEER_STEPS_PER_TURN: usize = 4;
 
-/// A model and its inputs, and what the issue of speed is there.
+/// A model and its inputs.
 struct Case {
     combination: &'static str,
     width: usize,
@@ -269,7 +269,9 @@ fn from_cache(folder: &TempDir, case: &Case, batch: usize, turn: usize) -> Resul
     let metrics = fs_err::read_to_string(run.join(vit::METRICS_FILE))?;
     let steps = metrics.lines().map(serde_json::from_str::<Value>).collect::<Result<Vec<_>, _>>()?;
     let seconds = steps.iter().filter(|line| line["kind"] == "step").filter_map(|line| line["seconds"].as_f64());
-    Ok(seconds.skip(WARM_UP_STEPS).collect())
+    let seconds = seconds.skip(WARM_UP_STEPS).collect();
+    fs_err::remove_dir_all(run)?;
+    Ok(seconds)
 }
 
 pub fn table(measured: &Measured) -> String {
@@ -280,7 +282,7 @@ pub fn table(measured: &Measured) -> String {
         let model = format!("width {}, depth {}, {} heads", row.width, row.depth, row.heads);
         let ms = |seconds: f64| format!("{:.1}", 1e3 * seconds);
         table.add_row([model, row.combination.clone(), "ours, from the cache".to_owned(), ms(row.ours), String::new()]);
-        let memory = format!("{:.0}% (the cache keeps up)", 100.0 * row.from_cache);
+        let memory = format!("the cache gives {:.0}% of this speed", 100.0 * row.from_cache);
         let empty = String::new;
         table.add_row([empty(), empty(), "ours, from memory".to_owned(), ms(row.in_memory), memory]);
         for (variant, seconds) in &row.peer_variants {

@@ -1,10 +1,15 @@
-//! Fused CPU kernels for the frozen backbone.
+//! Fused CPU kernels for the frozen backbone and for training the Vision Transformer behind it.
 //!
+//! # The backbone
 //! One activation layout from the first layer to the last: channels-last (N, H, W, C) with a zero border,
 //! [`Activations`], in 32-bit floats or bfloat16 ([`Element`]). One convolution, [`Conv2d`], whose epilogue adds the bias, an optional residual
 //! and the ReLU before the only store; by definition or by Winograd's [`Algorithm`], both on the same register
 //! tile. Its counterpart in 8-bit integers is [`QuantisedConv2d`]. The instruction set is chosen at run time ([`Isa`]),
 //! so that one binary runs everywhere; `FMSTUDY_ISA=avx512|avx2|portable` forces one.
+//!
+//! # Training
+//! Matrix products on one register tile for x Wᵀ, dY W and dYᵀ X ([`multiply`], [`multiply_rows`]); layer norm, GELU and
+//! [`Attention`] forward and backward; Adam in one pass; tokens standardised as products need them ([`Standardise`]).
 //!
 //! Kernels are single-threaded: callers share out images, which costs no synchronisation between layers.
 

@@ -8,6 +8,9 @@
 //! Everything random (initial weights, dropout, drop-path) is drawn from one seeded generator, [`Draws`],
 //! and every sum has a fixed order: the same seed, data and machine give the same weights bit for bit.
 //!
+//! On the CPU the training step is written out on the project's kernels (`native`); on GPUs, and as the reference that the
+//! tests compare with, it is candle's autograd over `network`.
+//!
 //! In candle 0.11, `candle_nn::LayerNorm` and `softmax_last_dim` have no backward and drop the gradient
 //! without a word. The module `ops` gives such ops a gradient; the tests compare all gradients with finite
 //! differences and with PyTorch.
