@@ -66,13 +66,7 @@ impl Attention {
         for head in 0..self.heads {
             self.load(qkv, first, head, gains);
             self.weigh();
-            let (stride, at) = (y.stride(), first * y.stride() + head * self.head_width);
-            let y = MatrixMut {
-                values: &mut y.values_mut()[at..],
-                rows: self.tokens,
-                columns: self.head_width,
-                row_step: stride,
-            };
+            let y = part_mut(y, first, self.tokens, head * self.head_width, self.head_width);
             multiply_rows(self.isa, self.weights.matrix(), self.v.matrix(), Begin::Zero, y);
         }
     }

@@ -41,11 +41,12 @@ for_each_isa! {
     pub(crate) fn add_row_gradient = add_gradient_of_one(y: &[f32], inverse_std: f32, grad: &[f32], x_grad: &mut [f32])
 }
 
+/// Mean and 1 / standard deviation.
 #[inline(always)]
-unsafe fn normalise_one<V: Vector>(x: &[f32], epsilon: f32, y: &mut [f32]) -> f32 {
+pub(crate) unsafe fn moments<V: Vector>(x: &[f32], epsilon: f32) -> [f32; 2] {
     let count = x.len();
     let per_value = 1.0 / count as f32;
-    // SAFETY: all places are within the slices.
+    // SAFETY: all places are within the slice.
     unsafe {
         let load = |i: usize, rest| V::load_some(x.as_ptr().add(i), count - i, rest);
         let mut sum = V::splat(0.0);
@@ -58,10 +59,19 @@ unsafe fn normalise_one<V: Vector>(x: &[f32], epsilon: f32, y: &mut [f32]) -> f3
             let apart = load(i, mean).sub(V::splat(mean));
             squares = apart.mul_add(apart, squares);
         }
-        let inverse_std = 1.0 / (squares.sum() * per_value + epsilon).sqrt();
+        [mean, 1.0 / (squares.sum() * per_value + epsilon).sqrt()]
+    }
+}
+
+#[inline(always)]
+unsafe fn normalise_one<V: Vector>(x: &[f32], epsilon: f32, y: &mut [f32]) -> f32 {
+    let count = x.len();
+    // SAFETY: all places are within the slices.
+    unsafe {
+        let [mean, inverse_std] = moments::<V>(x, epsilon);
         for i in (0..count).step_by(V::LANES) {
-            let normal = load(i, mean).sub(V::splat(mean)).mul(V::splat(inverse_std));
-            normal.store_some(y.as_mut_ptr().add(i), count - i);
+            let apart = V::load_some(x.as_ptr().add(i), count - i, mean).sub(V::splat(mean));
+            apart.mul(V::splat(inverse_std)).store_some(y.as_mut_ptr().add(i), count - i);
         }
         inverse_std
     }

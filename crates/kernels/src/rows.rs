@@ -68,15 +68,4 @@ impl Rows {
     pub fn matrix_mut(&mut self) -> MatrixMut<'_> {
         MatrixMut { values: &mut self.values, rows: self.rows, columns: self.columns, row_step: self.stride }
     }
-
-    /// `count` rows from `first` on.
-    pub fn some(&self, first: usize, count: usize) -> Matrix<'_> {
-        Matrix::rows(&self.values[first * self.stride..], count, self.columns, self.stride)
-    }
-
-    /// `count` rows from `first` on.
-    pub fn some_mut(&mut self, first: usize, count: usize) -> MatrixMut<'_> {
-        let (columns, row_step) = (self.columns, self.stride);
-        MatrixMut { values: &mut self.values[first * row_step..], rows: count, columns, row_step }
-    }
 }

@@ -6,7 +6,7 @@ use half::f16;
 use crate::{
     Isa,
     element::Lanes,
-    layer_norm::normalise_row,
+    layer_norm::{moments, normalise_row},
     vector::{Floats4, Vector, for_each_isa},
 };
 
@@ -24,6 +24,9 @@ pub struct Standardise {
 
 /// Mean and 1 / standard deviation of a token before its norm; 0 and 1 without norm.
 pub type TokenMoments = [f32; 2];
+
+/// Moments that leave a token as it is.
+const UNMOVED: TokenMoments = [0.0, 1.0];
 
 impl Standardise {
     /// With `scales`, mean and rate of each value, which repeat along a token of `width` values.
@@ -53,15 +56,19 @@ impl Standardise {
         }
     }
 
-    /// The part of a stored token that begins at `first`, before its norm.
+    /// A whole stored token, and what [`part`](Self::part) needs for parts of it.
     ///
     /// # Panics
-    /// If the part reaches beyond the token or is not as long as `to`.
-    pub fn widen(&self, isa: Isa, part: &[f16], first: usize, to: &mut [f32]) {
-        self.part(isa, part, first, [0.0, 1.0], to);
+    /// If it is not as wide as it should be, or not as long as `to`.
+    pub fn stored(&self, isa: Isa, token: &[f16], to: &mut [f32]) -> TokenMoments {
+        self.part(isa, token, 0, UNMOVED, to);
+        // SAFETY: the instruction set comes from `Isa::available`.
+        let moments = if self.norm { unsafe { row_moments(isa, to) } } else { UNMOVED };
+        self.part(isa, token, 0, moments, to);
+        moments
     }
 
-    /// The part of a stored token that begins at `first`, with what [`moments`](Self::moments) found of the whole.
+    /// The part of a stored token that begins at `first`, with what [`stored`](Self::stored) found of the whole.
     ///
     /// # Panics
     /// If the part reaches beyond the token or is not as long as `to`.
@@ -71,12 +78,6 @@ impl Standardise {
         let (means, rates) = (&self.mean[range.clone()], &self.rate[range]);
         // SAFETY: all four have the same length; the instruction set comes from `Isa::available`.
         unsafe { standardise_row(isa, part, means, rates, mean, rate, to) }
-    }
-
-    /// Mean and 1 / standard deviation of a `token` that was widened.
-    pub fn moments(&self, isa: Isa, token: &[f32]) -> TokenMoments {
-        // SAFETY: the instruction set comes from `Isa::available`.
-        if self.norm { unsafe { row_moments(isa, token) } } else { [0.0, 1.0] }
     }
 }
 
@@ -114,25 +115,10 @@ where
     }
 }
 
-/// As the layer norm sums them.
 #[inline(always)]
 unsafe fn moments_of<V: Vector>(row: &[f32]) -> TokenMoments {
-    let count = row.len();
-    let per_value = 1.0 / count as f32;
-    // SAFETY: all places are within the slice.
-    unsafe {
-        let mut sum = V::splat(0.0);
-        for i in (0..count).step_by(V::LANES) {
-            sum = sum.add(V::load_some(row.as_ptr().add(i), count - i, 0.0));
-        }
-        let mean = sum.sum() * per_value;
-        let mut squares = V::splat(0.0);
-        for i in (0..count).step_by(V::LANES) {
-            let apart = V::load_some(row.as_ptr().add(i), count - i, mean).sub(V::splat(mean));
-            squares = apart.mul_add(apart, squares);
-        }
-        [mean, 1.0 / (squares.sum() * per_value + EPSILON).sqrt()]
-    }
+    // SAFETY: the caller's contract.
+    unsafe { moments::<V>(row, EPSILON) }
 }
 
 impl Lanes<Floats4> for f16 {

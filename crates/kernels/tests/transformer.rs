@@ -164,9 +164,9 @@ fn stored_tokens_are_standardised_like_ready_ones() {
         for isa in Isa::available() {
             let mut ready: Vec<f32> = stored.iter().map(|value| value.to_f32()).collect();
             standardise.token(isa, &mut ready);
-            let mut widened = vec![0.0; WIDTH];
-            standardise.widen(isa, &stored, 0, &mut widened);
-            let moments = standardise.moments(isa, &widened);
+            let mut whole = vec![0.0; WIDTH];
+            let moments = standardise.stored(isa, &stored, &mut whole);
+            assert_eq!(whole, ready, "{isa}, norm {norm}");
             // In two parts, of which neither fills its registers.
             let mut parts = vec![0.0; WIDTH];
             standardise.part(isa, &stored[..41], 0, moments, &mut parts[..41]);

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use sources::Combination;
 use stage::{AtomicFile, ContentHash, Fingerprint, Freshness, HashMemo, Lock, write_json};
 use study::CombinationChoice;
-use vit::{MODEL_FILE, Model, Predictor};
+use vit::{MODEL_FILE, Model, Predictor, first_largest};
 
 use crate::{
     Context,
@@ -214,8 +214,11 @@ fn evaluate(
     let (mut scores, mut files) = (HashMap::new(), BTreeMap::new());
     for (split, members) in [("train", &examples.train), ("valid", &examples.valid), ("test", &examples.test)] {
         let logits = logits_of(members)?;
-        let answers: Vec<(usize, usize)> =
-            members.iter().zip(&logits).map(|(example, logits)| (example.target.class(), largest(logits))).collect();
+        let answers: Vec<(usize, usize)> = members
+            .iter()
+            .zip(&logits)
+            .map(|(example, logits)| (example.target.class(), first_largest(logits)))
+            .collect();
         scores.insert(split, Scores::new(&names, &answers));
         for name in write_answers(context, &folder, split, members, &logits, &names)? {
             let hash = context.memo.hash_file(&folder.join(&name))?;
@@ -243,11 +246,6 @@ fn without_copies(context: &Context, members: &[Example], answers: &[(usize, usi
     let leaked: HashSet<usize> = context.dataset.leaked_test_images().into_iter().collect();
     let kept = members.iter().zip(answers).filter(|(example, _)| !leaked.contains(&example.index));
     kept.map(|(_, answer)| *answer).collect()
-}
-
-/// Index of the largest value, the first of several.
-fn largest(values: &[f32]) -> usize {
-    (0..values.len()).reduce(|best, at| if values[at] > values[best] { at } else { best }).unwrap_or(0)
 }
 
 /// `test_logits.npy` (images, classes), `test_labels.npy` (images), `test_predictions.csv`; likewise for the
@@ -279,7 +277,7 @@ fn write_answers(
         let words = [
             context.dataset.images[example.index].id.clone(),
             names[example.target.class()].to_owned(),
-            names[largest(logits)].to_owned(),
+            names[first_largest(logits)].to_owned(),
         ];
         table.write_record(words.into_iter().chain(softmax(logits).map(|p| format!("{p:.6}"))))?;
     }

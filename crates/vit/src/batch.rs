@@ -40,9 +40,7 @@ impl Tokens {
                 let mut ready = vec![0.0; values.len()];
                 let width = standardise.width();
                 for (token, ready) in values.chunks_exact(width).zip(ready.chunks_exact_mut(width)) {
-                    standardise.widen(isa, token, 0, ready);
-                    let moments = standardise.moments(isa, ready);
-                    standardise.part(isa, token, 0, moments, ready);
+                    standardise.stored(isa, token, ready);
                 }
                 Cow::Owned(ready)
             }

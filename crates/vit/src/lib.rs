@@ -56,4 +56,4 @@ pub use predictor::Predictor;
 pub use recipe::{Optimizer, Recipe, RecipeName, Schedule};
 pub use train::{Batches, BoxError, CHECKPOINT_FILE, MODEL_FILE, Run, TrainOutcome, train};
 pub use trainer::{Gradient, Trainer};
-pub use validation::{Tally, Validation};
+pub use validation::{Tally, Validation, first_largest};

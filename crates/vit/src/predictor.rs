@@ -52,10 +52,7 @@ impl<'a> Predictor<'a> {
             let logits = self.model.logits(&batch.token_tensors(self.model)?)?;
             return Ok(logits.to_dtype(DType::F32)?.to_vec2()?);
         };
-        if chunks.iter().map(|chunk| chunk.images).sum::<usize>() != batch.images {
-            let classes = self.model.about().classes.len();
-            *chunks = Chunk::cut(network.isa, &network.config, network.tokens(), classes, batch.images);
-        }
+        Chunk::fit(chunks, network, self.model.about().classes.len(), batch.images);
         network.forward(chunks, &batch.tokens, &Masks::off(network.blocks.len()));
         Ok(chunks.iter().flat_map(|chunk| (0..chunk.images).map(|image| chunk.logits.row(image).to_vec())).collect())
     }

@@ -53,6 +53,6 @@ impl Tally {
 }
 
 /// Index of the largest value, the first of several.
-pub(crate) fn first_largest(values: &[f32]) -> usize {
+pub fn first_largest(values: &[f32]) -> usize {
     (0..values.len()).reduce(|best, at| if values[at] > values[best] { at } else { best }).unwrap_or(0)
 }

@@ -145,11 +145,15 @@ pub(crate) struct Targets<'a> {
 }
 
 impl Chunk {
-    /// Chunks for `batch` images.
-    pub(crate) fn cut(isa: Isa, config: &ModelConfig, tokens: usize, classes: usize, batch: usize) -> Vec<Self> {
+    /// Makes `chunks` those of `batch` images; they stay what they are if they are already.
+    pub(crate) fn fit(chunks: &mut Vec<Self>, network: &Network, classes: usize, batch: usize) {
+        if chunks.iter().map(|chunk| chunk.images).sum::<usize>() == batch {
+            return;
+        }
+        let (isa, config, tokens) = (network.isa, &network.config, network.tokens());
         let images = (CHUNK_ROWS / tokens).max(1);
         let chunk = |first| Self::new(isa, config, tokens, classes, first, images.min(batch - first));
-        (0..batch).step_by(images).map(chunk).collect()
+        *chunks = (0..batch).step_by(images).map(chunk).collect();
     }
 
     fn new(isa: Isa, config: &ModelConfig, tokens: usize, classes: usize, first: usize, images: usize) -> Self {

@@ -16,7 +16,7 @@ pub(crate) struct Embed {
     class_token: Option<Slot>,
     fuse: Fuse,
     /// Tokens of one source.
-    places: usize,
+    pub(crate) places: usize,
     width: usize,
     /// What the products are added to: bias, source and position embedding of each token, (N, D).
     begin: Vec<f32>,
@@ -116,10 +116,7 @@ impl Embed {
                             token_rows.resize(token_rows.len().max(count * width), 0.0);
                             let stored = values[source_row * width..].chunks_exact(width);
                             for (stored, ready) in stored.take(count).zip(token_rows.chunks_exact_mut(width)) {
-                                standardise.widen(self.isa, stored, 0, ready);
-                                let token_moments = standardise.moments(self.isa, ready);
-                                standardise.part(self.isa, stored, 0, token_moments, ready);
-                                moments[index].push(token_moments);
+                                moments[index].push(standardise.stored(self.isa, stored, ready));
                             }
                             &*token_rows
                         }

@@ -54,9 +54,7 @@ impl Trainer {
     /// Loss of `batch` and, kept here, the gradient of every parameter; `draws` decides what is dropped.
     pub(crate) fn gradient(&mut self, batch: &Batch, draws: &mut Draws) -> Gradient {
         let (config, tokens) = (&self.network.config, self.network.tokens());
-        if self.chunks.iter().map(|chunk| chunk.images).sum::<usize>() != batch.images {
-            self.chunks = Chunk::cut(self.network.isa, config, tokens, self.classes, batch.images);
-        }
+        Chunk::fit(&mut self.chunks, &self.network, self.classes, batch.images);
         self.masks.draw(draws, (config, self.recipe.drop_path), batch.images, tokens);
         self.network.prepare(&self.weights);
         let smoothing = self.recipe.label_smoothing;

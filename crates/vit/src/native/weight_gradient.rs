@@ -1,6 +1,6 @@
 //! Gradients of the linear layers' weights: dYᵀ X over all rows of a batch.
 
-use kernels::{Begin, Isa, Matrix, MatrixMut, Rows, multiply_rows, row_padding};
+use kernels::{Begin, Isa, Matrix, MatrixMut, Rows, multiply_rows};
 use rayon::prelude::*;
 
 use super::{Chunk, Linear, embed::Embed, linear::GRADIENT_BLOCK};
@@ -8,10 +8,6 @@ use crate::Tokens;
 
 /// Outputs that one task sums the gradients of: a multiple of a tile's rows, few enough for many threads.
 const TASK_OUTPUTS: usize = 224;
-
-/// Width of the rows that a block's tokens are standardised into. A power of two would put them all in the same few places
-/// of the first-level cache.
-const BLOCK_STRIDE: usize = GRADIENT_BLOCK + row_padding();
 
 /// Which matrix of a chunk, for a block.
 pub(crate) type Pick = fn(&Chunk, usize) -> &Rows;
@@ -86,17 +82,17 @@ impl Task<'_> {
 /// Sums the gradients of the projections' weights over `chunks`, in their order, for the batch's `tokens`.
 pub(crate) fn sum_projections(isa: Isa, embed: &mut Embed, tokens: &[Tokens], chunks: &[Chunk]) {
     let pieces: Vec<(usize, usize)> = chunks.iter().map(|chunk| embed.pieces(chunk.images)).collect();
-    let sequence = embed.tokens();
+    let (sequence, places) = (embed.tokens(), embed.places);
     let firsts: Vec<usize> = (0..embed.sources.len()).map(|index| embed.first_token(index)).collect();
     let mut tasks = Vec::new();
     for (source, ((linear, _), tokens)) in embed.sources.iter_mut().zip(tokens).enumerate() {
         let (width, outputs) = (linear.inputs(), linear.outputs());
         let rows = pieces.iter().map(|piece| piece.1).max().unwrap_or(0);
-        linear.token_blocks.resize_with(width.div_ceil(GRADIENT_BLOCK), || Rows::zeros(rows, BLOCK_STRIDE));
+        linear.token_blocks.resize_with(width.div_ceil(GRADIENT_BLOCK), || Rows::zeros(rows, GRADIENT_BLOCK));
         let parts = linear.weight_grad.chunks_mut(GRADIENT_BLOCK * outputs).zip(&mut linear.token_blocks);
         for (block, (weight_grad, part)) in parts.enumerate() {
             if part.rows() < rows {
-                *part = Rows::zeros(rows, BLOCK_STRIDE);
+                *part = Rows::zeros(rows, GRADIENT_BLOCK);
             }
             tasks.push((source, tokens, width, outputs, block * GRADIENT_BLOCK, weight_grad, part));
         }
@@ -109,8 +105,7 @@ pub(crate) fn sum_projections(isa: Isa, embed: &mut Embed, tokens: &[Tokens], ch
                 for piece in 0..*pieces {
                     for row in 0..*rows {
                         let in_chunk = piece * rows + row;
-                        let place =
-                            (chunk.first * embed_places(chunk, *pieces, *rows) + in_chunk) * width + first_input;
+                        let place = (chunk.first * places + in_chunk) * width + first_input;
                         let to = &mut part.row_mut(row)[..inputs];
                         match tokens {
                             Tokens::Ready(values) => to.copy_from_slice(&values[place..place + inputs]),
@@ -131,9 +126,4 @@ pub(crate) fn sum_projections(isa: Isa, embed: &mut Embed, tokens: &[Tokens], ch
             }
         },
     );
-}
-
-/// Tokens of one source in an image, of a chunk whose images' tokens make `pieces` stretches of `rows`.
-const fn embed_places(chunk: &Chunk, pieces: usize, rows: usize) -> usize {
-    pieces * rows / chunk.images
 }
