@@ -16,14 +16,15 @@ struct Line([u8; LINE_BYTES]);
 /// Numbers that begin at a cache line. Where channels come in sixteens, no register is then ever loaded from or stored
 /// to two lines at once.
 #[derive(Clone, Debug)]
-pub(crate) struct Aligned<T> {
+pub struct Aligned<T> {
     lines: Vec<Line>,
     len: usize,
     numbers: PhantomData<T>,
 }
 
 impl<T: Pod> Aligned<T> {
-    pub(crate) fn zeros(len: usize) -> Self {
+    /// `len` zeros.
+    pub fn zeros(len: usize) -> Self {
         Self { lines: vec![Line::zeroed(); Self::lines(len)], len, numbers: PhantomData }
     }
 

@@ -208,9 +208,7 @@ unsafe fn softmax_of<V: Vector>(scores: &mut [f32]) {
         for i in (0..count).step_by(V::LANES) {
             largest = largest.max(load(scores, i));
         }
-        let mut lanes = [f32::MIN; crate::vector::MOST_LANES];
-        largest.store(lanes.as_mut_ptr());
-        let largest = V::splat(lanes.into_iter().fold(f32::MIN, f32::max));
+        let largest = V::splat(largest.largest());
         let mut sum = V::splat(0.0);
         for i in (0..count).step_by(V::LANES) {
             let power = exp_of_negative(load(scores, i).sub(largest));

@@ -44,7 +44,7 @@ pub(crate) unsafe fn normal_distribution<V: Vector>(x: V) -> (V, V) {
         let zero = V::splat(0.0);
         let size = x.max(zero.sub(x));
         let exponential = exp_of_negative(x.mul(x).mul(V::splat(-0.5)));
-        let t = V::splat(1.0).div(size.mul_add(V::splat(P * std::f32::consts::FRAC_1_SQRT_2), V::splat(1.0)));
+        let t = size.mul_add(V::splat(P * std::f32::consts::FRAC_1_SQRT_2), V::splat(1.0)).reciprocal();
         let mut series = V::splat(COEFFICIENTS[0]);
         for coefficient in &COEFFICIENTS[1..] {
             series = series.mul_add(t, V::splat(*coefficient));

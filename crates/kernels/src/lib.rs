@@ -39,6 +39,7 @@ mod winograd;
 
 pub use activations::Activations;
 pub use adam::{AdamStep, adam};
+pub use aligned::Aligned;
 pub use attention::Attention;
 pub use conv::{Algorithm, Conv2d, ConvShape, Scratch, ShapeError};
 pub use element::Element;

@@ -132,19 +132,48 @@ impl Panels {
                     let begin = k * matrix.row_step + first;
                     row[..columns].copy_from_slice(&matrix.values[begin..begin + columns]);
                 }
+            } else if matrix.row_step == 1 {
+                let from = &matrix.values[first * matrix.column_step..];
+                // SAFETY: `from` reaches as far as the matrix, and the panel has `depth` rows of `width`; the instruction
+                // set comes from `Isa::available`.
+                unsafe { pack_columns(self.isa, from, matrix.column_step, columns, panel, width) }
             } else {
-                // Blocks whose lines stay in the first-level cache while columns become rows.
-                const BLOCK: usize = 16;
-                for from in (0..self.depth).step_by(BLOCK) {
-                    let to = (from + BLOCK).min(self.depth);
-                    for column in 0..columns {
-                        let begin = (first + column) * matrix.column_step;
-                        for k in from..to {
-                            panel[k * width + column] = matrix.values[begin + k * matrix.row_step];
-                        }
+                for (k, row) in panel.chunks_exact_mut(width).enumerate() {
+                    for (column, to) in row[..columns].iter_mut().enumerate() {
+                        *to = matrix.values[(first + column) * matrix.column_step + k * matrix.row_step];
                     }
                 }
             }
+        }
+    }
+}
+
+for_each_isa! {
+    /// Columns that lie one behind the other, `step` apart, into the rows of a panel.
+    fn pack_columns = columns_to_rows(from: &[f32], step: usize, columns: usize, panel: &mut [f32], width: usize)
+}
+
+#[inline(always)]
+unsafe fn columns_to_rows<V: Vector>(from: &[f32], step: usize, columns: usize, panel: &mut [f32], width: usize) {
+    let depth = panel.len() / width;
+    let (whole_depth, whole_columns) = (depth / V::LANES * V::LANES, columns / V::LANES * V::LANES);
+    for k in (0..whole_depth).step_by(V::LANES) {
+        for column in (0..whole_columns).step_by(V::LANES) {
+            // SAFETY: a square within both.
+            unsafe {
+                V::transpose(
+                    from.as_ptr().add(column * step + k),
+                    step,
+                    panel.as_mut_ptr().add(k * width + column),
+                    width,
+                )
+            }
+        }
+    }
+    for column in 0..columns {
+        let begin = if column < whole_columns { whole_depth } else { 0 };
+        for k in begin..depth {
+            panel[k * width + column] = from[column * step + k];
         }
     }
 }

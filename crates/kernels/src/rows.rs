@@ -4,8 +4,8 @@ use crate::{
     matmul::row_padding,
 };
 
-/// A matrix whose rows begin at cache lines and are filled up with zeros to whole panels, so that every product may read
-/// it as either factor.
+/// A matrix whose rows begin at cache lines and have room for whole panels, so that every product may read it as either
+/// factor.
 #[derive(Clone, Debug, Default)]
 pub struct Rows {
     values: Aligned<f32>,
@@ -17,11 +17,19 @@ pub struct Rows {
 impl Rows {
     /// Zeros.
     pub fn zeros(rows: usize, columns: usize) -> Self {
+        let mut zeros = Self::default();
+        zeros.reshape(rows, columns);
+        zeros
+    }
+
+    /// Makes it a matrix of another shape, whose numbers may be anything. Allocates only where it was never as large.
+    pub fn reshape(&mut self, rows: usize, columns: usize) {
         // An odd number of cache lines: rows that a power of two separates fall into the same few places of the first-level
         // cache, and a product that walks down a column would find none of them there.
         let lines = columns.next_multiple_of(row_padding()) * size_of::<f32>() / LINE_BYTES;
         let stride = (lines | 1) * LINE_BYTES / size_of::<f32>();
-        Self { values: Aligned::zeros(rows * stride), rows, columns, stride }
+        self.values.grow_to(rows * stride);
+        (self.rows, self.columns, self.stride) = (rows, columns, stride);
     }
 
     /// Number of rows.
@@ -41,12 +49,12 @@ impl Rows {
 
     /// Row by row, padding included.
     pub fn values(&self) -> &[f32] {
-        &self.values
+        &self.values[..self.rows * self.stride]
     }
 
     /// Row by row, padding included.
     pub fn values_mut(&mut self) -> &mut [f32] {
-        &mut self.values
+        &mut self.values[..self.rows * self.stride]
     }
 
     /// One row.

@@ -63,9 +63,7 @@ impl Standardise {
     pub fn stored(&self, isa: Isa, token: &[f16], to: &mut [f32]) -> TokenMoments {
         self.part(isa, token, 0, UNMOVED, to);
         // SAFETY: the instruction set comes from `Isa::available`.
-        let moments = if self.norm { unsafe { row_moments(isa, to) } } else { UNMOVED };
-        self.part(isa, token, 0, moments, to);
-        moments
+        if self.norm { unsafe { normalise_in_place(isa, to) } } else { UNMOVED }
     }
 
     /// The part of a stored token that begins at `first`, with what [`stored`](Self::stored) found of the whole.
@@ -88,7 +86,7 @@ for_each_isa! {
 }
 
 for_each_isa! {
-    fn row_moments = moments_of(row: &[f32]) -> TokenMoments
+    fn normalise_in_place = to_moments_of_0_and_1(row: &mut [f32]) -> TokenMoments
 }
 
 #[inline(always)]
@@ -116,9 +114,18 @@ where
 }
 
 #[inline(always)]
-unsafe fn moments_of<V: Vector>(row: &[f32]) -> TokenMoments {
-    // SAFETY: the caller's contract.
-    unsafe { moments::<V>(row, EPSILON) }
+unsafe fn to_moments_of_0_and_1<V: Vector>(row: &mut [f32]) -> TokenMoments {
+    let count = row.len();
+    // SAFETY: all places are within the slice.
+    unsafe {
+        let [mean, rate] = moments::<V>(row, EPSILON);
+        for i in (0..count).step_by(V::LANES) {
+            let place = row.as_mut_ptr().add(i);
+            let normal = V::load_some(place, count - i, 0.0).sub(V::splat(mean)).mul(V::splat(rate));
+            normal.store_some(place, count - i);
+        }
+        [mean, rate]
+    }
 }
 
 impl Lanes<Floats4> for f16 {

@@ -42,6 +42,42 @@ pub(crate) trait Vector: Copy {
         lanes[0]
     }
 
+    /// The largest lane, if none is NaN.
+    #[inline(always)]
+    unsafe fn largest(self) -> f32 {
+        let mut lanes = [0.0; MOST_LANES];
+        // SAFETY: the array has room for the lanes.
+        unsafe { self.store(lanes.as_mut_ptr()) };
+        let mut half = Self::LANES / 2;
+        while half > 0 {
+            for lane in 0..half {
+                // Unlike `f32::max` one instruction.
+                lanes[lane] = if lanes[lane] > lanes[lane + half] { lanes[lane] } else { lanes[lane + half] };
+            }
+            half /= 2;
+        }
+        lanes[0]
+    }
+
+    /// 1 / self to 1 unit in the last place, of finite numbers whose reciprocals are normal.
+    #[inline(always)]
+    unsafe fn reciprocal(self) -> Self {
+        // SAFETY: the trait's contract.
+        unsafe { Self::splat(1.0).div(self) }
+    }
+
+    /// Exchanges rows and columns of `LANES` rows of `LANES` floats, which begin `from_step` apart, and leaves the result
+    /// in rows `to_step` apart.
+    #[inline(always)]
+    unsafe fn transpose(from: *const f32, from_step: usize, to: *mut f32, to_step: usize) {
+        for row in 0..Self::LANES {
+            for column in 0..Self::LANES {
+                // SAFETY: the caller vouches for both squares.
+                unsafe { to.add(column * to_step + row).write(from.add(row * from_step + column).read()) }
+            }
+        }
+    }
+
     /// The first of `count` floats, as many as there are lanes, and `rest` where there are fewer.
     #[inline(always)]
     unsafe fn load_some(from: *const f32, count: usize, rest: f32) -> Self {
@@ -211,7 +247,7 @@ mod x86 {
     use super::Vector;
 
     macro_rules! register {
-        ($name:ident, $register:ty, $lanes:literal, $splat:ident, $load:ident, $store:ident, $add:ident, $sub:ident, $mul:ident, $div:ident, $max:ident, $sqrt:ident, $fma:ident, $load_part:expr, $store_part:expr, $choose:expr, $round:expr, $power:expr) => {
+        ($name:ident, $register:ty, $lanes:literal, $splat:ident, $load:ident, $store:ident, $add:ident, $sub:ident, $mul:ident, $div:ident, $max:ident, $sqrt:ident, $fma:ident, $load_part:expr, $store_part:expr, $choose:expr, $round:expr, $power:expr $(, $own:item)*) => {
             #[derive(Clone, Copy)]
             pub(crate) struct $name(pub(crate) $register);
 
@@ -307,6 +343,8 @@ mod x86 {
                     // SAFETY: the trait's contract.
                     Self(unsafe { $fma(self.0, factor.0, addend.0) })
                 }
+
+                $($own)*
             }
         };
     }
@@ -350,8 +388,60 @@ mod x86 {
             _mm512_mask_blend_ps(_mm512_cmp_ps_mask::<_CMP_LT_OQ>(x, _mm512_setzero_ps()), other, negative)
         },
         |x| _mm512_roundscale_ps::<0>(x),
-        |x| _mm512_scalef_ps(_mm512_set1_ps(1.0), x)
+        |x| _mm512_scalef_ps(_mm512_set1_ps(1.0), x),
+        #[inline(always)]
+        unsafe fn reciprocal(self) -> Self {
+            // SAFETY: the trait's contract.
+            unsafe {
+                // 14 bits, and twice as many by one of Newton's steps: a division takes as long as 16 multiplications.
+                let rough = _mm512_rcp14_ps(self.0);
+                let missing = _mm512_fnmadd_ps(self.0, rough, _mm512_set1_ps(1.0));
+                Self(_mm512_fmadd_ps(rough, missing, rough))
+            }
+        },
+        #[inline(always)]
+        unsafe fn transpose(from: *const f32, from_step: usize, to: *mut f32, to_step: usize) {
+            // SAFETY: the trait's contract.
+            unsafe { transpose_16(from, from_step, to, to_step) }
+        }
     );
+
+    /// Pairs of rows become pairs of columns, then fours, then blocks of four.
+    ///
+    /// # Safety
+    /// The processor must have AVX-512, and both squares must be valid.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    unsafe fn transpose_16(from: *const f32, from_step: usize, to: *mut f32, to_step: usize) {
+        // SAFETY: the caller's contract.
+        let rows: [__m512; 16] = std::array::from_fn(|row| unsafe { _mm512_loadu_ps(from.add(row * from_step)) });
+        let twos: [__m512; 16] = std::array::from_fn(|i| {
+            let (a, b) = (rows[i / 2 * 2], rows[i / 2 * 2 + 1]);
+            if i % 2 == 0 { _mm512_unpacklo_ps(a, b) } else { _mm512_unpackhi_ps(a, b) }
+        });
+        // Row i of four holds columns i, i + 4, i + 8 and i + 12, of four rows each.
+        let fours: [__m512; 16] = std::array::from_fn(|i| {
+            let pair = i / 4 * 4 + i % 4 / 2;
+            let (a, b) = (_mm512_castps_pd(twos[pair]), _mm512_castps_pd(twos[pair + 2]));
+            _mm512_castpd_ps(if i % 2 == 0 { _mm512_unpacklo_pd(a, b) } else { _mm512_unpackhi_pd(a, b) })
+        });
+        for column in 0..4 {
+            let [a, b, c, d] = [0, 4, 8, 12].map(|block| fours[block + column]);
+            let (low_even, low_odd) = (_mm512_shuffle_f32x4::<0x88>(a, b), _mm512_shuffle_f32x4::<0xdd>(a, b));
+            let (high_even, high_odd) = (_mm512_shuffle_f32x4::<0x88>(c, d), _mm512_shuffle_f32x4::<0xdd>(c, d));
+            let columns = [
+                _mm512_shuffle_f32x4::<0x88>(low_even, high_even),
+                _mm512_shuffle_f32x4::<0x88>(low_odd, high_odd),
+                _mm512_shuffle_f32x4::<0xdd>(low_even, high_even),
+                _mm512_shuffle_f32x4::<0xdd>(low_odd, high_odd),
+            ];
+            for (block, values) in columns.into_iter().enumerate() {
+                // SAFETY: the caller's contract.
+                unsafe { _mm512_storeu_ps(to.add((4 * block + column) * to_step), values) }
+            }
+        }
+    }
+
     register!(
         Ymm,
         __m256,

@@ -3,7 +3,7 @@ use kernels::Isa;
 
 use crate::{
     About, Batch, Model, VitError,
-    native::{Chunk, Layout, Masks, Network},
+    native::{Chunks, Layout, Masks, Network},
 };
 
 /// A model's answers, without what training needs.
@@ -17,7 +17,7 @@ pub struct Predictor<'a> {
 #[derive(Debug)]
 struct Native {
     network: Network,
-    chunks: Vec<Chunk>,
+    chunks: Chunks,
 }
 
 impl<'a> Predictor<'a> {
@@ -34,7 +34,7 @@ impl<'a> Predictor<'a> {
         let mut weights = vec![0.0; layout.len()];
         layout.read(model.parameters(), &mut weights)?;
         network.prepare(&weights);
-        Ok(Self { model, native: Some(Native { network, chunks: Vec::new() }) })
+        Ok(Self { model, native: Some(Native { network, chunks: Chunks::default() }) })
     }
 
     /// What the model is.
@@ -52,8 +52,9 @@ impl<'a> Predictor<'a> {
             let logits = self.model.logits(&batch.token_tensors(self.model)?)?;
             return Ok(logits.to_dtype(DType::F32)?.to_vec2()?);
         };
-        Chunk::fit(chunks, network, self.model.about().classes.len(), batch.images);
-        network.forward(chunks, &batch.tokens, &Masks::off(network.blocks.len()));
-        Ok(chunks.iter().flat_map(|chunk| (0..chunk.images).map(|image| chunk.logits.row(image).to_vec())).collect())
+        let classes = self.model.about().classes.len();
+        let mut logits = vec![0.0; batch.images * classes];
+        network.logits(chunks, &batch.tokens, &Masks::off(network.blocks.len()), &mut logits);
+        Ok(logits.chunks_exact(classes).map(<[f32]>::to_vec).collect())
     }
 }

@@ -3,6 +3,8 @@ use kernels::{Begin, Isa, Rows, gelu, gelu_backward, normalise, normalise_backwa
 use super::{
     Layout, Linear, Slot,
     chunk::{ChunkMasks, Saved, Scratch},
+    layout::Parts,
+    linear::Sums,
 };
 use crate::{ModelConfig, VitError, layers::LAYER_NORM_EPSILON};
 
@@ -18,14 +20,23 @@ pub(crate) struct Block {
     /// Gains of the norms of queries and keys, and their product (D/H): scores see no more of them.
     norm_gains: Option<(Slot, Slot)>,
     gains: Vec<f32>,
-    gains_grad: Vec<f32>,
+    /// Where the gradient of the product lies in a group's sums.
+    gains_sums: Slot,
 }
 
 impl Block {
-    pub(crate) fn new(isa: Isa, layout: &Layout, config: &ModelConfig, index: usize) -> Result<Self, VitError> {
+    pub(crate) fn new(
+        isa: Isa,
+        layout: &Layout,
+        sums: &mut Sums,
+        config: &ModelConfig,
+        index: usize,
+    ) -> Result<Self, VitError> {
         let (width, hidden) = (config.width, config.width * config.mlp_ratio);
         let name = |layer: &str| format!("blocks.{index}.{layer}");
-        let linear = |layer: &str, shape| Linear::new(isa, layout, config, &name(layer), shape);
+        let gains = if config.qk_norm { width / config.heads } else { 0 };
+        let gains_sums = sums.place(gains);
+        let mut linear = |layer: &str, shape| Linear::new(isa, (layout, sums), config, &name(layer), shape);
         let scale = |layer: &str| (config.layer_scale > 0.0).then(|| name(layer));
         let norm_gains = config
             .qk_norm
@@ -42,8 +53,8 @@ impl Block {
             proj: linear("attn.proj", (width, width))?.scaled(layout, scale("ls1").as_deref())?,
             fc1: linear("mlp.fc1", (width, hidden))?.after(layout, &name("norm2"))?,
             fc2: linear("mlp.fc2", (hidden, width))?.scaled(layout, scale("ls2").as_deref())?,
-            gains: if config.qk_norm { vec![0.0; width / config.heads] } else { Vec::new() },
-            gains_grad: if config.qk_norm { vec![0.0; width / config.heads] } else { Vec::new() },
+            gains: vec![0.0; gains],
+            gains_sums,
             norm_gains,
         })
     }
@@ -116,22 +127,25 @@ impl Block {
         normalise_backward(self.isa, normal1, inverse_std1, narrow, grad);
     }
 
-    /// Sums the gradients of the product of the norms' gains, one per chunk.
-    pub(crate) fn sum_gains_gradients<'a>(&mut self, gradients: impl Iterator<Item = &'a [f32]>) {
-        self.gains_grad.fill(0.0);
-        for gradient in gradients {
-            self.gains_grad.iter_mut().zip(gradient).for_each(|(sum, grad)| *sum += grad);
+    /// In a group's `sums`: begin + the gradients of this block's products, from what the passes left of a chunk.
+    pub(crate) fn sum_gradients(&self, saved: &Saved, scratch: &Scratch, begin: Begin<'_>, sums: &mut [f32]) {
+        self.fc2.sum_gradients(&scratch.fc2_grad, &scratch.activated, begin, sums);
+        self.fc1.sum_gradients(&scratch.hidden_grad, &saved.normal2, begin, sums);
+        self.proj.sum_gradients(&scratch.proj_grad, &saved.attended, begin, sums);
+        self.qkv.sum_gradients(&scratch.qkv_grad, &saved.normal1, begin, sums);
+        let sum = self.gains_sums.of_mut(sums);
+        if matches!(begin, Begin::Zero) {
+            sum.fill(0.0);
         }
+        sum.iter_mut().zip(&scratch.gains_grad).for_each(|(sum, grad)| *sum += grad);
     }
 
-    /// From the gradients of the linear layers' products, and of the product of the norms' gains, to those of all
-    /// parameters.
-    pub(crate) fn finish(&self, weights: &[f32], gradients: &mut [f32]) {
-        self.linears().into_iter().for_each(|linear| linear.finish(weights, gradients));
+    /// Takes the parts of the parameters' gradient that this block computes, its layers' apart.
+    pub(crate) fn finish(&self, weights: &[f32], sums: &[f32], gradient: &mut Parts<'_>) {
         let Some((q, k)) = self.norm_gains else { return };
         for (to, other) in [(q, k), (k, q)] {
-            let parts = self.gains_grad.iter().zip(other.of(weights));
-            to.of_mut(gradients).iter_mut().zip(parts).for_each(|(to, (sum, other))| *to = sum * other);
+            let parts = self.gains_sums.of(sums).iter().zip(other.of(weights));
+            gradient.take(to).iter_mut().zip(parts).for_each(|(to, (sum, other))| *to = sum * other);
         }
     }
 

@@ -1,7 +1,7 @@
-use kernels::{Attention, Begin, Isa, Rows, TokenMoments, normalise, normalise_backward};
+use kernels::{Attention, Begin, Rows, TokenMoments, normalise, normalise_backward};
 
 use super::{BranchMasks, Linear, Masks, Network, block::Branch};
-use crate::{ModelConfig, Pool, Tokens, layers::LAYER_NORM_EPSILON, validation::first_largest};
+use crate::{Pool, Tokens, layers::LAYER_NORM_EPSILON, validation::first_largest};
 
 /// Rows that a chunk should have: enough for the products to run at full speed, few enough for its activations to stay
 /// in a core's cache from one layer to the next.
@@ -21,8 +21,8 @@ pub(crate) struct Chunk {
     /// The first of its images, and how many it has.
     pub(crate) first: usize,
     pub(crate) images: usize,
-    /// Standardised tokens of a few rows of one source, and the moments of all tokens of each source.
-    pub(crate) token_rows: Vec<f32>,
+    /// Standardised tokens of one source, a few rows or columns, and the moments of all tokens of each source.
+    pub(crate) token_rows: Rows,
     pub(crate) token_moments: Vec<Vec<TokenMoments>>,
     /// Tokens, (R, D).
     x: Rows,
@@ -145,19 +145,15 @@ pub(crate) struct Targets<'a> {
 }
 
 impl Chunk {
-    /// Makes `chunks` those of `batch` images; they stay what they are if they are already.
-    pub(crate) fn fit(chunks: &mut Vec<Self>, network: &Network, classes: usize, batch: usize) {
-        if chunks.iter().map(|chunk| chunk.images).sum::<usize>() == batch {
-            return;
-        }
-        let (isa, config, tokens) = (network.isa, &network.config, network.tokens());
-        let images = (CHUNK_ROWS / tokens).max(1);
-        let chunk = |first| Self::new(isa, config, tokens, classes, first, images.min(batch - first));
-        *chunks = (0..batch).step_by(images).map(chunk).collect();
+    /// Images of a chunk.
+    pub(crate) fn images_of(network: &Network) -> usize {
+        (CHUNK_ROWS / network.tokens()).max(1)
     }
 
-    fn new(isa: Isa, config: &ModelConfig, tokens: usize, classes: usize, first: usize, images: usize) -> Self {
-        let (width, rows) = (config.width, images * tokens);
+    /// Memory for `images` images.
+    pub(crate) fn new(network: &Network, images: usize) -> Self {
+        let (isa, config, tokens) = (network.isa, &network.config, network.tokens());
+        let (width, rows, classes) = (config.width, images * tokens, network.head.outputs());
         let hidden = width * config.mlp_ratio;
         let narrow = || Rows::zeros(rows, width);
         let last_rows = if config.pool == Pool::Cls { images } else { rows };
@@ -171,9 +167,9 @@ impl Chunk {
             hidden: Rows::zeros(rows, hidden),
         };
         Self {
-            first,
+            first: 0,
             images,
-            token_rows: Vec::new(),
+            token_rows: Rows::default(),
             token_moments: Vec::new(),
             x: narrow(),
             saved: (0..config.depth).map(|_| saved()).collect(),
@@ -242,8 +238,30 @@ impl Chunk {
         }
     }
 
-    /// Loss, hits and the gradient of the tokens behind the last block.
-    pub(crate) fn backward_from_loss(&mut self, network: &Network, targets: &Targets<'_>) {
+    /// Losses, hits and, in a group's `sums`, begin + the gradients of all products.
+    pub(crate) fn forward_backward(
+        &mut self,
+        network: &Network,
+        tokens: &[Tokens],
+        targets: &Targets<'_>,
+        masks: &Masks,
+        begin: Begin<'_>,
+        sums: &mut [f32],
+    ) {
+        self.forward(network, tokens, masks);
+        self.backward_from_loss(network, targets);
+        network.head.sum_gradients(&self.logits_grad, &self.pooled, begin, sums);
+        for (index, block) in network.blocks.iter().enumerate().rev() {
+            self.backward_through(network, index, masks);
+            block.sum_gradients(&self.saved[index], &self.scratch, begin, sums);
+        }
+        self.backward_to_embed(network, masks);
+        let images = Images { tokens, first: self.first, count: self.images };
+        network.embed.sum_gradients(&images, &self.token_moments, &mut self.token_rows, &self.grad, begin, sums);
+    }
+
+    /// Losses, hits and the gradient of the tokens behind the last block.
+    fn backward_from_loss(&mut self, network: &Network, targets: &Targets<'_>) {
         self.cross_entropy(targets);
         network.head.backward(self.logits_grad.matrix(), self.pooled_grad.matrix_mut()); // (images, D)
         let per_image = self.normal.rows() / self.images;
@@ -289,14 +307,14 @@ impl Chunk {
     }
 
     /// From the gradient of the tokens behind block `index` to that of those before it.
-    pub(crate) fn backward_through(&mut self, network: &Network, index: usize, masks: &Masks) {
+    fn backward_through(&mut self, network: &Network, index: usize, masks: &Masks) {
         let image_values = self.scratch.tokens * network.config.width;
         let masks = masks.branches[index].each_ref().map(|branch| ChunkMasks::new(branch, self.first, image_values));
         network.blocks[index].backward(&mut self.grad, &self.saved[index], &mut self.scratch, &masks);
     }
 
     /// From the gradient of the tokens before the first block to that of those before their dropout.
-    pub(crate) fn backward_to_embed(&mut self, network: &Network, masks: &Masks) {
+    fn backward_to_embed(&mut self, network: &Network, masks: &Masks) {
         let width = network.config.width;
         if !masks.embed.is_empty() {
             let mask = masks.embed[self.first * self.scratch.tokens * width..].chunks_exact(width);

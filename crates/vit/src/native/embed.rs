@@ -1,10 +1,13 @@
 use kernels::{Begin, Isa, Matrix, MatrixMut, Rows, TokenMoments};
 
-use super::{Layout, Linear, Slot, chunk::Images};
+use super::{Layout, Linear, Slot, chunk::Images, layout::Parts, linear::Sums};
 use crate::{Fuse, Input, ModelConfig, Pool, Tokens, VitError};
 
 /// Numbers of standardised tokens that a product takes at a time: 1 MiB, which the second-level cache holds.
-const TOKEN_ROWS: usize = 1 << 18;
+const TOKEN_NUMBERS: usize = 1 << 18;
+
+/// Columns of a chunk's tokens that a product takes at a time in the backward pass: the second-level cache holds them, too.
+const TOKEN_COLUMNS: usize = 512;
 
 /// Tokens of all sources to one sequence: projection, source embedding, position embedding, fusion. With `fuse = sum` k
 /// sources cost k products: each is summed onto the others in the registers.
@@ -20,16 +23,24 @@ pub(crate) struct Embed {
     width: usize,
     /// What the products are added to: bias, source and position embedding of each token, (N, D).
     begin: Vec<f32>,
+    /// Where the gradient of the embedded tokens (N, D) lies in a group's sums.
+    token_sums: Slot,
 }
 
 impl Embed {
-    pub(crate) fn new(isa: Isa, layout: &Layout, config: &ModelConfig, inputs: &[Input]) -> Result<Self, VitError> {
+    pub(crate) fn new(
+        isa: Isa,
+        layout: &Layout,
+        sums: &mut Sums,
+        config: &ModelConfig,
+        inputs: &[Input],
+    ) -> Result<Self, VitError> {
         let sources = inputs
             .iter()
             .map(|input| {
                 let name = input.source.name();
                 let shape = (input.token_width, config.width);
-                let projection = Linear::new(isa, layout, config, &format!("embed.{name}"), shape)?.of_data();
+                let projection = Linear::new(isa, (layout, sums), config, &format!("embed.{name}"), shape)?.of_data();
                 Ok((projection, layout.slot(&format!("source_embed.{name}"))?))
             })
             .collect::<Result<Vec<_>, VitError>>()?;
@@ -44,8 +55,10 @@ impl Embed {
             places,
             width,
             begin: Vec::new(),
+            token_sums: Slot::new(0, 0),
         };
         embed.begin = vec![0.0; embed.tokens() * width];
+        embed.token_sums = sums.place(embed.begin.len());
         Ok(embed)
     }
 
@@ -84,7 +97,7 @@ impl Embed {
     pub(crate) fn forward(
         &self,
         images: &Images<'_>,
-        token_rows: &mut Vec<f32>,
+        token_rows: &mut Rows,
         moments: &mut Vec<Vec<TokenMoments>>,
         x: &mut Rows,
     ) {
@@ -101,7 +114,7 @@ impl Embed {
             for piece in 0..pieces {
                 let mut done = 0;
                 while done < rows {
-                    let count = (TOKEN_ROWS / width).max(1).min(rows - done);
+                    let count = (TOKEN_NUMBERS / width).max(1).min(rows - done);
                     let source_row = images.first * self.places + piece * rows + done;
                     let row = piece * tokens + first + done;
                     let y = MatrixMut {
@@ -110,18 +123,18 @@ impl Embed {
                         columns: self.width,
                         row_step: stride,
                     };
-                    let source = match &images.tokens[index] {
-                        Tokens::Ready(values) => &values[source_row * width..],
+                    let from = source_row * width..(source_row + count) * width;
+                    let x = match &images.tokens[index] {
+                        Tokens::Ready(values) => Matrix::rows(&values[from], count, width, width),
                         Tokens::Stored(values, standardise) => {
-                            token_rows.resize(token_rows.len().max(count * width), 0.0);
-                            let stored = values[source_row * width..].chunks_exact(width);
-                            for (stored, ready) in stored.take(count).zip(token_rows.chunks_exact_mut(width)) {
-                                moments[index].push(standardise.stored(self.isa, stored, ready));
+                            token_rows.reshape(count, width);
+                            for (row, stored) in values[from].chunks_exact(width).enumerate() {
+                                moments[index].push(standardise.stored(self.isa, stored, token_rows.row_mut(row)));
                             }
-                            &*token_rows
+                            token_rows.matrix()
                         }
                     };
-                    projection.forward(Matrix::rows(source, count, width, width), Begin::Present, y);
+                    projection.forward(x, Begin::Present, y);
                     done += count;
                 }
             }
@@ -134,37 +147,72 @@ impl Embed {
         if self.tokens() == self.places { (1, images * self.places) } else { (images, self.places) }
     }
 
-    /// From the gradient of the embedded tokens, one matrix (R, D) per chunk, to those of positions, sources and class
-    /// token. Those of the projections' weights are computed elsewhere.
-    pub(crate) fn backward<'a>(&mut self, grads: impl Iterator<Item = &'a Rows>, gradients: &mut [f32]) {
-        let (tokens, width) = (self.tokens(), self.width);
-        // Sum over all images, for each token of the sequence.
-        let sums = &mut self.begin;
-        sums.fill(0.0);
-        for grad in grads {
-            for row in 0..grad.rows() {
-                let sum = &mut sums[row % tokens * width..][..width];
-                sum.iter_mut().zip(grad.row(row)).for_each(|(sum, grad)| *sum += grad);
+    /// In a group's `sums`: begin + the gradients of the projections' weights and of the embedded tokens, from that of a
+    /// chunk's embedded tokens, `grad` (R, D), and the `moments` of its stored tokens.
+    pub(crate) fn sum_gradients(
+        &self,
+        images: &Images<'_>,
+        moments: &[Vec<TokenMoments>],
+        token_rows: &mut Rows,
+        grad: &Rows,
+        begin: Begin<'_>,
+        sums: &mut [f32],
+    ) {
+        let (sequence, stride) = (self.tokens(), grad.stride());
+        let token_sums = self.token_sums.of_mut(sums);
+        if matches!(begin, Begin::Zero) {
+            token_sums.fill(0.0);
+        }
+        for row in 0..grad.rows() {
+            let sum = &mut token_sums[row % sequence * self.width..][..self.width];
+            sum.iter_mut().zip(grad.row(row)).for_each(|(sum, grad)| *sum += grad);
+        }
+        for (index, (projection, _)) in self.sources.iter().enumerate() {
+            let width = projection.inputs();
+            let (pieces, rows) = self.pieces(images.count);
+            for first in (0..width).step_by(TOKEN_COLUMNS) {
+                let columns = TOKEN_COLUMNS.min(width - first);
+                token_rows.reshape(rows, columns);
+                let mut begin = begin;
+                for piece in 0..pieces {
+                    for row in 0..rows {
+                        let row_of_chunk = piece * rows + row;
+                        let place = (images.first * self.places + row_of_chunk) * width + first;
+                        let to = token_rows.row_mut(row);
+                        match &images.tokens[index] {
+                            Tokens::Ready(values) => to.copy_from_slice(&values[place..place + columns]),
+                            Tokens::Stored(values, standardise) => {
+                                let stored = &values[place..place + columns];
+                                standardise.part(self.isa, stored, first, moments[index][row_of_chunk], to);
+                            }
+                        }
+                    }
+                    let grads = &grad.values()[(piece * sequence + self.first_token(index)) * stride..];
+                    let grads = Matrix::rows(grads, rows, self.width, stride);
+                    projection.sum_weight_gradient(grads, token_rows.matrix(), first, begin, sums);
+                    begin = Begin::Present;
+                }
             }
         }
-        self.position.of_mut(gradients).fill(0.0);
-        for index in 0..self.sources.len() {
-            let first = self.first_token(index) * width;
-            let (projection, source) = &mut self.sources[index];
-            let source = source.of_mut(gradients);
+    }
+
+    /// From the gradient of the embedded tokens, in `sums`, to those of positions, sources, class token and, in `sums`, the
+    /// projections' biases.
+    pub(crate) fn finish(&self, sums: &mut [f32], gradient: &mut Parts<'_>) {
+        let positions = gradient.take(self.position);
+        positions.fill(0.0);
+        for (index, (projection, source)) in self.sources.iter().enumerate() {
+            let tokens = &self.token_sums.of(sums)[self.first_token(index) * self.width..][..self.places * self.width];
+            positions.iter_mut().zip(tokens).for_each(|(sum, token)| *sum += token);
+            let source = gradient.take(*source);
             source.fill(0.0);
-            let tokens = || self.begin[first..][..self.places * width].chunks_exact(width);
-            for token in tokens() {
-                source.iter_mut().zip(token).for_each(|(sum, grad)| *sum += grad);
+            for token in tokens.chunks_exact(self.width) {
+                source.iter_mut().zip(token).for_each(|(sum, token)| *sum += token);
             }
-            projection.bias_grad.copy_from_slice(source);
-            let positions = self.position.of_mut(gradients).chunks_exact_mut(width);
-            for (position, token) in positions.zip(tokens()) {
-                position.iter_mut().zip(token).for_each(|(sum, grad)| *sum += grad);
-            }
+            projection.bias_sums().of_mut(sums).copy_from_slice(source);
         }
         if let Some(class_token) = self.class_token {
-            class_token.of_mut(gradients).copy_from_slice(&self.begin[..width]);
+            gradient.take(class_token).copy_from_slice(&self.token_sums.of(sums)[..self.width]);
         }
     }
 }

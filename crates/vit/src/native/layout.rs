@@ -8,7 +8,7 @@ use crate::{Parameters, VitError};
 #[derive(Clone, Debug)]
 pub(crate) struct Layout(BTreeMap<String, (Slot, Vec<usize>)>);
 
-/// One parameter's place.
+/// A place in a stretch of memory.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Slot {
     start: usize,
@@ -16,6 +16,10 @@ pub(crate) struct Slot {
 }
 
 impl Slot {
+    pub(crate) const fn new(start: usize, len: usize) -> Self {
+        Self { start, len }
+    }
+
     pub(crate) const fn range(self) -> Range<usize> {
         self.start..self.start + self.len
     }
@@ -35,7 +39,7 @@ impl Layout {
     pub(crate) fn new(parameters: &Parameters) -> Self {
         let mut start = 0;
         let place = |(name, var): (&str, &candle_core::Var)| {
-            let slot = Slot { start, len: var.elem_count() };
+            let slot = Slot::new(start, var.elem_count());
             start += slot.len;
             (name.to_owned(), (slot, var.dims().to_vec()))
         };
@@ -58,6 +62,16 @@ impl Layout {
         self.0.iter().map(|(name, (slot, shape))| (name.as_str(), *slot, shape.as_slice()))
     }
 
+    /// `numbers` cut into the parameters, for threads to write to.
+    pub(crate) fn cut<'a>(&self, mut numbers: &'a mut [f32]) -> Parts<'a> {
+        let part = |(slot, _): &(Slot, Vec<usize>)| {
+            let (part, rest) = std::mem::take(&mut numbers).split_at_mut(slot.len);
+            numbers = rest;
+            (slot.start, part)
+        };
+        Parts(self.0.values().map(part).collect())
+    }
+
     /// Copies the values of `parameters` into `numbers`.
     pub(crate) fn read(&self, parameters: &Parameters, numbers: &mut [f32]) -> Result<(), VitError> {
         for (name, var) in parameters.iter() {
@@ -73,5 +87,22 @@ impl Layout {
             var.set(&Tensor::from_slice(self.slot(name)?.of(numbers), var.shape(), var.device())?)?;
         }
         Ok(())
+    }
+}
+
+/// The parameters' parts of a stretch of memory, each with where it begins, until they are taken.
+#[derive(Debug)]
+pub(crate) struct Parts<'a>(Vec<(usize, &'a mut [f32])>);
+
+impl<'a> Parts<'a> {
+    /// The part at `slot`.
+    ///
+    /// # Panics
+    /// If no parameter lies there, or it is taken already.
+    pub(crate) fn take(&mut self, slot: Slot) -> &'a mut [f32] {
+        let index = self.0.partition_point(|(start, _)| *start < slot.start);
+        let part = std::mem::take(&mut self.0[index].1);
+        assert_eq!(part.len(), slot.len, "a parameter's part of the gradient");
+        part
     }
 }

@@ -1,16 +1,14 @@
-use kernels::{Begin, Isa, Matrix, MatrixMut, Panels, Rows, multiply};
+use kernels::{Begin, Isa, Matrix, MatrixMut, Panels, Rows, multiply, multiply_rows};
 
-use super::{Layout, Slot};
+use super::{Layout, Slot, layout::Parts};
 use crate::{ModelConfig, VitError};
-
-/// Inputs whose weights' gradients are summed together: the sums then stay in the second-level cache.
-pub(crate) const GRADIENT_BLOCK: usize = 512;
 
 /// A linear layer with the layer norm before it and the layer scale after it, if any, multiplied into its weight:
 /// W' = c · diag(s) W diag(g) and b' = s ⊙ (b + c · W t), with the norm's gain g and offset t, the scale s, and the
 /// constant c of [`ModelConfig::equal_lr`].
 #[derive(Debug)]
 pub(crate) struct Linear {
+    isa: Isa,
     inputs: usize,
     outputs: usize,
     weight: Slot,
@@ -24,24 +22,23 @@ pub(crate) struct Linear {
     /// W'ᵀ (I, O), which inputs are multiplied with, and W' (O, I), which gradients are.
     forward: Panels,
     backward: Option<Panels>,
-    /// Gradient of W' in blocks of inputs, (I / block, O, block), and of b'.
-    pub(crate) weight_grad: Vec<f32>,
-    pub(crate) bias_grad: Vec<f32>,
-    /// A chunk's tokens, block by block as `weight_grad`; empty unless they are this layer's inputs.
-    pub(crate) token_blocks: Vec<Rows>,
+    /// Where the gradients of W' (O, I) and b' (O) lie in a group's sums.
+    weight_sums: Slot,
+    bias_sums: Slot,
 }
 
 impl Linear {
     /// The layer `name`, from `inputs` to `outputs` numbers.
     pub(crate) fn new(
         isa: Isa,
-        layout: &Layout,
+        (layout, sums): (&Layout, &mut Sums),
         config: &ModelConfig,
         name: &str,
         (inputs, outputs): (usize, usize),
     ) -> Result<Self, VitError> {
         let gain = if config.equal_lr { 1.0 / (inputs as f64).sqrt() } else { 1.0 };
         Ok(Self {
+            isa,
             inputs,
             outputs,
             weight: layout.slot(&format!("{name}.weight"))?,
@@ -53,9 +50,8 @@ impl Linear {
             effective_bias: vec![0.0; outputs],
             forward: Panels::new(isa, inputs, outputs),
             backward: Some(Panels::new(isa, outputs, inputs)),
-            weight_grad: vec![0.0; inputs * outputs],
-            bias_grad: vec![0.0; outputs],
-            token_blocks: Vec::new(),
+            weight_sums: sums.place(inputs * outputs),
+            bias_sums: sums.place(outputs),
         })
     }
 
@@ -123,46 +119,120 @@ impl Linear {
         }
     }
 
-    /// From the gradients of W' and b' to those of all that they consist of.
-    pub(crate) fn finish(&self, weights: &[f32], gradients: &mut [f32]) {
-        let weight = self.weight.of(weights);
-        if let Some((gain, offset)) = self.norm {
-            gain.of_mut(gradients).fill(0.0);
-            offset.of_mut(gradients).fill(0.0);
+    /// In a group's `sums`: begin + dYᵀ X of some rows of the outputs' gradient `grad` (R, O) and of some columns, from
+    /// `first_input` on, of the inputs `x` (R, columns), whose rows are padded.
+    pub(crate) fn sum_weight_gradient(
+        &self,
+        grad: Matrix<'_>,
+        x: Matrix<'_>,
+        first_input: usize,
+        begin: Begin<'_>,
+        sums: &mut [f32],
+    ) {
+        let values = &mut self.weight_sums.of_mut(sums)[first_input..];
+        let to = MatrixMut { values, rows: self.outputs, columns: x.columns, row_step: self.inputs };
+        multiply_rows(self.isa, grad.transposed(), x, begin, to);
+    }
+
+    /// In a group's `sums`: begin + the sum of the rows of `grad` (R, O).
+    pub(crate) fn sum_bias_gradient(&self, grad: &Rows, begin: Begin<'_>, sums: &mut [f32]) {
+        let sum = self.bias_sums.of_mut(sums);
+        if matches!(begin, Begin::Zero) {
+            sum.fill(0.0);
         }
-        for o in 0..self.outputs {
-            let original = &weight[o * self.inputs..][..self.inputs];
-            let bias_grad = self.bias_grad[o];
+        for row in 0..grad.rows() {
+            sum.iter_mut().zip(grad.row(row)).for_each(|(sum, grad)| *sum += grad);
+        }
+    }
+
+    /// Both of the above for all inputs `x` (R, I).
+    pub(crate) fn sum_gradients(&self, grad: &Rows, x: &Rows, begin: Begin<'_>, sums: &mut [f32]) {
+        self.sum_weight_gradient(grad.matrix(), x.matrix(), 0, begin, sums);
+        self.sum_bias_gradient(grad, begin, sums);
+    }
+
+    /// Where the gradient of b' lies in a group's sums.
+    pub(crate) const fn bias_sums(&self) -> Slot {
+        self.bias_sums
+    }
+
+    /// Takes the parts of the parameters' gradient that this layer computes.
+    pub(crate) fn take<'a>(&self, gradient: &mut Parts<'a>) -> LinearGradient<'a> {
+        LinearGradient {
+            weight: gradient.take(self.weight),
+            bias: gradient.take(self.bias),
+            norm: self.norm.map(|(gain, offset)| (gradient.take(gain), gradient.take(offset))),
+            scale: self.scale.map(|scale| gradient.take(scale)),
+        }
+    }
+
+    /// From the gradients of W' and b', in `sums`, to those of all that they consist of.
+    pub(crate) fn finish(&self, weights: &[f32], sums: &[f32], gradient: &mut LinearGradient<'_>) {
+        let (weight, weight_sums, bias_sums) =
+            (self.weight.of(weights), self.weight_sums.of(sums), self.bias_sums.of(sums));
+        if let Some((gain, offset)) = &mut gradient.norm {
+            gain.fill(0.0);
+            offset.fill(0.0);
+        }
+        let rows = weight.chunks_exact(self.inputs).zip(weight_sums.chunks_exact(self.inputs));
+        for (o, ((row, sums), to)) in rows.zip(gradient.weight.chunks_exact_mut(self.inputs)).enumerate() {
             let scale = self.scale.map_or(1.0, |scale| scale.of(weights)[o]);
-            let (factor, inner) = (self.gain * scale, scale * bias_grad);
-            self.bias.of_mut(gradients)[o] = inner;
+            let factor = self.gain * scale;
+            gradient.bias[o] = scale * bias_sums[o];
             let mut along = 0.0;
-            for first in (0..self.inputs).step_by(GRADIENT_BLOCK) {
-                let columns = GRADIENT_BLOCK.min(self.inputs - first);
-                let from = &self.weight_grad[first * self.outputs + o * columns..][..columns];
-                let row = &original[first..first + columns];
-                let place = self.weight.range().start + o * self.inputs + first;
-                let Some((gain, offset)) = self.norm else {
-                    let to = &mut gradients[place..place + columns];
-                    to.iter_mut().zip(from).for_each(|(to, from)| *to = factor * from);
-                    if self.scale.is_some() {
-                        along += from.iter().zip(row).map(|(grad, w)| grad * w).sum::<f32>();
+            match (self.norm, &mut gradient.norm) {
+                (Some((gain, offset)), Some((gain_grad, offset_grad))) => {
+                    let inner = self.gain * scale * bias_sums[o];
+                    let norm = gain.of(weights).iter().zip(offset.of(weights));
+                    let norm_grad = gain_grad.iter_mut().zip(offset_grad.iter_mut());
+                    let columns = to.iter_mut().zip(row.iter().zip(sums)).zip(norm.zip(norm_grad));
+                    for ((to, (w, sum)), ((gain, offset), (gain_grad, offset_grad))) in columns {
+                        *to = factor * gain * sum + inner * offset;
+                        *gain_grad += factor * sum * w;
+                        *offset_grad += inner * w;
+                        along += gain * sum * w;
                     }
-                    continue;
-                };
-                let (gains, offsets) = (&gain.of(weights)[first..], &offset.of(weights)[first..]);
-                for i in 0..columns {
-                    gradients[place + i] = factor * gains[i] * from[i] + self.gain * inner * offsets[i];
-                    gradients[gain.range().start + first + i] += factor * from[i] * row[i];
-                    gradients[offset.range().start + first + i] += self.gain * inner * row[i];
-                    along += gains[i] * from[i] * row[i];
+                }
+                _ => {
+                    to.iter_mut().zip(sums).for_each(|(to, sum)| *to = factor * sum);
+                    if self.scale.is_some() {
+                        along = sums.iter().zip(row).map(|(sum, w)| sum * w).sum::<f32>();
+                    }
                 }
             }
-            if let Some(scale) = self.scale {
-                let unscaled = self.bias.of(weights)[o] + self.gain * offset(self.norm, weights, original);
-                scale.of_mut(gradients)[o] = self.gain * along + bias_grad * unscaled;
+            if let Some(scale_grad) = &mut gradient.scale {
+                let unscaled = self.bias.of(weights)[o] + self.gain * offset(self.norm, weights, row);
+                scale_grad[o] = self.gain * along + bias_sums[o] * unscaled;
             }
         }
+    }
+}
+
+/// A layer's parts of the parameters' gradient.
+#[derive(Debug)]
+pub(crate) struct LinearGradient<'a> {
+    weight: &'a mut [f32],
+    bias: &'a mut [f32],
+    /// Of the gain and the offset of the norm before it.
+    norm: Option<(&'a mut [f32], &'a mut [f32])>,
+    scale: Option<&'a mut [f32]>,
+}
+
+/// Gives out the places in a group's sums, each beginning at a cache line.
+#[derive(Debug, Default)]
+pub(crate) struct Sums(usize);
+
+impl Sums {
+    /// A place for `len` numbers.
+    pub(crate) const fn place(&mut self, len: usize) -> Slot {
+        let slot = Slot::new(self.0, len);
+        self.0 += len.next_multiple_of(kernels::row_padding());
+        slot
+    }
+
+    /// How many numbers all places take.
+    pub(crate) const fn len(&self) -> usize {
+        self.0
     }
 }
 

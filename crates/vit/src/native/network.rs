@@ -1,12 +1,8 @@
-use kernels::Isa;
+use kernels::{Begin, Isa};
 use rayon::prelude::*;
 
 use super::{
-    Chunk, Layout, Linear, Masks,
-    block::Block,
-    chunk::Targets,
-    embed::Embed,
-    weight_gradient::{self, Layer, Pick},
+    Chunk, Chunks, Group, Layout, Linear, Masks, PIECE, block::Block, chunk::Targets, embed::Embed, linear::Sums,
 };
 use crate::{About, ModelConfig, Tokens, VitError};
 
@@ -18,19 +14,20 @@ pub(crate) struct Network {
     pub(crate) embed: Embed,
     pub(crate) blocks: Vec<Block>,
     pub(crate) head: Linear,
+    /// Numbers in a group's sums.
+    pub(crate) sums: usize,
 }
 
 impl Network {
     pub(crate) fn new(isa: Isa, layout: &Layout, about: &About) -> Result<Self, VitError> {
         let config = about.model.clone();
         let shape = (config.width, about.classes.len());
-        Ok(Self {
-            isa,
-            embed: Embed::new(isa, layout, &config, &about.inputs)?,
-            blocks: (0..config.depth).map(|index| Block::new(isa, layout, &config, index)).collect::<Result<_, _>>()?,
-            head: Linear::new(isa, layout, &config, "head", shape)?.after(layout, "norm")?,
-            config,
-        })
+        let mut sums = Sums::default();
+        let embed = Embed::new(isa, layout, &mut sums, &config, &about.inputs)?;
+        let block = |index| Block::new(isa, layout, &mut sums, &config, index);
+        let blocks = (0..config.depth).map(block).collect::<Result<_, _>>()?;
+        let head = Linear::new(isa, (layout, &mut sums), &config, "head", shape)?.after(layout, "norm")?;
+        Ok(Self { isa, embed, blocks, head, sums: sums.len(), config })
     }
 
     /// Tokens in the sequence.
@@ -48,68 +45,57 @@ impl Network {
         self.blocks.iter_mut().for_each(|block| block.prepare(weights));
     }
 
-    /// Logits of all images, in the chunks.
-    pub(crate) fn forward(&self, chunks: &mut [Chunk], tokens: &[Tokens], masks: &Masks) {
-        chunks.par_iter_mut().with_max_len(1).for_each(|chunk| chunk.forward(self, tokens, masks));
+    /// Logits (B, K) of all images.
+    pub(crate) fn logits(&self, chunks: &Chunks, tokens: &[Tokens], masks: &Masks, logits: &mut [f32]) {
+        let (images, classes) = (Chunk::images_of(self), self.head.outputs());
+        logits.par_chunks_mut(images * classes).with_max_len(1).enumerate().for_each(|(index, logits)| {
+            chunks.with(self, index * images, logits.len() / classes, |chunk| {
+                chunk.forward(self, tokens, masks);
+                let rows = logits.chunks_exact_mut(classes).enumerate();
+                rows.for_each(|(image, logits)| logits.copy_from_slice(chunk.logits.row(image)));
+            });
+        });
     }
 
-    /// Losses in the chunks, and the gradient of every parameter in `gradients`.
+    /// Losses and hits in the groups, and the gradient of every parameter in `gradient`, which `layout` is that of.
     pub(crate) fn forward_backward(
-        &mut self,
-        chunks: &mut [Chunk],
+        &self,
+        (groups, chunks): (&mut [Group], &Chunks),
         tokens: &[Tokens],
         targets: &Targets<'_>,
         masks: &Masks,
-        weights: &[f32],
-        gradients: &mut [f32],
+        (weights, layout): (&[f32], &Layout),
+        gradient: &mut [f32],
     ) {
-        let last = self.blocks.len() - 1;
-        let network = &*self;
-        chunks.par_iter_mut().with_max_len(1).for_each(|chunk| {
-            chunk.forward(network, tokens, masks);
-            chunk.backward_from_loss(network, targets);
-            chunk.backward_through(network, last, masks);
-        });
-        for index in (0..=last).rev() {
-            if index < last {
-                // The block before is finished on the side: a thread alone takes a while for it.
-                let (network, behind) = (&*self, &self.blocks[index + 1]);
-                rayon::join(
-                    || {
-                        let through = |chunk: &mut Chunk| chunk.backward_through(network, index, masks);
-                        chunks.par_iter_mut().with_max_len(1).for_each(through);
-                    },
-                    || behind.finish(weights, gradients),
-                );
+        let chunk_images = Chunk::images_of(self);
+        groups.par_iter_mut().with_max_len(1).for_each(|group| {
+            let Group { images, sums, losses, correct } = group;
+            *correct = 0;
+            let mut begin = Begin::Zero;
+            for (index, losses) in losses.chunks_mut(chunk_images).enumerate() {
+                chunks.with(self, images.start + index * chunk_images, losses.len(), |chunk| {
+                    chunk.forward_backward(self, tokens, targets, masks, begin, sums);
+                    losses.copy_from_slice(&chunk.losses);
+                    *correct += chunk.correct;
+                });
+                begin = Begin::Present;
             }
-            let block = &mut self.blocks[index];
-            let layer = |linear, output_grad: Pick, input: Pick| Layer { linear, block: index, output_grad, input };
-            let layers = vec![
-                layer(&mut block.qkv, |chunk, _| &chunk.scratch.qkv_grad, |chunk, block| &chunk.saved[block].normal1),
-                layer(
-                    &mut block.proj,
-                    |chunk, _| &chunk.scratch.proj_grad,
-                    |chunk, block| &chunk.saved[block].attended,
-                ),
-                layer(
-                    &mut block.fc1,
-                    |chunk, _| &chunk.scratch.hidden_grad,
-                    |chunk, block| &chunk.saved[block].normal2,
-                ),
-                layer(&mut block.fc2, |chunk, _| &chunk.scratch.fc2_grad, |chunk, _| &chunk.scratch.activated),
-            ];
-            weight_gradient::sum(self.isa, layers, chunks);
-            block.sum_gains_gradients(chunks.iter().map(|chunk| chunk.scratch.gains_grad.as_slice()));
-        }
-        self.blocks[0].finish(weights, gradients);
-        let (output_grad, input): (Pick, Pick) = (|chunk, _| &chunk.logits_grad, |chunk, _| &chunk.pooled);
-        let head = Layer { linear: &mut self.head, block: 0, output_grad, input };
-        weight_gradient::sum(self.isa, vec![head], chunks);
-        self.head.finish(weights, gradients);
-
-        chunks.iter_mut().for_each(|chunk| chunk.backward_to_embed(self, masks));
-        self.embed.backward(chunks.iter().map(|chunk| &chunk.grad), gradients);
-        weight_gradient::sum_projections(self.isa, &mut self.embed, tokens, chunks);
-        self.embed.sources.iter().for_each(|(projection, _)| projection.finish(weights, gradients));
+        });
+        let Some((first, others)) = groups.split_first_mut() else { return };
+        first.sums.par_chunks_mut(PIECE).enumerate().for_each(|(index, sums)| {
+            for other in &*others {
+                let other = &other.sums[index * PIECE..][..sums.len()];
+                sums.iter_mut().zip(other).for_each(|(sum, other)| *sum += other);
+            }
+        });
+        let mut gradient = layout.cut(gradient);
+        self.embed.finish(&mut first.sums, &mut gradient);
+        self.blocks.iter().for_each(|block| block.finish(weights, &first.sums, &mut gradient));
+        let projections = self.embed.sources.iter().map(|(projection, _)| projection);
+        let blocks = self.blocks.iter().flat_map(Block::linears);
+        let linears = projections.chain(blocks).chain([&self.head]);
+        let parts: Vec<_> = linears.map(|linear| (linear, linear.take(&mut gradient))).collect();
+        let sums = &first.sums;
+        parts.into_par_iter().with_max_len(1).for_each(|(linear, mut part)| linear.finish(weights, sums, &mut part));
     }
 }

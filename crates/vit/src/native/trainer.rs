@@ -4,11 +4,8 @@ use candle_core::{Device, Tensor};
 use kernels::{AdamStep, Isa, adam};
 use rayon::prelude::*;
 
-use super::{Chunk, Layout, Masks, Network, chunk::Targets};
+use super::{Chunks, Group, Layout, Masks, Network, PIECE, chunk::Targets};
 use crate::{Batch, Draws, Gradient, Model, Optimizer, Recipe, VitError, model::stored};
-
-/// Numbers that one task updates or squares.
-const PIECE: usize = 1 << 14;
 
 /// Weights, gradients and moments as one stretch of memory each, and all activations of a batch.
 #[derive(Debug)]
@@ -22,9 +19,9 @@ pub(crate) struct Trainer {
     square: Vec<f32>,
     /// Which numbers weight decay applies to.
     decayed: Vec<bool>,
-    chunks: Vec<Chunk>,
+    groups: Vec<Group>,
+    chunks: Chunks,
     masks: Masks,
-    classes: usize,
 }
 
 impl Trainer {
@@ -42,9 +39,9 @@ impl Trainer {
             mean: numbers(),
             square: numbers(),
             decayed: layout.iter().flat_map(of_parameter).collect(),
-            chunks: Vec::new(),
+            groups: Vec::new(),
+            chunks: Chunks::default(),
             masks: Masks::off(network.blocks.len()),
-            classes: model.about().classes.len(),
             layout,
             network,
             weights,
@@ -54,17 +51,17 @@ impl Trainer {
     /// Loss of `batch` and, kept here, the gradient of every parameter; `draws` decides what is dropped.
     pub(crate) fn gradient(&mut self, batch: &Batch, draws: &mut Draws) -> Gradient {
         let (config, tokens) = (&self.network.config, self.network.tokens());
-        Chunk::fit(&mut self.chunks, &self.network, self.classes, batch.images);
+        Group::fit(&mut self.groups, &self.network, batch.images);
         self.masks.draw(draws, (config, self.recipe.drop_path), batch.images, tokens);
         self.network.prepare(&self.weights);
         let smoothing = self.recipe.label_smoothing;
         let targets = Targets { values: &batch.targets, smoothing, batch: batch.images };
-        let Self { network, chunks, masks, weights, gradients, .. } = self;
-        network.forward_backward(chunks, &batch.tokens, &targets, masks, weights, gradients);
-        let losses = chunks.iter().flat_map(|chunk| &chunk.losses);
+        let Self { network, groups, chunks, masks, weights, layout, gradients, .. } = self;
+        network.forward_backward((groups, chunks), &batch.tokens, &targets, masks, (weights, layout), gradients);
+        let losses = groups.iter().flat_map(|group| &group.losses);
         Gradient {
             loss: losses.sum::<f64>() / batch.images as f64,
-            correct: chunks.iter().map(|chunk| chunk.correct).sum(),
+            correct: groups.iter().map(|group| group.correct).sum(),
             norm: norm(gradients),
         }
     }
