@@ -5,7 +5,7 @@
 //! Shapes: N tokens, H heads, D width.
 
 use crate::{
-    Begin, Isa, MatrixMut, Panels, Rows,
+    Begin, Isa, MatrixMut, Panels, Precision, Rows,
     functions::exp_of_negative,
     layer_norm::{add_row_gradient, normalise_row},
     matmul::{multiply, multiply_rows},
@@ -52,7 +52,7 @@ impl Attention {
             k: part.clone(),
             v: part.clone(),
             inverse_std: [vec![0.0; tokens], vec![0.0; tokens]],
-            panels: Panels::new(isa, head_width, tokens),
+            panels: Panels::new(isa, Precision::F32, head_width, tokens),
             weights: square.clone(),
             weights_grad: square,
             grad: part.clone(),

@@ -4,9 +4,27 @@
 use half::bf16;
 
 use crate::{
-    element::{Lanes, Products},
+    element::{Element, Lanes, Products},
     vector::{Floats4, Vector},
 };
+
+/// Stores two registers of 32-bit floats as pairs.
+///
+/// # Safety
+/// As for [`Vector`].
+pub(crate) trait StorePairs<V: Vector>: Sized {
+    /// Stores every lane of `first` beside that of `second`, both rounded.
+    unsafe fn store_pairs(first: V, second: V, to: *mut Self);
+}
+
+impl StorePairs<Floats4> for bf16 {
+    #[inline(always)]
+    unsafe fn store_pairs(first: Floats4, second: Floats4, to: *mut Self) {
+        let pair = |lane: usize| [first.0[lane], second.0[lane]].map(<Self as Element>::round);
+        // SAFETY: the trait's contract; an array of elements has their alignment.
+        unsafe { to.cast::<[[Self; 2]; 4]>().write(std::array::from_fn(pair)) }
+    }
+}
 
 impl Lanes<Floats4> for bf16 {
     #[inline(always)]
@@ -50,8 +68,50 @@ impl Products<Floats4> for bf16 {
 mod x86 {
     use std::{arch::x86_64::*, mem::transmute};
 
-    use super::{Lanes, Products, Vector, bf16};
+    use super::{Lanes, Products, StorePairs, Vector, bf16};
     use crate::vector::{Ymm, Zmm};
+
+    impl StorePairs<Zmm> for bf16 {
+        #[inline(always)]
+        unsafe fn store_pairs(first: Zmm, second: Zmm, to: *mut Self) {
+            // SAFETY: the trait's contract, here and in all that follows. Both types are 256 bits of bfloat16.
+            unsafe {
+                let [first, second] = [first, second].map(|row| {
+                    _mm512_cvtepu16_epi32(transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(row.0)))
+                });
+                _mm512_storeu_si512(to.cast(), _mm512_or_si512(first, _mm512_slli_epi32::<16>(second)));
+            }
+        }
+    }
+
+    impl StorePairs<Ymm> for bf16 {
+        #[inline(always)]
+        unsafe fn store_pairs(first: Ymm, second: Ymm, to: *mut Self) {
+            // SAFETY: see above.
+            unsafe {
+                let [first, second] = [first, second].map(|row| rounded_bits(row));
+                let upper = _mm256_and_si256(second, _mm256_set1_epi32(0xFFFF_0000_u32.cast_signed()));
+                _mm256_storeu_si256(to.cast(), _mm256_or_si256(upper, _mm256_srli_epi32::<16>(first)));
+            }
+        }
+    }
+
+    /// Floats rounded to bfloat16, in the upper half of every lane.
+    ///
+    /// # Safety
+    /// The processor must have AVX2.
+    #[inline(always)]
+    unsafe fn rounded_bits(values: Ymm) -> __m256i {
+        // SAFETY: this function's contract.
+        unsafe {
+            let bits = _mm256_castps_si256(values.0);
+            // To the nearest, halves to the even one; a NaN stays one.
+            let odd = _mm256_and_si256(_mm256_srli_epi32::<16>(bits), _mm256_set1_epi32(1));
+            let rounded = _mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7FFF)));
+            let nan = _mm256_castps_si256(_mm256_cmp_ps::<_CMP_UNORD_Q>(values.0, values.0));
+            _mm256_blendv_epi8(rounded, _mm256_set1_epi32(0x7FC0_0000), nan)
+        }
+    }
 
     impl Lanes<Zmm> for bf16 {
         #[inline(always)]
@@ -120,13 +180,7 @@ mod x86 {
         unsafe fn store(values: Ymm, to: *mut Self) {
             // SAFETY: see above.
             unsafe {
-                let bits = _mm256_castps_si256(values.0);
-                // To the nearest, halves to the even one; a NaN stays one.
-                let odd = _mm256_and_si256(_mm256_srli_epi32::<16>(bits), _mm256_set1_epi32(1));
-                let rounded = _mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7FFF)));
-                let nan = _mm256_castps_si256(_mm256_cmp_ps::<_CMP_UNORD_Q>(values.0, values.0));
-                let rounded = _mm256_blendv_epi8(rounded, _mm256_set1_epi32(0x7FC0_0000), nan);
-                let halves = _mm256_srli_epi32::<16>(rounded);
+                let halves = _mm256_srli_epi32::<16>(rounded_bits(values));
                 let packed = _mm256_permute4x64_epi64::<0b10_00>(_mm256_packus_epi32(halves, halves));
                 _mm_storeu_si128(to.cast(), _mm256_castsi256_si128(packed));
             }

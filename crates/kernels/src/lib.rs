@@ -8,7 +8,7 @@
 //! so that one binary runs everywhere; `FMSTUDY_ISA=avx512|avx2|portable` forces one.
 //!
 //! # Training
-//! Matrix products on one register tile for x Wᵀ, dY W and dYᵀ X ([`multiply`], [`multiply_rows`]); layer norm, GELU and
+//! Matrix products on one register tile for x Wᵀ, dY W and dYᵀ X, in 32-bit floats or bfloat16 ([`Multiplier`]); layer norm, GELU and
 //! [`Attention`] forward and backward; Adam in one pass; tokens standardised as products need them ([`Standardise`]).
 //!
 //! Kernels are single-threaded: callers share out images, which costs no synchronisation between layers.
@@ -46,7 +46,7 @@ pub use element::Element;
 pub use gelu::{gelu, gelu_backward};
 pub use isa::{Isa, UnavailableIsa};
 pub use layer_norm::{normalise, normalise_backward};
-pub use matmul::{Begin, Matrix, MatrixMut, Panels, multiply, multiply_rows, row_padding};
+pub use matmul::{Begin, Matrix, MatrixMut, Multiplier, Panels, Precision, multiply, multiply_rows, row_padding};
 pub use peak::multiply_add_in_registers;
 pub use pool::max_pool_3x3_stride_2;
 pub use quantised::{Outputs, QuantisedConv2d, QuantisedInput, quantise};

@@ -115,13 +115,17 @@ pub(crate) const MOST_LANES: usize = 16;
 
 /// Defines `$name(isa, …)`, which calls `$generic::<V>(…)` compiled for `isa`.
 ///
-/// The function is unsafe: the processor must have `isa`, and `$generic`'s contract is the caller's.
+/// The function is unsafe: the processor must have `isa`, and `$generic`'s contract is the caller's. With `bf16:` in front,
+/// `isa` must be one that bfloat16 is computed with (`tile::bf16_isa`).
 macro_rules! for_each_isa {
-    ($(#[$doc:meta])* $vis:vis fn $name:ident = $generic:ident($($argument:ident: $kind:ty),* $(,)?) $(-> $result:ty)?) => {
+    (bf16: $($function:tt)*) => {
+        $crate::vector::for_each_isa! { @ "avx512f,avx512bf16": $($function)* }
+    };
+    (@ $avx512:literal: $(#[$doc:meta])* $vis:vis fn $name:ident = $generic:ident($($argument:ident: $kind:ty),* $(,)?) $(-> $result:ty)?) => {
         $(#[$doc])*
         $vis unsafe fn $name(isa: $crate::Isa, $($argument: $kind),*) $(-> $result)? {
             #[cfg(target_arch = "x86_64")]
-            #[target_feature(enable = "avx512f")]
+            #[target_feature(enable = $avx512)]
             unsafe fn avx512($($argument: $kind),*) $(-> $result)? {
                 // SAFETY: the caller's contract, and this function is compiled for the instruction set.
                 unsafe { $generic::<$crate::vector::Zmm>($($argument),*) }
@@ -143,6 +147,9 @@ macro_rules! for_each_isa {
                 }
             }
         }
+    };
+    ($($function:tt)*) => {
+        $crate::vector::for_each_isa! { @ "avx512f": $($function)* }
     };
 }
 

@@ -1,10 +1,10 @@
 //! The training kernels against their definitions in double precision, on every instruction set of this processor.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-use half::f16;
+use half::{bf16, f16};
 use kernels::{
-    AdamStep, Begin, Isa, Matrix, MatrixMut, Panels, Rows, Standardise, adam, gelu, gelu_backward, multiply,
-    multiply_rows, normalise, normalise_backward,
+    AdamStep, Begin, Isa, Matrix, MatrixMut, Multiplier, Panels, Precision, Rows, Standardise, adam, gelu, gelu_backward,
+    multiply, multiply_rows, normalise, normalise_backward,
 };
 use proptest::prelude::*;
 
@@ -36,9 +36,9 @@ proptest! {
         let k = if long { k + 1020 } else { k };
         let (a, b, bias) = (rows(m, k, 0.1), rows(k, n, 0.2), wave(n, 0.3));
         for isa in Isa::available() {
-            let mut panels = Panels::new(isa, k, n);
+            let mut panels = Panels::new(isa, Precision::F32, k, n);
             panels.pack(b.matrix());
-            let mut from_columns = Panels::new(isa, k, n);
+            let mut from_columns = Panels::new(isa, Precision::F32, k, n);
             let columns: Vec<f32> = (0..n * k).map(|i| b.row(i % k)[i / k]).collect();
             from_columns.pack(Matrix::rows(&columns, n, k, k).transposed());
             let a_columns: Vec<f32> = (0..m * k).map(|i| a.row(i % m)[i / m]).collect();
@@ -63,6 +63,44 @@ proptest! {
                     for (column, got) in got[..n].iter().enumerate() {
                         let start = if let Begin::Bias(bias) = begin { bias[column] } else { present };
                         let (expected, bound) = by_definition(k, |k| a.row(row)[k], |k| b.row(k)[column], start);
+                        prop_assert!((f64::from(*got) - expected).abs() <= bound, "{isa}: {got}, not {expected}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn products_in_bfloat16_follow_their_definition(m in 1usize..40, n in 1usize..80, k in 0usize..60, long in any::<bool>()) {
+        let k = if long { k + 2040 } else { k };
+        let (a, b, bias) = (rows(m, k, 0.1), rows(k, n, 0.2), wave(n, 0.3));
+        let mut a_transposed = Rows::zeros(k, m);
+        (0..k * m).for_each(|i| a_transposed.row_mut(i / m)[i % m] = a.row(i % m)[i / m]);
+        let columns: Vec<f32> = (0..n * k).map(|i| b.row(i % k)[i / k]).collect();
+        let rounded = |value: f32| bf16::from_f32(value).to_f32();
+        for isa in Isa::available() {
+            let mut multiplier = Multiplier::new(isa, Precision::Bf16);
+            let mut panels = [(); 2].map(|()| Panels::new(isa, Precision::Bf16, k, n));
+            panels[0].pack(b.matrix());
+            panels[1].pack(Matrix::rows(&columns, n, k, k).transposed());
+            for (begin, present) in [(Begin::Zero, 0.0), (Begin::Bias(&bias), 0.0), (Begin::Present, 0.7)] {
+                let mut results = Vec::new();
+                for way in 0..3 {
+                    let mut c = vec![0.7; m * (n + 1)];
+                    let to = MatrixMut { values: &mut c, rows: m, columns: n, row_step: n + 1 };
+                    match way {
+                        2 => multiplier.multiply_transposed(a_transposed.matrix(), b.matrix(), begin, to),
+                        _ => multiplier.multiply(a.matrix(), &panels[way], begin, to),
+                    }
+                    results.push(c);
+                }
+                prop_assert!(results.iter().all(|result| result == &results[0]), "{isa}: the ways differ");
+                for (row, got) in results[0].chunks_exact(n + 1).enumerate() {
+                    prop_assert_eq!(got[n], 0.7, "written beyond the row");
+                    for (column, got) in got[..n].iter().enumerate() {
+                        let start = if let Begin::Bias(bias) = begin { bias[column] } else { present };
+                        let term = (|k: usize| rounded(a.row(row)[k]), |k: usize| rounded(b.row(k)[column]));
+                        let (expected, bound) = by_definition(k, term.0, term.1, start);
                         prop_assert!((f64::from(*got) - expected).abs() <= bound, "{isa}: {got}, not {expected}");
                     }
                 }

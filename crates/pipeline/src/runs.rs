@@ -121,6 +121,7 @@ fn shared_fingerprint(context: &Context, examples: &Examples) -> Result<Fingerpr
     let mut fingerprint = Fingerprint::default();
     let data = &context.study.data;
     fingerprint.set("train.numerics", NUMERICS_VERSION);
+    fingerprint.set("train.precision", context.study.train.precision);
     fingerprint.set("data.labels", data.labels);
     fingerprint.set("data.classes", data.classes);
     fingerprint.set("data.train", examples::digest(context, &examples.train));

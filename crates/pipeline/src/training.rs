@@ -105,6 +105,7 @@ fn train_one(
     let how = vit::Run {
         folder: &run.folder,
         recipe,
+        precision: context.study.train.precision,
         seed: run.seed,
         digest: &digest,
         validate_every: context.study.train.validate_every,

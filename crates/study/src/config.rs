@@ -101,6 +101,8 @@ pub struct ExportConfig {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TrainConfig {
+    /// What the step multiplies.
+    pub precision: vit::Precision,
     /// Steps between two validations.
     pub validate_every: usize,
     /// Steps between two checkpoints.
@@ -156,7 +158,7 @@ impl Default for ExtractConfig {
 
 impl Default for TrainConfig {
     fn default() -> Self {
-        Self { validate_every: 500, checkpoint_every: 500 }
+        Self { precision: vit::Precision::default(), validate_every: 500, checkpoint_every: 500 }
     }
 }
 

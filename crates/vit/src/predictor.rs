@@ -1,5 +1,5 @@
 use candle_core::DType;
-use kernels::Isa;
+use kernels::{Isa, Precision};
 
 use crate::{
     About, Batch, Model, VitError,
@@ -30,7 +30,7 @@ impl<'a> Predictor<'a> {
             return Ok(Self { model, native: None });
         }
         let layout = Layout::new(model.parameters());
-        let mut network = Network::new(Isa::choose()?, &layout, model.about())?;
+        let mut network = Network::new((Isa::choose()?, Precision::F32), &layout, model.about())?;
         let mut weights = vec![0.0; layout.len()];
         layout.read(model.parameters(), &mut weights)?;
         network.prepare(&weights);

@@ -5,7 +5,7 @@ use std::{path::Path, time::Instant};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Batch, Checkpoint, Draws, METRICS_FILE, Model, Predictor, Progress, Recipe, StepRecord, Trainer, Validation,
+    Batch, Checkpoint, Draws, METRICS_FILE, Model, Precision, Predictor, Progress, Recipe, StepRecord, Trainer, Validation,
     ValidationRecord, VitError, collapsed, entropy,
     metrics::{Metrics, Record},
 };
@@ -36,6 +36,8 @@ pub struct Run<'a> {
     pub folder: &'a Path,
     /// How the model is trained.
     pub recipe: &'a Recipe,
+    /// What the step multiplies.
+    pub precision: Precision,
     /// Seed of dropout and drop-path.
     pub seed: u64,
     /// Identifies the configuration and the data. A checkpoint with another digest is refused.
@@ -90,7 +92,7 @@ pub fn train(
     let recipe = run.recipe;
     recipe.validate()?;
     let checkpoint_path = run.folder.join(CHECKPOINT_FILE);
-    let mut trainer = Trainer::new(model, recipe)?;
+    let mut trainer = Trainer::new(model, recipe, run.precision)?;
     let mut state = if checkpoint_path.exists() {
         Checkpoint::restore(&checkpoint_path, run.digest, model, &mut trainer)?
     } else {

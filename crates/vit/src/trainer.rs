@@ -4,7 +4,7 @@ use candle_core::{DType, Tensor, backprop::GradStore};
 use kernels::Isa;
 
 use crate::{
-    Adam, Batch, Draws, Model, Noise, Recipe, VitError, cross_entropy, gradient_norm, native, parameters::scalar,
+    Adam, Batch, Draws, Model, Noise, Precision, Recipe, VitError, cross_entropy, gradient_norm, native, parameters::scalar,
 };
 
 /// The training step of a model: gradient and update, and what they remember.
@@ -34,12 +34,16 @@ impl Trainer {
     /// For `model` as it is, with moments of zero, in the fastest way there is for its device.
     ///
     /// # Errors
-    /// If `FMSTUDY_ISA` asks for an instruction set that this processor lacks.
-    pub fn new(model: &Model, recipe: &Recipe) -> Result<Self, VitError> {
-        if !model.device().is_cpu() || model.dtype() != DType::F32 {
-            return Self::autograd(model, recipe);
+    /// If `FMSTUDY_ISA` asks for an instruction set that this processor lacks, or the device has no step in `precision`.
+    pub fn new(model: &Model, recipe: &Recipe, precision: Precision) -> Result<Self, VitError> {
+        if model.device().is_cpu() && model.dtype() == DType::F32 {
+            let computed = (Isa::choose()?, precision.into());
+            return Ok(Self(Step::Native(Box::new(native::Trainer::new(computed, model, recipe)?))));
         }
-        Ok(Self(Step::Native(Box::new(native::Trainer::new(Isa::choose()?, model, recipe)?))))
+        match precision {
+            Precision::F32 => Self::autograd(model, recipe),
+            Precision::Bf16 => Err(VitError::key("train.precision", precision, "f32 on this device")),
+        }
     }
 
     /// By candle's autograd, whatever the device.

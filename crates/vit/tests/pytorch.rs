@@ -7,7 +7,7 @@ mod common;
 use candle_core::{DType, Device};
 use common::{CLASSES, about, targets, tokens, wave};
 use vit::{
-    Adam, Draws, Fuse, Model, ModelConfig, Noise, Optimizer, Pool, Predictor, Recipe, Trainer, cross_entropy,
+    Adam, Draws, Fuse, Model, ModelConfig, Noise, Optimizer, Pool, Precision, Predictor, Recipe, Trainer, cross_entropy,
     gradient_norm,
 };
 
@@ -59,7 +59,7 @@ fn compare_written_out(change: fn(&mut ModelConfig), recipe: &Recipe, reference:
         assert!((got - expected).abs() < 2e-4 * expected.abs(), "{what}: {got}, PyTorch has {expected}");
     };
     let batch = common::batch(model.about(), IMAGES, 0.3);
-    let mut trainer = Trainer::new(&model, recipe).unwrap();
+    let mut trainer = Trainer::new(&model, recipe, Precision::F32).unwrap();
     for step in 1..=reference.losses.len() {
         let gradient = trainer.gradient(&model, &batch, &mut Draws::new(0, 1)).unwrap();
         trainer.update(&model, recipe.clip_factor(gradient.norm), recipe.lr_at(step), step).unwrap();

@@ -12,7 +12,7 @@ use std::{
 use candle_core::{DType, Device};
 use common::{CLASSES, about, made, validate, weight_bits};
 use vit::{
-    Batch, BoxError, CHECKPOINT_FILE, Checkpoint, METRICS_FILE, MODEL_FILE, Model, Predictor, Recipe, Run,
+    Batch, BoxError, CHECKPOINT_FILE, Checkpoint, METRICS_FILE, MODEL_FILE, Model, Precision, Predictor, Recipe, Run,
     TrainOutcome, VitError, train,
 };
 
@@ -24,7 +24,7 @@ fn recipe() -> Recipe {
 }
 
 fn run<'a>(folder: &'a Path, recipe: &'a Recipe) -> Run<'a> {
-    Run { folder, recipe, seed: 5, digest: "digest", validate_every: 4, checkpoint_every: 8 }
+    Run { folder, recipe, precision: Precision::F32, seed: 5, digest: "digest", validate_every: 4, checkpoint_every: 8 }
 }
 
 fn new_model() -> Model {

@@ -1,4 +1,4 @@
-use kernels::{Begin, Isa, Rows, gelu, gelu_backward, normalise, normalise_backward};
+use kernels::{Begin, Isa, Precision, Rows, gelu, gelu_backward, normalise, normalise_backward};
 
 use super::{
     Layout, Linear, Slot,
@@ -26,7 +26,7 @@ pub(crate) struct Block {
 
 impl Block {
     pub(crate) fn new(
-        isa: Isa,
+        (isa, precision): (Isa, Precision),
         layout: &Layout,
         sums: &mut Sums,
         config: &ModelConfig,
@@ -36,7 +36,7 @@ impl Block {
         let name = |layer: &str| format!("blocks.{index}.{layer}");
         let gains = if config.qk_norm { width / config.heads } else { 0 };
         let gains_sums = sums.place(gains);
-        let mut linear = |layer: &str, shape| Linear::new(isa, (layout, sums), config, &name(layer), shape);
+        let mut linear = |layer: &str, shape| Linear::new((isa, precision), (layout, sums), config, &name(layer), shape);
         let scale = |layer: &str| (config.layer_scale > 0.0).then(|| name(layer));
         let norm_gains = config
             .qk_norm
@@ -85,14 +85,16 @@ impl Block {
     ) {
         let Saved { normal1, inverse_std1, qkv, attended, normal2, inverse_std2, hidden } = saved;
         normalise(self.isa, x, LAYER_NORM_EPSILON as f32, normal1, inverse_std1);
-        self.qkv.forward(normal1.matrix(), Begin::Bias(self.qkv.bias()), qkv.matrix_mut()); // (R, 3D)
+        let begin = Begin::Bias(self.qkv.bias());
+        self.qkv.forward(&mut scratch.multiplier, normal1.matrix(), begin, qkv.matrix_mut()); // (R, 3D)
         for first in (0..x.rows()).step_by(scratch.tokens) {
             scratch.attention.forward(qkv, first, self.gains(), attended); // (R, D)
         }
         scratch.add_branch(&self.proj, attended, attention_masks, x);
 
         normalise(self.isa, x, LAYER_NORM_EPSILON as f32, normal2, inverse_std2);
-        self.fc1.forward(normal2.matrix(), Begin::Bias(self.fc1.bias()), hidden.matrix_mut()); // (R, 4D)
+        let begin = Begin::Bias(self.fc1.bias());
+        self.fc1.forward(&mut scratch.multiplier, normal2.matrix(), begin, hidden.matrix_mut()); // (R, 4D)
         let mut activated = std::mem::take(&mut scratch.activated);
         gelu(self.isa, hidden.values(), activated.values_mut());
         scratch.add_branch(&self.fc2, &activated, mlp_masks, x);
@@ -110,34 +112,35 @@ impl Block {
     ) {
         let Saved { normal1, inverse_std1, qkv, attended: _, normal2, inverse_std2, hidden } = saved;
         scratch.branch_gradient(mlp_masks, grad, Branch::Mlp);
-        let Scratch { fc2_grad, activated, hidden_grad, narrow, .. } = scratch;
-        self.fc2.backward(fc2_grad.matrix(), hidden_grad.matrix_mut()); // (R, 4D)
+        let Scratch { multiplier, fc2_grad, activated, hidden_grad, narrow, .. } = scratch;
+        self.fc2.backward(multiplier, fc2_grad.matrix(), hidden_grad.matrix_mut()); // (R, 4D)
         gelu_backward(self.isa, hidden.values(), hidden_grad.values_mut(), activated.values_mut());
-        self.fc1.backward(hidden_grad.matrix(), narrow.matrix_mut()); // (R, D)
+        self.fc1.backward(multiplier, hidden_grad.matrix(), narrow.matrix_mut()); // (R, D)
         normalise_backward(self.isa, normal2, inverse_std2, narrow, grad);
 
         scratch.branch_gradient(attention_masks, grad, Branch::Attention);
-        let Scratch { proj_grad, qkv_grad, narrow, attention, gains_grad, tokens, .. } = scratch;
-        self.proj.backward(proj_grad.matrix(), narrow.matrix_mut()); // (R, D)
+        let Scratch { multiplier, proj_grad, qkv_grad, narrow, attention, gains_grad, tokens, .. } = scratch;
+        self.proj.backward(multiplier, proj_grad.matrix(), narrow.matrix_mut()); // (R, D)
         gains_grad.fill(0.0);
         for first in (0..grad.rows()).step_by(*tokens) {
             attention.backward(qkv, first, self.gains(), narrow, qkv_grad, gains_grad); // (R, 3D)
         }
-        self.qkv.backward(qkv_grad.matrix(), narrow.matrix_mut()); // (R, D)
+        self.qkv.backward(multiplier, qkv_grad.matrix(), narrow.matrix_mut()); // (R, D)
         normalise_backward(self.isa, normal1, inverse_std1, narrow, grad);
     }
 
     /// In a group's `sums`: begin + the gradients of this block's products, from what the passes left of a chunk.
-    pub(crate) fn sum_gradients(&self, saved: &Saved, scratch: &Scratch, begin: Begin<'_>, sums: &mut [f32]) {
-        self.fc2.sum_gradients(&scratch.fc2_grad, &scratch.activated, begin, sums);
-        self.fc1.sum_gradients(&scratch.hidden_grad, &saved.normal2, begin, sums);
-        self.proj.sum_gradients(&scratch.proj_grad, &saved.attended, begin, sums);
-        self.qkv.sum_gradients(&scratch.qkv_grad, &saved.normal1, begin, sums);
+    pub(crate) fn sum_gradients(&self, saved: &Saved, scratch: &mut Scratch, begin: Begin<'_>, sums: &mut [f32]) {
+        let Scratch { multiplier, fc2_grad, activated, hidden_grad, proj_grad, qkv_grad, gains_grad, .. } = scratch;
+        self.fc2.sum_gradients(multiplier, fc2_grad, activated, begin, sums);
+        self.fc1.sum_gradients(multiplier, hidden_grad, &saved.normal2, begin, sums);
+        self.proj.sum_gradients(multiplier, proj_grad, &saved.attended, begin, sums);
+        self.qkv.sum_gradients(multiplier, qkv_grad, &saved.normal1, begin, sums);
         let sum = self.gains_sums.of_mut(sums);
         if matches!(begin, Begin::Zero) {
             sum.fill(0.0);
         }
-        sum.iter_mut().zip(&scratch.gains_grad).for_each(|(sum, grad)| *sum += grad);
+        sum.iter_mut().zip(gains_grad.iter()).for_each(|(sum, grad)| *sum += grad);
     }
 
     /// Takes the parts of the parameters' gradient that this block computes, its layers' apart.

@@ -1,4 +1,4 @@
-use kernels::{Attention, Begin, Rows, TokenMoments, normalise, normalise_backward};
+use kernels::{Attention, Begin, Multiplier, Rows, TokenMoments, normalise, normalise_backward};
 
 use super::{BranchMasks, Linear, Masks, Network, block::Branch};
 use crate::{Pool, Tokens, layers::LAYER_NORM_EPSILON, validation::first_largest};
@@ -65,6 +65,7 @@ pub(crate) struct Saved {
 pub(crate) struct Scratch {
     /// Tokens of an image.
     pub(crate) tokens: usize,
+    pub(crate) multiplier: Multiplier,
     pub(crate) attention: Attention,
     /// (R, D)
     pub(crate) narrow: Rows,
@@ -86,10 +87,11 @@ impl Scratch {
             for row in 0..x.rows() {
                 x.row_mut(row).iter_mut().zip(linear.bias()).for_each(|(x, bias)| *x += bias);
             }
-            linear.forward(input.matrix(), Begin::Present, x.matrix_mut());
+            linear.forward(&mut self.multiplier, input.matrix(), Begin::Present, x.matrix_mut());
             return;
         }
-        linear.forward(input.matrix(), Begin::Bias(linear.bias()), self.narrow.matrix_mut());
+        let begin = Begin::Bias(linear.bias());
+        linear.forward(&mut self.multiplier, input.matrix(), begin, self.narrow.matrix_mut());
         for row in 0..x.rows() {
             masks.drop(row, self.tokens, self.narrow.row_mut(row));
             x.row_mut(row).iter_mut().zip(self.narrow.row(row)).for_each(|(x, branch)| *x += branch);
@@ -185,6 +187,7 @@ impl Chunk {
             grad: narrow(),
             scratch: Scratch {
                 tokens,
+                multiplier: Multiplier::new(isa, network.precision),
                 attention: Attention::new(isa, tokens, width, config.heads),
                 narrow: narrow(),
                 activated: Rows::zeros(rows, hidden),
@@ -201,7 +204,8 @@ impl Chunk {
     pub(crate) fn forward(&mut self, network: &Network, tokens: &[Tokens], masks: &Masks) {
         let image_values = self.scratch.tokens * network.config.width;
         let images = Images { tokens, first: self.first, count: self.images };
-        network.embed.forward(&images, &mut self.token_rows, &mut self.token_moments, &mut self.x); // (R, D)
+        let multiplier = &mut self.scratch.multiplier;
+        network.embed.forward(multiplier, &images, &mut self.token_rows, &mut self.token_moments, &mut self.x); // (R, D)
         if !masks.embed.is_empty() {
             let mask = masks.embed[self.first * image_values..].chunks_exact(network.config.width);
             for (row, mask) in (0..self.x.rows()).zip(mask) {
@@ -214,7 +218,8 @@ impl Chunk {
         }
         self.pool(network);
         let head = &network.head;
-        head.forward(self.pooled.matrix(), Begin::Bias(head.bias()), self.logits.matrix_mut()); // (images, K)
+        let multiplier = &mut self.scratch.multiplier;
+        head.forward(multiplier, self.pooled.matrix(), Begin::Bias(head.bias()), self.logits.matrix_mut()); // (images, K)
     }
 
     /// One vector per image: the mean of its normalised tokens, or its class token's.
@@ -250,20 +255,22 @@ impl Chunk {
     ) {
         self.forward(network, tokens, masks);
         self.backward_from_loss(network, targets);
-        network.head.sum_gradients(&self.logits_grad, &self.pooled, begin, sums);
+        network.head.sum_gradients(&mut self.scratch.multiplier, &self.logits_grad, &self.pooled, begin, sums);
         for (index, block) in network.blocks.iter().enumerate().rev() {
             self.backward_through(network, index, masks);
-            block.sum_gradients(&self.saved[index], &self.scratch, begin, sums);
+            block.sum_gradients(&self.saved[index], &mut self.scratch, begin, sums);
         }
         self.backward_to_embed(network, masks);
         let images = Images { tokens, first: self.first, count: self.images };
-        network.embed.sum_gradients(&images, &self.token_moments, &mut self.token_rows, &self.grad, begin, sums);
+        let Self { scratch, token_moments, token_rows, grad, .. } = self;
+        network.embed.sum_gradients(&mut scratch.multiplier, &images, token_moments, token_rows, grad, begin, sums);
     }
 
     /// Losses, hits and the gradient of the tokens behind the last block.
     fn backward_from_loss(&mut self, network: &Network, targets: &Targets<'_>) {
         self.cross_entropy(targets);
-        network.head.backward(self.logits_grad.matrix(), self.pooled_grad.matrix_mut()); // (images, D)
+        let multiplier = &mut self.scratch.multiplier;
+        network.head.backward(multiplier, self.logits_grad.matrix(), self.pooled_grad.matrix_mut()); // (images, D)
         let per_image = self.normal.rows() / self.images;
         // `last` has done its duty.
         for row in 0..self.normal.rows() {

@@ -1,4 +1,4 @@
-use kernels::{Begin, Isa, Matrix, MatrixMut, Rows, TokenMoments};
+use kernels::{Begin, Isa, Matrix, MatrixMut, Multiplier, Precision, Rows, TokenMoments};
 
 use super::{Layout, Linear, Slot, chunk::Images, layout::Parts, linear::Sums};
 use crate::{Fuse, Input, ModelConfig, Pool, Tokens, VitError};
@@ -29,7 +29,7 @@ pub(crate) struct Embed {
 
 impl Embed {
     pub(crate) fn new(
-        isa: Isa,
+        (isa, precision): (Isa, Precision),
         layout: &Layout,
         sums: &mut Sums,
         config: &ModelConfig,
@@ -40,7 +40,8 @@ impl Embed {
             .map(|input| {
                 let name = input.source.name();
                 let shape = (input.token_width, config.width);
-                let projection = Linear::new(isa, (layout, sums), config, &format!("embed.{name}"), shape)?.of_data();
+                let (computed, placed) = ((isa, precision), (layout, &mut *sums));
+                let projection = Linear::new(computed, placed, config, &format!("embed.{name}"), shape)?.of_data();
                 Ok((projection, layout.slot(&format!("source_embed.{name}"))?))
             })
             .collect::<Result<Vec<_>, VitError>>()?;
@@ -96,6 +97,7 @@ impl Embed {
     /// Of the tokens of some images: their rows of the sequence, `x` (R, D). Leaves the moments of stored tokens in `moments`.
     pub(crate) fn forward(
         &self,
+        multiplier: &mut Multiplier,
         images: &Images<'_>,
         token_rows: &mut Rows,
         moments: &mut Vec<Vec<TokenMoments>>,
@@ -134,7 +136,7 @@ impl Embed {
                             token_rows.matrix()
                         }
                     };
-                    projection.forward(x, Begin::Present, y);
+                    projection.forward(multiplier, x, Begin::Present, y);
                     done += count;
                 }
             }
@@ -151,6 +153,7 @@ impl Embed {
     /// chunk's embedded tokens, `grad` (R, D), and the `moments` of its stored tokens.
     pub(crate) fn sum_gradients(
         &self,
+        multiplier: &mut Multiplier,
         images: &Images<'_>,
         moments: &[Vec<TokenMoments>],
         token_rows: &mut Rows,
@@ -189,7 +192,7 @@ impl Embed {
                     }
                     let grads = &grad.values()[(piece * sequence + self.first_token(index)) * stride..];
                     let grads = Matrix::rows(grads, rows, self.width, stride);
-                    projection.sum_weight_gradient(grads, token_rows.matrix(), first, begin, sums);
+                    projection.sum_weight_gradient(multiplier, grads, token_rows.matrix(), first, begin, sums);
                     begin = Begin::Present;
                 }
             }

@@ -1,4 +1,4 @@
-use kernels::{Begin, Isa, Matrix, MatrixMut, Panels, Rows, multiply, multiply_rows};
+use kernels::{Begin, Isa, Matrix, MatrixMut, Multiplier, Panels, Precision, Rows};
 
 use super::{Layout, Slot, layout::Parts};
 use crate::{ModelConfig, VitError};
@@ -8,7 +8,6 @@ use crate::{ModelConfig, VitError};
 /// constant c of [`ModelConfig::equal_lr`].
 #[derive(Debug)]
 pub(crate) struct Linear {
-    isa: Isa,
     inputs: usize,
     outputs: usize,
     weight: Slot,
@@ -30,7 +29,7 @@ pub(crate) struct Linear {
 impl Linear {
     /// The layer `name`, from `inputs` to `outputs` numbers.
     pub(crate) fn new(
-        isa: Isa,
+        (isa, precision): (Isa, Precision),
         (layout, sums): (&Layout, &mut Sums),
         config: &ModelConfig,
         name: &str,
@@ -38,7 +37,6 @@ impl Linear {
     ) -> Result<Self, VitError> {
         let gain = if config.equal_lr { 1.0 / (inputs as f64).sqrt() } else { 1.0 };
         Ok(Self {
-            isa,
             inputs,
             outputs,
             weight: layout.slot(&format!("{name}.weight"))?,
@@ -48,8 +46,8 @@ impl Linear {
             gain: gain as f32,
             effective: vec![0.0; inputs * outputs],
             effective_bias: vec![0.0; outputs],
-            forward: Panels::new(isa, inputs, outputs),
-            backward: Some(Panels::new(isa, outputs, inputs)),
+            forward: Panels::new(isa, precision, inputs, outputs),
+            backward: Some(Panels::new(isa, precision, outputs, inputs)),
             weight_sums: sums.place(inputs * outputs),
             bias_sums: sums.place(outputs),
         })
@@ -108,14 +106,14 @@ impl Linear {
     }
 
     /// `y` (R, O) = begin + `x` (R, I) W'ᵀ.
-    pub(crate) fn forward(&self, x: Matrix<'_>, begin: Begin<'_>, y: MatrixMut<'_>) {
-        multiply(x, &self.forward, begin, y);
+    pub(crate) fn forward(&self, multiplier: &mut Multiplier, x: Matrix<'_>, begin: Begin<'_>, y: MatrixMut<'_>) {
+        multiplier.multiply(x, &self.forward, begin, y);
     }
 
     /// From the gradient of y, `grad` (R, O), to that of x (R, I).
-    pub(crate) fn backward(&self, grad: Matrix<'_>, x_grad: MatrixMut<'_>) {
+    pub(crate) fn backward(&self, multiplier: &mut Multiplier, grad: Matrix<'_>, x_grad: MatrixMut<'_>) {
         if let Some(backward) = &self.backward {
-            multiply(grad, backward, Begin::Zero, x_grad);
+            multiplier.multiply(grad, backward, Begin::Zero, x_grad);
         }
     }
 
@@ -123,6 +121,7 @@ impl Linear {
     /// `first_input` on, of the inputs `x` (R, columns), whose rows are padded.
     pub(crate) fn sum_weight_gradient(
         &self,
+        multiplier: &mut Multiplier,
         grad: Matrix<'_>,
         x: Matrix<'_>,
         first_input: usize,
@@ -131,7 +130,7 @@ impl Linear {
     ) {
         let values = &mut self.weight_sums.of_mut(sums)[first_input..];
         let to = MatrixMut { values, rows: self.outputs, columns: x.columns, row_step: self.inputs };
-        multiply_rows(self.isa, grad.transposed(), x, begin, to);
+        multiplier.multiply_transposed(grad, x, begin, to);
     }
 
     /// In a group's `sums`: begin + the sum of the rows of `grad` (R, O).
@@ -146,8 +145,15 @@ impl Linear {
     }
 
     /// Both of the above for all inputs `x` (R, I).
-    pub(crate) fn sum_gradients(&self, grad: &Rows, x: &Rows, begin: Begin<'_>, sums: &mut [f32]) {
-        self.sum_weight_gradient(grad.matrix(), x.matrix(), 0, begin, sums);
+    pub(crate) fn sum_gradients(
+        &self,
+        multiplier: &mut Multiplier,
+        grad: &Rows,
+        x: &Rows,
+        begin: Begin<'_>,
+        sums: &mut [f32],
+    ) {
+        self.sum_weight_gradient(multiplier, grad.matrix(), x.matrix(), 0, begin, sums);
         self.sum_bias_gradient(grad, begin, sums);
     }
 

@@ -1,4 +1,4 @@
-use kernels::{Begin, Isa};
+use kernels::{Begin, Isa, Precision};
 use rayon::prelude::*;
 
 use super::{
@@ -10,6 +10,7 @@ use crate::{About, ModelConfig, Tokens, VitError};
 #[derive(Debug)]
 pub(crate) struct Network {
     pub(crate) isa: Isa,
+    pub(crate) precision: Precision,
     pub(crate) config: ModelConfig,
     pub(crate) embed: Embed,
     pub(crate) blocks: Vec<Block>,
@@ -19,15 +20,16 @@ pub(crate) struct Network {
 }
 
 impl Network {
-    pub(crate) fn new(isa: Isa, layout: &Layout, about: &About) -> Result<Self, VitError> {
+    pub(crate) fn new(computed: (Isa, Precision), layout: &Layout, about: &About) -> Result<Self, VitError> {
         let config = about.model.clone();
         let shape = (config.width, about.classes.len());
         let mut sums = Sums::default();
-        let embed = Embed::new(isa, layout, &mut sums, &config, &about.inputs)?;
-        let block = |index| Block::new(isa, layout, &mut sums, &config, index);
+        let embed = Embed::new(computed, layout, &mut sums, &config, &about.inputs)?;
+        let block = |index| Block::new(computed, layout, &mut sums, &config, index);
         let blocks = (0..config.depth).map(block).collect::<Result<_, _>>()?;
-        let head = Linear::new(isa, (layout, &mut sums), &config, "head", shape)?.after(layout, "norm")?;
-        Ok(Self { isa, embed, blocks, head, sums: sums.len(), config })
+        let head = Linear::new(computed, (layout, &mut sums), &config, "head", shape)?.after(layout, "norm")?;
+        let (isa, precision) = computed;
+        Ok(Self { isa, precision, embed, blocks, head, sums: sums.len(), config })
     }
 
     /// Tokens in the sequence.

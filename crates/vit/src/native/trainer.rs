@@ -1,7 +1,7 @@
 use std::{collections::BTreeMap, path::Path};
 
 use candle_core::{Device, Tensor};
-use kernels::{AdamStep, Isa, adam};
+use kernels::{AdamStep, Isa, Precision, adam};
 use rayon::prelude::*;
 
 use super::{Chunks, Group, Layout, Masks, Network, PIECE, chunk::Targets};
@@ -26,9 +26,9 @@ pub(crate) struct Trainer {
 
 impl Trainer {
     /// Starts from the weights of `model`, with moments of zero.
-    pub(crate) fn new(isa: Isa, model: &Model, recipe: &Recipe) -> Result<Self, VitError> {
+    pub(crate) fn new(computed: (Isa, Precision), model: &Model, recipe: &Recipe) -> Result<Self, VitError> {
         let layout = Layout::new(model.parameters());
-        let network = Network::new(isa, &layout, model.about())?;
+        let network = Network::new(computed, &layout, model.about())?;
         let numbers = || vec![0.0; layout.len()];
         let mut weights = numbers();
         layout.read(model.parameters(), &mut weights)?;
