@@ -13,14 +13,14 @@ use candle_core::{DType, Device};
 use comfy_table::Table;
 use demo::SplitCounts;
 use half::f16;
-use kernels::{Isa, Standardise};
+use kernels::{Isa, Patches, Standardise};
 use pipeline::{Context, extraction, training};
 use serde::Serialize;
 use serde_json::Value;
 use sources::{Combination, Source};
 use study::Study;
 use tempfile::TempDir;
-use vit::{About, Batch, Draws, Input, Model, ModelConfig, Recipe, Tokens, Trainer};
+use vit::{About, Batch, Draws, Input, Model, ModelConfig, Precision, Recipe, Tokens, Trainer};
 
 use crate::{TrainArguments, median, peak::peak_gflops, peer::Peer};
 
@@ -62,26 +62,30 @@ pub struct Measured {
     rows: Vec<Row>,
 }
 
-/// One model on one set of inputs. Times are medians in seconds per step.
+/// One model on one set of inputs in one precision. Times are medians in seconds per step.
 #[derive(Debug, Serialize)]
 struct Row {
     combination: String,
     width: usize,
     depth: usize,
     heads: usize,
+    precision: Precision,
     /// Fed from the cache, everything included.
     ours: f64,
-    /// The fastest of the peer's variants, its data in memory.
+    /// The fastest of the peer's variants in the same precision, its data in memory.
     peer: Option<f64>,
     ratio: Option<f64>,
+    /// The same for the fastest of all its variants.
+    fastest_peer: Option<f64>,
+    fastest_ratio: Option<f64>,
     /// The same step on one batch in memory.
     in_memory: f64,
     /// How fast the step is when it is fed from the cache, against that.
     from_cache: f64,
     /// Operations of the matrix products of a step.
     gflop: f64,
-    /// Share of the peak that they reach in the step from memory.
-    share_of_peak: f64,
+    /// Share of the peak of 32-bit floats that they reach in the step from memory.
+    share_of_f32_peak: f64,
     peer_variants: BTreeMap<String, f64>,
 }
 
@@ -110,14 +114,17 @@ pub fn measure(arguments: &TrainArguments) -> Result<Measured> {
                 (None, Vec::new())
             }
         };
-        let mut memory = InMemory::new(case, arguments.batch)?;
-        let (mut cached, mut in_memory, mut theirs) = (Vec::new(), Vec::new(), BTreeMap::<_, Vec<f64>>::new());
+        let ours = |precision: &Precision| Ours::new(case, arguments.batch, *precision);
+        let mut ours = Precision::ALL.iter().map(ours).collect::<Result<Vec<_>>>()?;
+        let mut theirs = BTreeMap::<_, Vec<f64>>::new();
         for turn in 0..arguments.runs {
-            cached.extend(from_cache(&folder, case, arguments.batch, turn)?);
-            for step in 0..STEPS_PER_TURN {
-                let seconds = memory.step()?;
-                if step >= WARM_UP_STEPS {
-                    in_memory.push(seconds);
+            for ours in &mut ours {
+                ours.from_cache.extend(from_cache(&folder, case, ours.precision, arguments.batch, turn)?);
+                for step in 0..STEPS_PER_TURN {
+                    let seconds = ours.memory.step()?;
+                    if step >= WARM_UP_STEPS {
+                        ours.in_memory.push(seconds);
+                    }
                 }
             }
             for variant in variants.iter().copied().cycle().take(variants.len() * PEER_STEPS_PER_TURN) {
@@ -128,23 +135,32 @@ pub fn measure(arguments: &TrainArguments) -> Result<Measured> {
         }
         let peer_variants: BTreeMap<String, f64> =
             theirs.into_iter().map(|(variant, seconds)| (variant.to_owned(), median(seconds))).collect();
-        let (ours, in_memory) = (median(cached), median(in_memory));
-        let best = peer_variants.values().copied().reduce(f64::min);
         let gflop = case.gflop(arguments.batch)?;
-        measured.rows.push(Row {
-            combination: case.combination.to_owned(),
-            width: case.width,
-            depth: case.depth,
-            heads: case.heads,
-            ours,
-            peer: best,
-            ratio: best.map(|best| best / ours),
-            in_memory,
-            from_cache: in_memory / ours,
-            gflop,
-            share_of_peak: gflop / in_memory / peak,
-            peer_variants,
-        });
+        for Ours { precision, from_cache, in_memory, .. } in ours {
+            let (ours, in_memory) = (median(from_cache), median(in_memory));
+            let fastest = |wanted: &str| {
+                let variants = peer_variants.iter().filter(|(variant, _)| variant.starts_with(wanted));
+                variants.map(|(_, seconds)| *seconds).reduce(f64::min)
+            };
+            let (peer, fastest_peer) = (fastest(precision.name()), fastest(""));
+            measured.rows.push(Row {
+                combination: case.combination.to_owned(),
+                width: case.width,
+                depth: case.depth,
+                heads: case.heads,
+                precision,
+                ours,
+                peer,
+                ratio: peer.map(|peer| peer / ours),
+                fastest_peer,
+                fastest_ratio: fastest_peer.map(|peer| peer / ours),
+                in_memory,
+                from_cache: in_memory / ours,
+                gflop,
+                share_of_f32_peak: gflop / in_memory / peak,
+                peer_variants: peer_variants.clone(),
+            });
+        }
     }
     Ok(measured)
 }
@@ -191,6 +207,21 @@ impl Case {
     }
 }
 
+/// Our side in one precision, and the seconds of its steps.
+struct Ours {
+    precision: Precision,
+    memory: InMemory,
+    from_cache: Vec<f64>,
+    in_memory: Vec<f64>,
+}
+
+impl Ours {
+    fn new(case: &Case, batch: usize, precision: Precision) -> Result<Self> {
+        let memory = InMemory::new(case, batch, precision)?;
+        Ok(Self { precision, memory, from_cache: Vec::new(), in_memory: Vec::new() })
+    }
+}
+
 /// Steps on one batch that never changes.
 struct InMemory {
     model: Model,
@@ -201,13 +232,16 @@ struct InMemory {
 }
 
 impl InMemory {
-    fn new(case: &Case, images: usize) -> Result<Self> {
+    fn new(case: &Case, images: usize, precision: Precision) -> Result<Self> {
         let classes = (0..CLASSES).map(|class| class.to_string()).collect();
         let about = About { model: case.model(), inputs: case.inputs()?, classes };
         let tokens = |input: &Input| {
-            let count = images * case.model().tokens_per_source() * input.token_width;
+            let (source, grid) = (input.source, case.model().grid);
+            let (side, patch_side, channels) = (source.side(), source.patch_side(grid), source.channels());
+            let patches = Patches { side, grid, patch_side, channels };
+            let count = images * patches.values_per_map();
             let values = (0..count).map(|i| f16::from_f32((i as f32 * 0.7).sin())).collect();
-            Tokens::Stored(values, Arc::new(Standardise::new(&[[0.1, 1.4]], input.token_width, true)))
+            Tokens::Stored(values, Arc::new(Standardise::new(&vec![[0.1, 1.4]; channels], patches, true)))
         };
         let tokens = about.inputs.iter().map(tokens).collect();
         let target = |i: usize| f32::from(u8::from(i / CLASSES % CLASSES == i % CLASSES));
@@ -254,12 +288,13 @@ fn study(folder: &TempDir, overrides: &[String]) -> Result<Study> {
 }
 
 /// Seconds of the steps of a short training, as it records them itself: from asking for the batch to the update.
-fn from_cache(folder: &TempDir, case: &Case, batch: usize, turn: usize) -> Result<Vec<f64>> {
+fn from_cache(folder: &TempDir, case: &Case, precision: Precision, batch: usize, turn: usize) -> Result<Vec<f64>> {
     let overrides = [
         format!("combo={}", case.combination),
         format!("model.width={}", case.width),
         format!("model.depth={}", case.depth),
         format!("model.heads={}", case.heads),
+        format!("train.precision={precision}"),
         format!("recipe.batch={batch}"),
         format!("recipe.steps={STEPS_PER_TURN}"),
         format!("seed={turn}"),
@@ -276,27 +311,33 @@ fn from_cache(folder: &TempDir, case: &Case, batch: usize, turn: usize) -> Resul
 
 pub fn table(measured: &Measured) -> String {
     let mut table = Table::new();
-    let header = ["model", "inputs", "", "ms per step", "ours against it"];
+    let header = ["model and inputs", "", "ms per step", "ours against it"];
     table.load_style(comfy_table::presets::UTF8_FULL_CONDENSED).set_header(header);
-    for row in &measured.rows {
-        let model = format!("width {}, depth {}, {} heads", row.width, row.depth, row.heads);
-        let ms = |seconds: f64| format!("{:.1}", 1e3 * seconds);
-        table.add_row([model, row.combination.clone(), "ours, from the cache".to_owned(), ms(row.ours), String::new()]);
-        let memory = format!("the cache gives {:.0}% of this speed", 100.0 * row.from_cache);
-        let empty = String::new;
-        table.add_row([empty(), empty(), "ours, from memory".to_owned(), ms(row.in_memory), memory]);
-        for (variant, seconds) in &row.peer_variants {
-            let ratio = format!("{:.2}×", seconds / row.ours);
-            table.add_row([empty(), empty(), format!("PyTorch, {variant}"), ms(*seconds), ratio]);
+    let ms = |seconds: f64| format!("{:.1}", 1e3 * seconds);
+    for rows in measured.rows.chunk_by(|a, b| (a.width, &a.combination) == (b.width, &b.combination)) {
+        let Some(row) = rows.first() else { continue };
+        let mut label =
+            format!("width {}, depth {}, {} heads, {}", row.width, row.depth, row.heads, row.combination);
+        let mut add = |what: String, ms: String, remark: String| {
+            table.add_row([std::mem::take(&mut label), what, ms, remark]);
+        };
+        for row in rows {
+            add(format!("ours, {}, from the cache", row.precision), ms(row.ours), String::new());
+            let memory = format!("the cache gives {:.0}% of this speed", 100.0 * row.from_cache);
+            add(format!("ours, {}, from memory", row.precision), ms(row.in_memory), memory);
         }
-        let products = format!("products alone at peak, {:.1} GFLOP", row.gflop);
-        let share = format!("{:.0}% of peak", 100.0 * row.share_of_peak);
-        table.add_row([empty(), empty(), products, ms(row.gflop / measured.peak_gflops), share]);
+        for (variant, seconds) in &row.peer_variants {
+            let ratios = rows.iter().map(|row| format!("{:.2}× in {}", seconds / row.ours, row.precision));
+            add(format!("PyTorch, {variant}"), ms(*seconds), ratios.collect::<Vec<_>>().join(", "));
+        }
+        let shares = rows.iter().map(|row| format!("{:.0}% in {}", 100.0 * row.share_of_f32_peak, row.precision));
+        let products = format!("products alone at f32's peak, {:.1} GFLOP", row.gflop);
+        add(products, ms(row.gflop / measured.peak_gflops), shares.collect::<Vec<_>>().join(", "));
     }
     let missing =
         measured.peer_missing.as_ref().map_or_else(String::new, |reason| format!("\nPyTorch was left out: {reason}"));
     format!(
-        "{table}\n{} on {} threads, batch {}; peak {:.0} GFLOP/s{missing}",
+        "{table}\n{} on {} threads, batch {}; peak in f32 {:.0} GFLOP/s{missing}",
         measured.isa, measured.threads, measured.batch, measured.peak_gflops
     )
 }

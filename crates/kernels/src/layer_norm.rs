@@ -43,7 +43,7 @@ for_each_isa! {
 
 /// Mean and 1 / standard deviation.
 #[inline(always)]
-pub(crate) unsafe fn moments<V: Vector>(x: &[f32], epsilon: f32) -> [f32; 2] {
+unsafe fn moments<V: Vector>(x: &[f32], epsilon: f32) -> [f32; 2] {
     let count = x.len();
     let per_value = 1.0 / count as f32;
     // SAFETY: all places are within the slice.

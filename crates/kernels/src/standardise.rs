@@ -4,10 +4,10 @@
 use half::f16;
 
 use crate::{
-    Isa,
+    Isa, Patches,
     element::Lanes,
-    layer_norm::{moments, normalise_row},
-    vector::{Floats4, Vector, for_each_isa},
+    layer_norm::normalise_row,
+    vector::{Floats4, MOST_LANES, Vector, for_each_isa},
 };
 
 /// Added to a token's variance, as in PyTorch's `LayerNorm`; it matters only where a patch is all of one tone.
@@ -17,8 +17,10 @@ const EPSILON: f32 = 1e-5;
 /// token to mean 0 and variance 1.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Standardise {
-    mean: Vec<f32>,
+    patches: Patches,
+    /// Rate of each value, and −mean × rate.
     rate: Vec<f32>,
+    offset: Vec<f32>,
     norm: bool,
 }
 
@@ -29,15 +31,19 @@ pub type TokenMoments = [f32; 2];
 const UNMOVED: TokenMoments = [0.0, 1.0];
 
 impl Standardise {
-    /// With `scales`, mean and rate of each value, which repeat along a token of `width` values.
-    pub fn new(scales: &[[f32; 2]], width: usize, norm: bool) -> Self {
-        let repeated = |part: usize| scales.iter().map(|scale| scale[part]).cycle().take(width).collect();
-        Self { mean: repeated(0), rate: repeated(1), norm }
+    /// Of the tokens of `patches`, with `scales`, mean and rate of each channel.
+    ///
+    /// # Panics
+    /// If there is not one scale for each channel.
+    pub fn new(scales: &[[f32; 2]], patches: Patches, norm: bool) -> Self {
+        assert_eq!(scales.len(), patches.channels, "scales of the channels");
+        let repeated = |of: fn(&[f32; 2]) -> f32| scales.iter().map(of).cycle().take(patches.token_width()).collect();
+        Self { patches, rate: repeated(|[_, rate]| *rate), offset: repeated(|[mean, rate]| -mean * rate), norm }
     }
 
-    /// Values of a token.
-    pub fn width(&self) -> usize {
-        self.mean.len()
+    /// How maps are cut into tokens.
+    pub const fn patches(&self) -> Patches {
+        self.patches
     }
 
     /// Standardises one token in place.
@@ -45,9 +51,9 @@ impl Standardise {
     /// # Panics
     /// If it is not as wide as it should be.
     pub fn token(&self, isa: Isa, token: &mut [f32]) {
-        assert_eq!(token.len(), self.mean.len(), "width of a token");
-        for ((value, mean), rate) in token.iter_mut().zip(&self.mean).zip(&self.rate) {
-            *value = (*value - mean) * rate;
+        assert_eq!(token.len(), self.rate.len(), "width of a token");
+        for ((value, rate), offset) in token.iter_mut().zip(&self.rate).zip(&self.offset) {
+            *value = *value * rate + offset;
         }
         if self.norm {
             let plain = token.to_vec();
@@ -56,75 +62,115 @@ impl Standardise {
         }
     }
 
-    /// A whole stored token, and what [`part`](Self::part) needs for parts of it.
+    /// What [`part`](Self::part) needs to know of the whole of a map's `token`.
     ///
     /// # Panics
-    /// If it is not as wide as it should be, or not as long as `to`.
-    pub fn stored(&self, isa: Isa, token: &[f16], to: &mut [f32]) -> TokenMoments {
-        self.part(isa, token, 0, UNMOVED, to);
-        // SAFETY: the instruction set comes from `Isa::available`.
-        if self.norm { unsafe { normalise_in_place(isa, to) } } else { UNMOVED }
+    /// If `map` is no whole map.
+    pub fn moments(&self, isa: Isa, map: &[f16], token: usize) -> TokenMoments {
+        assert_eq!(map.len(), self.patches.values_per_map(), "values of a map");
+        if !self.norm {
+            return UNMOVED;
+        }
+        // SAFETY: the map is whole; the instruction set comes from `Isa::available`.
+        unsafe { token_moments(isa, self, map, token) }
     }
 
-    /// The part of a stored token that begins at `first`, with what [`stored`](Self::stored) found of the whole.
+    /// The values of a map's `token` from `first` on, with the [`moments`](Self::moments) of the whole token.
     ///
     /// # Panics
-    /// If the part reaches beyond the token or is not as long as `to`.
-    pub fn part(&self, isa: Isa, part: &[f16], first: usize, [mean, rate]: TokenMoments, to: &mut [f32]) {
-        let range = first..first + part.len();
-        assert_eq!(part.len(), to.len(), "length of a token's part");
-        let (means, rates) = (&self.mean[range.clone()], &self.rate[range]);
-        // SAFETY: all four have the same length; the instruction set comes from `Isa::available`.
-        unsafe { standardise_row(isa, part, means, rates, mean, rate, to) }
+    /// If the part reaches beyond the token, or `map` is no whole map.
+    pub fn part(&self, isa: Isa, map: &[f16], token: usize, first: usize, moments: TokenMoments, to: &mut [f32]) {
+        assert_eq!(map.len(), self.patches.values_per_map(), "values of a map");
+        let run = self.patches.run();
+        let (mut at, mut left) = (first, to);
+        while !left.is_empty() {
+            let (y, within) = (at / run, at % run);
+            let (now, later) = left.split_at_mut(left.len().min(run - within));
+            let stored = &map[self.patches.start(token, y) + within..][..now.len()];
+            let (rates, offsets) = (&self.rate[at..][..now.len()], &self.offset[at..][..now.len()]);
+            at += now.len();
+            // SAFETY: all four have the same length; the instruction set comes from `Isa::available`.
+            unsafe { standardise_run(isa, stored, rates, offsets, moments, now) }
+            left = later;
+        }
     }
 }
 
 for_each_isa! {
-    fn standardise_row = standardise(
-        from: &[f16], means: &[f32], rates: &[f32], mean: f32, rate: f32, to: &mut [f32]
-    )
+    fn token_moments = moments_of(standardise: &Standardise, map: &[f16], token: usize) -> TokenMoments
 }
 
 for_each_isa! {
-    fn normalise_in_place = to_moments_of_0_and_1(row: &mut [f32]) -> TokenMoments
+    fn standardise_run = standardise(from: &[f16], rates: &[f32], offsets: &[f32], moments: TokenMoments, to: &mut [f32])
+}
+
+/// `V::LANES` values from `i` on, or as many as there are, and zeros.
+#[inline(always)]
+unsafe fn load<V: Vector>(from: &[f16], i: usize) -> V
+where
+    f16: Lanes<V>,
+{
+    let count = from.len() - i;
+    // SAFETY: all places are within the slice, or within an array with room for all lanes.
+    unsafe {
+        if count >= V::LANES {
+            return f16::load(from.as_ptr().add(i));
+        }
+        let mut some = [f16::ZERO; MOST_LANES];
+        std::ptr::copy_nonoverlapping(from.as_ptr().add(i), some.as_mut_ptr(), count);
+        f16::load(some.as_ptr())
+    }
 }
 
 #[inline(always)]
-unsafe fn standardise<V: Vector>(from: &[f16], means: &[f32], rates: &[f32], mean: f32, rate: f32, to: &mut [f32])
+unsafe fn moments_of<V: Vector>(standardise: &Standardise, map: &[f16], token: usize) -> TokenMoments
 where
+    f16: Lanes<V>,
+{
+    let Standardise { patches, rate, offset, .. } = standardise;
+    let run = patches.run();
+    // Seen from one of the token's own values, sums and squares lose nothing where all values are nearly alike.
+    let origin = map[patches.start(token, 0)].to_f32().mul_add(rate[0], offset[0]);
+    // SAFETY: all places are within the slices.
+    unsafe {
+        let (mut sum, mut squares) = (V::splat(0.0), V::splat(0.0));
+        for y in 0..patches.patch_side {
+            let from = &map[patches.start(token, y)..][..run];
+            let (rate, offset) = (&rate[y * run..][..run], &offset[y * run..][..run]);
+            for i in (0..run).step_by(V::LANES) {
+                let rates = V::load_some(rate.as_ptr().add(i), run - i, 0.0);
+                let offsets = V::load_some(offset.as_ptr().add(i), run - i, origin);
+                let apart = load::<V>(from, i).mul_add(rates, offsets).sub(V::splat(origin));
+                sum = sum.add(apart);
+                squares = apart.mul_add(apart, squares);
+            }
+        }
+        let per_value = 1.0 / patches.token_width() as f32;
+        let mean = sum.sum() * per_value;
+        let variance = (squares.sum() * per_value - mean * mean).max(0.0);
+        [origin + mean, 1.0 / (variance + EPSILON).sqrt()]
+    }
+}
+
+#[inline(always)]
+unsafe fn standardise<V: Vector>(
+    from: &[f16],
+    rates: &[f32],
+    offsets: &[f32],
+    [mean, rate]: TokenMoments,
+    to: &mut [f32],
+) where
     f16: Lanes<V>,
 {
     let count = from.len();
     // SAFETY: all places are within the slices.
     unsafe {
         for i in (0..count).step_by(V::LANES) {
-            let value: V = if count - i >= V::LANES {
-                f16::load(from.as_ptr().add(i))
-            } else {
-                let mut some = [f16::ZERO; crate::vector::MOST_LANES];
-                std::ptr::copy_nonoverlapping(from.as_ptr().add(i), some.as_mut_ptr(), count - i);
-                f16::load(some.as_ptr())
-            };
-            let plain = value.sub(V::load_some(means.as_ptr().add(i), count - i, 0.0));
-            let scaled = plain.mul(V::load_some(rates.as_ptr().add(i), count - i, 0.0));
-            let normal = scaled.sub(V::splat(mean)).mul(V::splat(rate));
-            normal.store_some(to.as_mut_ptr().add(i), count - i);
+            let rates = V::load_some(rates.as_ptr().add(i), count - i, 0.0);
+            let offsets = V::load_some(offsets.as_ptr().add(i), count - i, 0.0);
+            let scaled = load::<V>(from, i).mul_add(rates, offsets);
+            scaled.sub(V::splat(mean)).mul(V::splat(rate)).store_some(to.as_mut_ptr().add(i), count - i);
         }
-    }
-}
-
-#[inline(always)]
-unsafe fn to_moments_of_0_and_1<V: Vector>(row: &mut [f32]) -> TokenMoments {
-    let count = row.len();
-    // SAFETY: all places are within the slice.
-    unsafe {
-        let [mean, rate] = moments::<V>(row, EPSILON);
-        for i in (0..count).step_by(V::LANES) {
-            let place = row.as_mut_ptr().add(i);
-            let normal = V::load_some(place, count - i, 0.0).sub(V::splat(mean)).mul(V::splat(rate));
-            normal.store_some(place, count - i);
-        }
-        [mean, rate]
     }
 }
 

@@ -3,7 +3,7 @@
 
 use half::{bf16, f16};
 use kernels::{
-    AdamStep, Begin, Isa, Matrix, MatrixMut, Multiplier, Panels, Precision, Rows, Standardise, adam, gelu, gelu_backward,
+    AdamStep, Begin, Isa, Matrix, MatrixMut, Multiplier, Panels, Patches, Precision, Rows, Standardise, adam, gelu, gelu_backward,
     multiply, multiply_rows, normalise, normalise_backward,
 };
 use proptest::prelude::*;
@@ -195,23 +195,44 @@ fn adam_follows_its_definition() {
 
 #[test]
 fn stored_tokens_are_standardised_like_ready_ones() {
-    const WIDTH: usize = 70;
-    let stored: Vec<f16> = wave(WIDTH, 0.5).into_iter().map(f16::from_f32).collect();
+    // Runs of 5 × 7 values, which no register fits; tokens of 175.
+    let patches = Patches { side: 10, grid: 2, patch_side: 5, channels: 7 };
+    let map: Vec<f16> = wave(patches.values_per_map(), 0.5).into_iter().map(f16::from_f32).collect();
+    let pixel = |y: usize, x: usize| &map[(y * 10 + x) * 7..][..7];
+    let scales: Vec<[f32; 2]> = (0..7).map(|channel| [0.3 - 0.1 * channel as f32, 1.7 - 0.2 * channel as f32]).collect();
     for norm in [false, true] {
-        let standardise = Standardise::new(&[[0.3, 1.7], [-0.2, 0.6]], WIDTH, norm);
-        for isa in Isa::available() {
-            let mut ready: Vec<f32> = stored.iter().map(|value| value.to_f32()).collect();
+        let standardise = Standardise::new(&scales, patches, norm);
+        for (isa, token) in Isa::available().flat_map(|isa| (0..4).map(move |token| (isa, token))) {
+            let (top, left) = (token / 2 * 5, token % 2 * 5);
+            let pixels = (0..5).flat_map(|y| (0..5).map(move |x| (top + y, left + x)));
+            let mut ready: Vec<f32> =
+                pixels.flat_map(|(y, x)| pixel(y, x)).map(|value| value.to_f32()).collect();
             standardise.token(isa, &mut ready);
-            let mut whole = vec![0.0; WIDTH];
-            let moments = standardise.stored(isa, &stored, &mut whole);
-            assert_eq!(whole, ready, "{isa}, norm {norm}");
+            let moments = standardise.moments(isa, &map, token);
+            let mut whole = vec![0.0; patches.token_width()];
+            standardise.part(isa, &map, token, 0, moments, &mut whole);
+            let apart = whole.iter().zip(&ready).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            assert!(apart < 1e-5, "{isa}, norm {norm}: {apart}");
             // In two parts, of which neither fills its registers.
-            let mut parts = vec![0.0; WIDTH];
-            standardise.part(isa, &stored[..41], 0, moments, &mut parts[..41]);
-            standardise.part(isa, &stored[41..], 41, moments, &mut parts[41..]);
-            assert_eq!(parts, ready, "{isa}, norm {norm}");
-            let mean = ready.iter().sum::<f32>() / WIDTH as f32;
+            let mut parts = vec![0.0; patches.token_width()];
+            standardise.part(isa, &map, token, 0, moments, &mut parts[..41]);
+            standardise.part(isa, &map, token, 41, moments, &mut parts[41..]);
+            assert_eq!(parts, whole, "{isa}, norm {norm}");
+            let mean = ready.iter().sum::<f32>() / ready.len() as f32;
             assert_eq!(mean.abs() < 1e-6, norm, "{mean}");
         }
+    }
+}
+
+#[test]
+fn a_patch_of_one_tone_is_standardised_to_nothing() {
+    let patches = Patches { side: 8, grid: 1, patch_side: 8, channels: 3 };
+    let standardise = Standardise::new(&[[0.5, 1000.0], [0.5, 1000.0], [0.5, 1000.0]], patches, true);
+    let map = vec![f16::from_f32(0.7); patches.values_per_map()];
+    for isa in Isa::available() {
+        let mut token = vec![1.0; patches.token_width()];
+        let moments = standardise.moments(isa, &map, 0);
+        standardise.part(isa, &map, 0, 0, moments, &mut token);
+        assert!(token.iter().all(|value| value.abs() < 0.05), "{isa}: {moments:?}, {token:?}");
     }
 }

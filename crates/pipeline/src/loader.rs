@@ -116,7 +116,6 @@ impl Features {
 #[derive(Default)]
 struct MapBuffer {
     bytes: Vec<u8>,
-    halves: Vec<f16>,
     floats: Vec<f32>,
 }
 
@@ -167,37 +166,44 @@ impl<'a> TokenReader<'a> {
         let mut map = MapBuffer::default();
         for ((source, cutter, reader), tokens) in self.sources.iter().zip(&mut batch.tokens) {
             let is_stored =
-                cutter.only_reorders() && reader.as_ref().is_some_and(|reader| reader.dtype() == Dtype::F16);
+                cutter.keeps_channels() && reader.as_ref().is_some_and(|reader| reader.dtype() == Dtype::F16);
             if is_stored != matches!(tokens, Tokens::Stored(..)) {
                 let standardise = Arc::clone(cutter.standardise());
                 *tokens = if is_stored { Tokens::Stored(Vec::new(), standardise) } else { Tokens::Ready(Vec::new()) };
             }
-            match tokens {
-                Tokens::Ready(values) => values.clear(),
-                Tokens::Stored(values, _) => values.clear(),
-            }
-            for example in examples {
-                let image = &self.context.dataset.images[example.index];
-                match (reader, &mut *tokens) {
-                    (Some(reader), Tokens::Stored(values, _)) => {
-                        let place = self.features.places[image.id.as_str()];
-                        map.halves.resize(source.values_per_image(), f16::ZERO);
-                        reader.read_f16(place, &mut map.halves)?;
-                        cutter.reorder(&map.halves, values);
+            match (reader, &mut *tokens) {
+                (Some(reader), Tokens::Stored(maps, _)) => {
+                    let values = source.values_per_image();
+                    // What is there already is overwritten: filling it with zeros first would cost as much as reading.
+                    maps.resize(examples.len() * values, f16::ZERO);
+                    for (example, map) in examples.iter().zip(maps.chunks_exact_mut(values)) {
+                        reader.read_f16(self.place(example), map)?;
                     }
-                    (Some(reader), Tokens::Ready(values)) => {
-                        let place = self.features.places[image.id.as_str()];
-                        map.floats.resize(source.values_per_image(), 0.0);
-                        reader.read(place, &mut map.bytes, &mut map.floats)?;
+                }
+                (Some(reader), Tokens::Ready(values)) => {
+                    values.clear();
+                    map.floats.resize(source.values_per_image(), 0.0);
+                    for example in examples {
+                        reader.read(self.place(example), &mut map.bytes, &mut map.floats)?;
                         cutter.cut(self.isa, &map.floats, values);
                     }
-                    (None, Tokens::Ready(values)) => cutter.cut(self.isa, &self.original(example.index)?, values),
-                    (None, Tokens::Stored(..)) => bail!("the original image is not stored"),
                 }
+                (None, Tokens::Ready(values)) => {
+                    values.clear();
+                    for example in examples {
+                        cutter.cut(self.isa, &self.original(example.index)?, values);
+                    }
+                }
+                (None, Tokens::Stored(..)) => bail!("the original image is not stored"),
             }
         }
         batch.targets.extend(examples.iter().flat_map(|example| example.target.probabilities()));
         Ok(())
+    }
+
+    /// Where the feature maps of `example` lie.
+    fn place(&self, example: &Example) -> Place {
+        self.features.places[self.context.dataset.images[example.index].id.as_str()]
     }
 
     /// The image itself, grey, (224, 224, 1) in [0, 1].

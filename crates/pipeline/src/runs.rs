@@ -27,7 +27,7 @@ use crate::{
 
 /// Version of everything between the feature cache and the trained weights. Raised when the same seed would
 /// give other weights.
-const NUMERICS_VERSION: u32 = 4;
+const NUMERICS_VERSION: u32 = 5;
 
 /// File names in a run's folder.
 pub(crate) const FINGERPRINT_FILE: &str = "fingerprint.json";

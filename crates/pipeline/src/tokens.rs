@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use kernels::{Isa, Standardise};
+use kernels::{Isa, Patches, Standardise};
 use shards::{MeanStd, Moments};
 use sources::Source;
 use vit::{Collapse, ModelConfig};
@@ -10,10 +10,8 @@ use vit::{Collapse, ModelConfig};
 /// Cuts one source's maps into tokens.
 #[derive(Debug)]
 pub(crate) struct TokenCutter {
-    side: usize,
+    /// Channels of a map before it is collapsed.
     channels: usize,
-    grid: usize,
-    patch_side: usize,
     collapse: Collapse,
     standardise: Arc<Standardise>,
 }
@@ -30,19 +28,20 @@ impl TokenCutter {
             Collapse::Mean => vec![scale(&moments.channel_mean)],
             Collapse::Max => vec![scale(&moments.channel_max)],
         };
-        let (side, channels, patch_side) = (source.side(), source.channels(), source.patch_side(grid));
+        let (side, patch_side) = (source.side(), source.patch_side(grid));
+        let patches = Patches { side, grid, patch_side, channels: scales.len() };
         let norm = patch_norm && (collapse == Collapse::None || source == Source::Orig);
-        let standardise = Arc::new(Standardise::new(&scales, patch_side * patch_side * scales.len(), norm));
-        Self { side, channels, grid, patch_side, collapse, standardise }
+        let standardise = Arc::new(Standardise::new(&scales, patches, norm));
+        Self { channels: source.channels(), collapse, standardise }
     }
 
     /// Numbers per token.
     pub(crate) fn token_width(&self) -> usize {
-        self.standardise.width()
+        self.standardise.patches().token_width()
     }
 
-    /// Whether tokens are nothing but a map's values in another order, once they are standardised.
-    pub(crate) fn only_reorders(&self) -> bool {
+    /// Whether tokens are nothing but a map's values, standardised.
+    pub(crate) fn keeps_channels(&self) -> bool {
         self.collapse == Collapse::None
     }
 
@@ -55,40 +54,24 @@ impl TokenCutter {
     /// `tokens`, standardised.
     pub(crate) fn cut(&self, isa: Isa, map: &[f32], tokens: &mut Vec<f32>) {
         let collapsed: Vec<f32>;
-        let (map, channels) = match self.collapse {
-            Collapse::None => (map, self.channels),
+        let map = match self.collapse {
+            Collapse::None => map,
             Collapse::Mean => {
                 let channels = self.channels as f32;
                 collapsed = map.chunks_exact(self.channels).map(|pixel| pixel.iter().sum::<f32>() / channels).collect();
-                (&collapsed[..], 1)
+                &collapsed[..]
             }
             Collapse::Max => {
                 let max = |pixel: &[f32]| pixel.iter().copied().fold(f32::MIN, f32::max);
                 collapsed = map.chunks_exact(self.channels).map(max).collect();
-                (&collapsed[..], 1)
+                &collapsed[..]
             }
         };
-        let begin = tokens.len();
-        self.reorder_pixels(map, channels, tokens);
-        tokens[begin..].chunks_exact_mut(self.token_width()).for_each(|token| self.standardise.token(isa, token));
-    }
-
-    /// Appends one image's values, pixel by pixel, to `tokens` in the order of tokens, as they are.
-    pub(crate) fn reorder<T: Copy>(&self, map: &[T], tokens: &mut Vec<T>) {
-        self.reorder_pixels(map, self.channels, tokens);
-    }
-
-    fn reorder_pixels<T: Copy>(&self, map: &[T], channels: usize, tokens: &mut Vec<T>) {
-        // Where a token begins in the map; several share a pixel if the grid is finer than the map.
-        let at = |token: usize| token * self.side / self.grid;
-        for gy in 0..self.grid {
-            for gx in 0..self.grid {
-                for y in at(gy)..at(gy) + self.patch_side {
-                    let first = (y * self.side + at(gx)) * channels;
-                    tokens.extend_from_slice(&map[first..first + self.patch_side * channels]);
-                }
-            }
+        let (patches, begin) = (self.standardise.patches(), tokens.len());
+        for (token, y) in (0..patches.tokens()).flat_map(|token| (0..patches.patch_side).map(move |y| (token, y))) {
+            tokens.extend_from_slice(&map[patches.start(token, y)..][..patches.run()]);
         }
+        tokens[begin..].chunks_exact_mut(self.token_width()).for_each(|token| self.standardise.token(isa, token));
     }
 }
 

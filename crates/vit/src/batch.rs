@@ -13,34 +13,24 @@ use crate::{About, VitError};
 pub enum Tokens {
     /// Standardised, (B, N, W).
     Ready(Vec<f32>),
-    /// As the cache holds them, (B, N, W), and how they are standardised. Takes half the memory; the step standardises
-    /// what it multiplies.
+    /// Maps as the cache holds them, (B, side, side, channels), and how they are cut into tokens and standardised. Takes
+    /// half the memory; the step cuts and standardises what it multiplies.
     Stored(Vec<f16>, Arc<Standardise>),
 }
 
 impl Tokens {
-    /// How many numbers there are.
-    pub fn len(&self) -> usize {
-        match self {
-            Self::Ready(values) => values.len(),
-            Self::Stored(values, _) => values.len(),
-        }
-    }
-
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
     /// Standardised, as the step sees them.
     fn ready(&self, isa: Isa) -> Cow<'_, [f32]> {
         match self {
             Self::Ready(values) => Cow::Borrowed(values),
             Self::Stored(values, standardise) => {
-                let mut ready = vec![0.0; values.len()];
-                let width = standardise.width();
-                for (token, ready) in values.chunks_exact(width).zip(ready.chunks_exact_mut(width)) {
-                    standardise.stored(isa, token, ready);
+                let patches = standardise.patches();
+                let maps = values.chunks_exact(patches.values_per_map());
+                let mut ready = vec![0.0; maps.len() * patches.tokens() * patches.token_width()];
+                for (map, tokens) in maps.zip(ready.chunks_exact_mut(patches.tokens() * patches.token_width())) {
+                    for (token, to) in tokens.chunks_exact_mut(patches.token_width()).enumerate() {
+                        standardise.part(isa, map, token, 0, standardise.moments(isa, map, token), to);
+                    }
                 }
                 Cow::Owned(ready)
             }
@@ -70,11 +60,16 @@ impl Batch {
             false => Err(VitError::Shape { what, expected, got: vec![got] }),
         };
         for (input, tokens) in about.inputs.iter().zip(&self.tokens) {
-            let expected = vec![self.images, about.model.tokens_per_source(), input.token_width];
-            shape(format!("the token tensor of {}", input.source), expected, tokens.len())?;
-            if let Tokens::Stored(_, standardise) = tokens {
-                let what = format!("the standardisation of {}", input.source);
-                shape(what, vec![input.token_width], standardise.width())?;
+            let places = about.model.tokens_per_source();
+            let what = format!("the token tensor of {}", input.source);
+            match tokens {
+                Tokens::Ready(values) => shape(what, vec![self.images, places, input.token_width], values.len())?,
+                Tokens::Stored(maps, standardise) => {
+                    let patches = standardise.patches();
+                    let got = patches.tokens() * patches.token_width();
+                    shape(format!("the tokens of a map of {}", input.source), vec![places, input.token_width], got)?;
+                    shape(what, vec![self.images, patches.side, patches.side, patches.channels], maps.len())?;
+                }
             }
         }
         shape("the target tensor".to_owned(), vec![self.images, about.classes.len()], self.targets.len())
@@ -85,9 +80,9 @@ impl Batch {
         let places = model.about().model.tokens_per_source();
         let isa = Isa::choose()?;
         let tensor = |tokens: &Tokens| {
-            let width = tokens.len() / places / self.images;
-            Tensor::from_slice(&tokens.ready(isa), (self.images, places, width), model.device())?
-                .to_dtype(model.dtype())
+            let ready = tokens.ready(isa);
+            let shape = (self.images, places, ready.len() / places / self.images);
+            Tensor::from_slice(&ready, shape, model.device())?.to_dtype(model.dtype())
         };
         Ok(self.tokens.iter().map(tensor).collect::<Result<_, _>>()?)
     }

@@ -213,8 +213,9 @@ fn a_run_that_can_learn_does() {
     let images = || {
         let mut batch = common::batch(&about(|_| {}), CLASSES, 0.0);
         for tokens in &mut batch.tokens {
+            let tokens = common::ready(tokens);
             let per_image = tokens.len() / CLASSES;
-            common::ready(tokens).iter_mut().enumerate().for_each(|(i, token)| *token = 1.0 - (i / per_image) as f32);
+            tokens.iter_mut().enumerate().for_each(|(i, token)| *token = 1.0 - (i / per_image) as f32);
         }
         batch
     };

@@ -101,46 +101,40 @@ impl Block {
         scratch.activated = activated;
     }
 
-    /// From the gradient of the tokens behind this block, `grad` (R, D), to that of those before it. Leaves in `scratch`
-    /// what the gradients of the weights are products of.
+    /// From the gradient of the tokens behind this block, `grad` (R, D), to that of those before it, and in a group's
+    /// `sums` begin + the gradients of this block's products.
     pub(crate) fn backward(
         &self,
         grad: &mut Rows,
         saved: &Saved,
         scratch: &mut Scratch,
         [attention_masks, mlp_masks]: &[ChunkMasks<'_>; 2],
+        begin: Begin<'_>,
+        sums: &mut [f32],
     ) {
-        let Saved { normal1, inverse_std1, qkv, attended: _, normal2, inverse_std2, hidden } = saved;
-        scratch.branch_gradient(mlp_masks, grad, Branch::Mlp);
-        let Scratch { multiplier, fc2_grad, activated, hidden_grad, narrow, .. } = scratch;
-        self.fc2.backward(multiplier, fc2_grad.matrix(), hidden_grad.matrix_mut()); // (R, 4D)
+        let Saved { normal1, inverse_std1, qkv, attended, normal2, inverse_std2, hidden } = saved;
+        let Scratch { multiplier, branch_grad, activated, hidden_grad, qkv_grad, narrow, attention, tokens, .. } = scratch;
+        let branch = mlp_masks.gradient(*tokens, grad, branch_grad);
+        self.fc2.backward(multiplier, branch.matrix(), hidden_grad.matrix_mut()); // (R, 4D)
         gelu_backward(self.isa, hidden.values(), hidden_grad.values_mut(), activated.values_mut());
+        self.fc2.sum_gradients(multiplier, branch, activated, begin, sums);
         self.fc1.backward(multiplier, hidden_grad.matrix(), narrow.matrix_mut()); // (R, D)
+        self.fc1.sum_gradients(multiplier, hidden_grad, normal2, begin, sums);
         normalise_backward(self.isa, normal2, inverse_std2, narrow, grad);
 
-        scratch.branch_gradient(attention_masks, grad, Branch::Attention);
-        let Scratch { multiplier, proj_grad, qkv_grad, narrow, attention, gains_grad, tokens, .. } = scratch;
-        self.proj.backward(multiplier, proj_grad.matrix(), narrow.matrix_mut()); // (R, D)
-        gains_grad.fill(0.0);
+        let branch = attention_masks.gradient(*tokens, grad, branch_grad);
+        self.proj.backward(multiplier, branch.matrix(), narrow.matrix_mut()); // (R, D)
+        self.proj.sum_gradients(multiplier, branch, attended, begin, sums);
+        let gains_grad = self.gains_sums.of_mut(sums);
+        if matches!(begin, Begin::Zero) {
+            gains_grad.fill(0.0);
+        }
         for first in (0..grad.rows()).step_by(*tokens) {
             attention.backward(qkv, first, self.gains(), narrow, qkv_grad, gains_grad); // (R, 3D)
         }
         self.qkv.backward(multiplier, qkv_grad.matrix(), narrow.matrix_mut()); // (R, D)
+        self.qkv.sum_gradients(multiplier, qkv_grad, normal1, begin, sums);
         normalise_backward(self.isa, normal1, inverse_std1, narrow, grad);
-    }
-
-    /// In a group's `sums`: begin + the gradients of this block's products, from what the passes left of a chunk.
-    pub(crate) fn sum_gradients(&self, saved: &Saved, scratch: &mut Scratch, begin: Begin<'_>, sums: &mut [f32]) {
-        let Scratch { multiplier, fc2_grad, activated, hidden_grad, proj_grad, qkv_grad, gains_grad, .. } = scratch;
-        self.fc2.sum_gradients(multiplier, fc2_grad, activated, begin, sums);
-        self.fc1.sum_gradients(multiplier, hidden_grad, &saved.normal2, begin, sums);
-        self.proj.sum_gradients(multiplier, proj_grad, &saved.attended, begin, sums);
-        self.qkv.sum_gradients(multiplier, qkv_grad, &saved.normal1, begin, sums);
-        let sum = self.gains_sums.of_mut(sums);
-        if matches!(begin, Begin::Zero) {
-            sum.fill(0.0);
-        }
-        sum.iter_mut().zip(gains_grad.iter()).for_each(|(sum, grad)| *sum += grad);
     }
 
     /// Takes the parts of the parameters' gradient that this block computes, its layers' apart.
@@ -155,11 +149,4 @@ impl Block {
     fn gains(&self) -> Option<&[f32]> {
         self.norm_gains.is_some().then_some(&self.gains)
     }
-}
-
-/// The two branches of a block.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Branch {
-    Attention,
-    Mlp,
 }

@@ -1,6 +1,6 @@
 use kernels::{Attention, Begin, Multiplier, Rows, TokenMoments, normalise, normalise_backward};
 
-use super::{BranchMasks, Linear, Masks, Network, block::Branch};
+use super::{BranchMasks, Linear, Masks, Network};
 use crate::{Pool, Tokens, layers::LAYER_NORM_EPSILON, validation::first_largest};
 
 /// Rows that a chunk should have: enough for the products to run at full speed, few enough for its activations to stay
@@ -71,13 +71,11 @@ pub(crate) struct Scratch {
     pub(crate) narrow: Rows,
     /// What GELU gives, (R, 4D).
     pub(crate) activated: Rows,
-    /// Gradients of the linear layers' outputs.
-    pub(crate) fc2_grad: Rows,
+    /// Gradients of a branch's end where a part of it is dropped, (R, D), of the MLP's hidden layer, (R, 4D), and of queries,
+    /// keys and values, (R, 3D).
+    pub(crate) branch_grad: Rows,
     pub(crate) hidden_grad: Rows,
-    pub(crate) proj_grad: Rows,
     pub(crate) qkv_grad: Rows,
-    /// Gradient of the product of the gains of queries' and keys' norms, (D/H).
-    pub(crate) gains_grad: Vec<f32>,
 }
 
 impl Scratch {
@@ -97,17 +95,6 @@ impl Scratch {
             x.row_mut(row).iter_mut().zip(self.narrow.row(row)).for_each(|(x, branch)| *x += branch);
         }
     }
-
-    /// The gradient of a branch's end, from that of the tokens, `grad` (R, D).
-    pub(crate) fn branch_gradient(&mut self, masks: &ChunkMasks<'_>, grad: &Rows, branch: Branch) {
-        let to = if branch == Branch::Mlp { &mut self.fc2_grad } else { &mut self.proj_grad };
-        to.values_mut().copy_from_slice(grad.values());
-        if !masks.is_off() {
-            for row in 0..grad.rows() {
-                masks.drop(row, self.tokens, to.row_mut(row));
-            }
-        }
-    }
 }
 
 /// A chunk's part of a branch's masks.
@@ -125,6 +112,21 @@ impl<'a> ChunkMasks<'a> {
 
     const fn is_off(&self) -> bool {
         self.dropout.is_empty() && self.path.is_empty()
+    }
+
+    /// The gradient of a branch's end, from that of the tokens, `grad` (R, D): itself, or in `memory` where a part of the
+    /// branch is dropped.
+    pub(crate) fn gradient<'b>(&self, tokens: usize, grad: &'b Rows, memory: &'b mut Rows) -> &'b Rows {
+        if self.is_off() {
+            return grad;
+        }
+        memory.reshape(grad.rows(), grad.columns());
+        for row in 0..grad.rows() {
+            let to = memory.row_mut(row);
+            to.copy_from_slice(grad.row(row));
+            self.drop(row, tokens, to);
+        }
+        memory
     }
 
     /// Drops what is to be dropped of `row`, whose number is `index`.
@@ -191,11 +193,9 @@ impl Chunk {
                 attention: Attention::new(isa, tokens, width, config.heads),
                 narrow: narrow(),
                 activated: Rows::zeros(rows, hidden),
-                fc2_grad: narrow(),
+                branch_grad: Rows::default(),
                 hidden_grad: Rows::zeros(rows, hidden),
-                proj_grad: narrow(),
                 qkv_grad: Rows::zeros(rows, 3 * width),
-                gains_grad: vec![0.0; width / config.heads],
             },
         }
     }
@@ -256,9 +256,10 @@ impl Chunk {
         self.forward(network, tokens, masks);
         self.backward_from_loss(network, targets);
         network.head.sum_gradients(&mut self.scratch.multiplier, &self.logits_grad, &self.pooled, begin, sums);
-        for (index, block) in network.blocks.iter().enumerate().rev() {
-            self.backward_through(network, index, masks);
-            block.sum_gradients(&self.saved[index], &mut self.scratch, begin, sums);
+        let image_values = self.scratch.tokens * network.config.width;
+        for ((block, saved), masks) in network.blocks.iter().zip(&self.saved).zip(&masks.branches).rev() {
+            let masks = masks.each_ref().map(|branch| ChunkMasks::new(branch, self.first, image_values));
+            block.backward(&mut self.grad, saved, &mut self.scratch, &masks, begin, sums);
         }
         self.backward_to_embed(network, masks);
         let images = Images { tokens, first: self.first, count: self.images };
@@ -311,13 +312,6 @@ impl Chunk {
             }
             self.losses[image] = loss;
         }
-    }
-
-    /// From the gradient of the tokens behind block `index` to that of those before it.
-    fn backward_through(&mut self, network: &Network, index: usize, masks: &Masks) {
-        let image_values = self.scratch.tokens * network.config.width;
-        let masks = masks.branches[index].each_ref().map(|branch| ChunkMasks::new(branch, self.first, image_values));
-        network.blocks[index].backward(&mut self.grad, &self.saved[index], &mut self.scratch, &masks);
     }
 
     /// From the gradient of the tokens before the first block to that of those before their dropout.

@@ -1,4 +1,5 @@
-use kernels::{Begin, Isa, Matrix, MatrixMut, Multiplier, Precision, Rows, TokenMoments};
+use half::f16;
+use kernels::{Begin, Isa, Matrix, MatrixMut, Multiplier, Precision, Rows, Standardise, TokenMoments};
 
 use super::{Layout, Linear, Slot, chunk::Images, layout::Parts, linear::Sums};
 use crate::{Fuse, Input, ModelConfig, Pool, Tokens, VitError};
@@ -128,10 +129,13 @@ impl Embed {
                     let from = source_row * width..(source_row + count) * width;
                     let x = match &images.tokens[index] {
                         Tokens::Ready(values) => Matrix::rows(&values[from], count, width, width),
-                        Tokens::Stored(values, standardise) => {
+                        Tokens::Stored(maps, standardise) => {
                             token_rows.reshape(count, width);
-                            for (row, stored) in values[from].chunks_exact(width).enumerate() {
-                                moments[index].push(standardise.stored(self.isa, stored, token_rows.row_mut(row)));
+                            for row in 0..count {
+                                let (map, token) = self.stored(maps, standardise, source_row + row);
+                                let of_token = standardise.moments(self.isa, map, token);
+                                standardise.part(self.isa, map, token, 0, of_token, token_rows.row_mut(row));
+                                moments[index].push(of_token);
                             }
                             token_rows.matrix()
                         }
@@ -141,6 +145,12 @@ impl Embed {
                 }
             }
         }
+    }
+
+    /// The map that a row of a source's tokens lies in, and which of its tokens it is.
+    fn stored<'a>(&self, maps: &'a [f16], standardise: &Standardise, row: usize) -> (&'a [f16], usize) {
+        let values = standardise.patches().values_per_map();
+        (&maps[row / self.places * values..][..values], row % self.places)
     }
 
     /// How many stretches the tokens of one source make in the sequence of `images` images, and their length: those of all
@@ -180,13 +190,13 @@ impl Embed {
                 for piece in 0..pieces {
                     for row in 0..rows {
                         let row_of_chunk = piece * rows + row;
-                        let place = (images.first * self.places + row_of_chunk) * width + first;
+                        let source_row = images.first * self.places + row_of_chunk;
                         let to = token_rows.row_mut(row);
                         match &images.tokens[index] {
-                            Tokens::Ready(values) => to.copy_from_slice(&values[place..place + columns]),
-                            Tokens::Stored(values, standardise) => {
-                                let stored = &values[place..place + columns];
-                                standardise.part(self.isa, stored, first, moments[index][row_of_chunk], to);
+                            Tokens::Ready(values) => to.copy_from_slice(&values[source_row * width + first..][..columns]),
+                            Tokens::Stored(maps, standardise) => {
+                                let (map, token) = self.stored(maps, standardise, source_row);
+                                standardise.part(self.isa, map, token, first, moments[index][row_of_chunk], to);
                             }
                         }
                     }
