@@ -4,8 +4,8 @@ use kernels::{Begin, Isa, Matrix, MatrixMut, Multiplier, Precision, Rows, Standa
 use super::{Layout, Linear, Slot, chunk::Images, layout::Parts, linear::Sums};
 use crate::{Fuse, Input, ModelConfig, Pool, Tokens, VitError};
 
-/// Numbers of standardised tokens that a product takes at a time: 1 MiB, which the second-level cache holds.
-const TOKEN_NUMBERS: usize = 1 << 18;
+/// Numbers of standardised tokens that a product takes at a time: 256 KiB, which stay in the second-level cache beside the weights.
+const TOKEN_NUMBERS: usize = 1 << 16;
 
 /// Columns of a chunk's tokens that a product takes at a time in the backward pass: the second-level cache holds them, too.
 const TOKEN_COLUMNS: usize = 512;
