@@ -241,7 +241,8 @@ impl InMemory {
             let patches = Patches { side, grid, patch_side, channels };
             let count = images * patches.values_per_map();
             let values = (0..count).map(|i| f16::from_f32((i as f32 * 0.7).sin())).collect();
-            Tokens::Stored(values, Arc::new(Standardise::new(&vec![[0.1, 1.4]; channels], patches, true)))
+            let standardise = Standardise::new(&vec![[0.1, 1.4]; channels], patches, true);
+            (source, Tokens::Stored(values, Arc::new(standardise)))
         };
         let tokens = about.inputs.iter().map(tokens).collect();
         let target = |i: usize| f32::from(u8::from(i / CLASSES % CLASSES == i % CLASSES));
@@ -316,8 +317,7 @@ pub fn table(measured: &Measured) -> String {
     let ms = |seconds: f64| format!("{:.1}", 1e3 * seconds);
     for rows in measured.rows.chunk_by(|a, b| (a.width, &a.combination) == (b.width, &b.combination)) {
         let Some(row) = rows.first() else { continue };
-        let mut label =
-            format!("width {}, depth {}, {} heads, {}", row.width, row.depth, row.heads, row.combination);
+        let mut label = format!("width {}, depth {}, {} heads, {}", row.width, row.depth, row.heads, row.combination);
         let mut add = |what: String, ms: String, remark: String| {
             table.add_row([std::mem::take(&mut label), what, ms, remark]);
         };

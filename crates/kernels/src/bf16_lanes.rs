@@ -76,9 +76,8 @@ mod x86 {
         unsafe fn store_pairs(first: Zmm, second: Zmm, to: *mut Self) {
             // SAFETY: the trait's contract, here and in all that follows. Both types are 256 bits of bfloat16.
             unsafe {
-                let [first, second] = [first, second].map(|row| {
-                    _mm512_cvtepu16_epi32(transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(row.0)))
-                });
+                let [first, second] = [first, second]
+                    .map(|row| _mm512_cvtepu16_epi32(transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(row.0))));
                 _mm512_storeu_si512(to.cast(), _mm512_or_si512(first, _mm512_slli_epi32::<16>(second)));
             }
         }

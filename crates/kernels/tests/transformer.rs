@@ -3,8 +3,8 @@
 
 use half::{bf16, f16};
 use kernels::{
-    AdamStep, Begin, Isa, Matrix, MatrixMut, Multiplier, Panels, Patches, Precision, Rows, Standardise, adam, gelu, gelu_backward,
-    multiply, multiply_rows, normalise, normalise_backward,
+    AdamStep, Begin, Isa, Matrix, MatrixMut, Multiplier, Panels, Patches, Precision, Rows, Standardise, adam, gelu,
+    gelu_backward, multiply, multiply_rows, normalise, normalise_backward,
 };
 use proptest::prelude::*;
 
@@ -199,14 +199,14 @@ fn stored_tokens_are_standardised_like_ready_ones() {
     let patches = Patches { side: 10, grid: 2, patch_side: 5, channels: 7 };
     let map: Vec<f16> = wave(patches.values_per_map(), 0.5).into_iter().map(f16::from_f32).collect();
     let pixel = |y: usize, x: usize| &map[(y * 10 + x) * 7..][..7];
-    let scales: Vec<[f32; 2]> = (0..7).map(|channel| [0.3 - 0.1 * channel as f32, 1.7 - 0.2 * channel as f32]).collect();
+    let scales: Vec<[f32; 2]> =
+        (0..7).map(|channel| [0.3 - 0.1 * channel as f32, 1.7 - 0.2 * channel as f32]).collect();
     for norm in [false, true] {
         let standardise = Standardise::new(&scales, patches, norm);
         for (isa, token) in Isa::available().flat_map(|isa| (0..4).map(move |token| (isa, token))) {
             let (top, left) = (token / 2 * 5, token % 2 * 5);
             let pixels = (0..5).flat_map(|y| (0..5).map(move |x| (top + y, left + x)));
-            let mut ready: Vec<f32> =
-                pixels.flat_map(|(y, x)| pixel(y, x)).map(|value| value.to_f32()).collect();
+            let mut ready: Vec<f32> = pixels.flat_map(|(y, x)| pixel(y, x)).map(|value| value.to_f32()).collect();
             standardise.token(isa, &mut ready);
             let moments = standardise.moments(isa, &map, token);
             let mut whole = vec![0.0; patches.token_width()];

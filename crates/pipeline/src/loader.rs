@@ -119,6 +119,15 @@ struct MapBuffer {
     floats: Vec<f32>,
 }
 
+/// What a model of `combination` has to expect.
+pub(crate) fn inputs(features: &Features, combination: Combination, model: &ModelConfig) -> Result<Vec<Input>> {
+    let input = |source| {
+        let token_width = TokenCutter::new(source, model, features.moments(source)?).token_width();
+        Ok(Input { source, token_width })
+    };
+    combination.iter().map(input).collect()
+}
+
 /// Makes the tokens of one combination.
 #[derive(Debug)]
 pub(crate) struct TokenReader<'a> {
@@ -149,22 +158,14 @@ impl<'a> TokenReader<'a> {
         Ok(Self { context, features, isa: Isa::choose()?, sources })
     }
 
-    /// What the model has to expect.
-    pub(crate) fn inputs(&self) -> Vec<Input> {
-        let input = |(source, cutter, _): &(Source, TokenCutter, _)| Input {
-            source: *source,
-            token_width: cutter.token_width(),
-        };
-        self.sources.iter().map(input).collect()
-    }
-
     /// Reads the tokens of `examples` into `batch`, whose memory is used again.
     fn read(&self, examples: &[&Example], batch: &mut Batch) -> Result<()> {
         batch.images = examples.len();
         batch.targets.clear();
-        batch.tokens.resize(self.sources.len(), Tokens::Ready(Vec::new()));
+        batch.tokens.retain(|known, _| self.sources.iter().any(|(source, ..)| source == known));
         let mut map = MapBuffer::default();
-        for ((source, cutter, reader), tokens) in self.sources.iter().zip(&mut batch.tokens) {
+        for (source, cutter, reader) in &self.sources {
+            let tokens = batch.tokens.entry(*source).or_insert_with(|| Tokens::Ready(Vec::new()));
             let is_stored =
                 cutter.keeps_channels() && reader.as_ref().is_some_and(|reader| reader.dtype() == Dtype::F16);
             if is_stored != matches!(tokens, Tokens::Stored(..)) {

@@ -1,20 +1,22 @@
 //! Training: every run that is not fresh.
 
+mod together;
+
 use std::path::PathBuf;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 use candle_core::{DType, Device};
 use serde::Serialize;
 use sources::Combination;
-use stage::{Freshness, Lock, write_json};
-use vit::{About, MODEL_FILE, Model, Predictor, StepRecord, Tally};
+use stage::Freshness;
+use together::train_together;
+use vit::{About, Model, Trainer};
 
 use crate::{
     Context,
-    examples::{Examples, draws_classes},
-    loader::{Features, TokenReader, TrainingBatches},
-    progress,
-    runs::{self, FINGERPRINT_FILE, Run, STUDY_FILE, TRAIN_FILE, Trained},
+    examples::Examples,
+    loader::{self, Features},
+    runs::{self, Run, Trained},
 };
 
 /// What became of one run.
@@ -39,7 +41,24 @@ pub struct TrainingReport {
     pub runs: Vec<RunReport>,
 }
 
-/// Trains what is not fresh, one run after the other.
+/// A run that is to be trained.
+#[derive(Debug)]
+struct Waiting<'a> {
+    run: &'a Run,
+    /// How it stood before.
+    before: Freshness,
+}
+
+/// What all runs of a command have in common.
+struct Common<'a> {
+    context: &'a Context,
+    features: &'a Features,
+    examples: &'a Examples,
+    device: Device,
+}
+
+/// Trains what is not fresh. Runs of one seed see the same images in the same order; as many of them as the memory holds
+/// learn from each batch, so that the cache is read once for all. A run that fails holds no other up.
 pub fn run(context: &Context) -> Result<TrainingReport> {
     let examples = Examples::new(context);
     for (split, members) in [("training", &examples.train), ("validation", &examples.valid)] {
@@ -54,104 +73,92 @@ pub fn run(context: &Context) -> Result<TrainingReport> {
     let features = Features::open(context, &examples)?;
     let device = context.study.device.open()?;
     let runs = runs::requested(context, &features, &examples)?.complete()?;
-    let train = |run: &Run| {
-        train_one(context, &features, &examples, run, &device).with_context(|| format!("train {}", run.name()))
-    };
-    Ok(TrainingReport { runs: runs.iter().map(train).collect::<Result<_>>()? })
+    let common = Common { context, features: &features, examples: &examples, device };
+
+    let (mut reports, mut failed) = (Vec::new(), Vec::new());
+    let mut waiting: Vec<Waiting<'_>> = Vec::new();
+    for run in &runs {
+        let before = run.freshness(&context.memo, context.study.recipe.steps);
+        match (&before, run.trained(&context.memo)) {
+            (Freshness::Fresh, Some(trained)) => reports.push(report(run, before, trained)),
+            _ => waiting.push(Waiting { run, before }),
+        }
+    }
+    while !waiting.is_empty() {
+        for (Waiting { run, before }, trained) in train_some(&common, &mut waiting)? {
+            match trained {
+                Ok(trained) => reports.push(report(run, before, trained)),
+                Err(error) => {
+                    tracing::error!("train {}: {error:#}", run.name());
+                    failed.push((run.name(), error));
+                }
+            }
+        }
+    }
+    let count = failed.len();
+    if let Some((name, error)) = failed.into_iter().next() {
+        let what = if count == 1 { format!("train {name}") } else { format!("{count} runs failed; train {name}") };
+        return Err(error.context(what));
+    }
+    let place = |report: &RunReport| runs.iter().position(|run| run.folder == report.folder);
+    reports.sort_by_key(place);
+    Ok(TrainingReport { runs: reports })
 }
 
-fn train_one(
-    context: &Context,
-    features: &Features,
-    examples: &Examples,
-    run: &Run,
-    device: &Device,
-) -> Result<RunReport> {
-    let recipe = &context.study.recipe;
-    let before = run.freshness(&context.memo, recipe.steps);
-    let report = |trained| RunReport {
-        combination: run.combination,
-        seed: run.seed,
-        folder: run.folder.clone(),
-        before: before.clone(),
-        trained,
-    };
-    if let (Freshness::Fresh, Some(trained)) = (&before, run.trained(&context.memo)) {
-        return Ok(report(trained));
+fn report(run: &Run, before: Freshness, trained: Trained) -> RunReport {
+    RunReport { combination: run.combination, seed: run.seed, folder: run.folder.clone(), before, trained }
+}
+
+/// Trains as many of the `waiting` runs together as go together, and takes them out.
+fn train_some<'a>(common: &Common<'_>, waiting: &mut Vec<Waiting<'a>>) -> Result<Vec<(Waiting<'a>, Result<Trained>)>> {
+    let allowed = allowed_bytes(common.context);
+    let (mut together, mut models, mut bytes) = (Vec::new(), Vec::new(), 0);
+    let mut others = Vec::new();
+    for run in waiting.drain(..) {
+        let first_seed = together.first().map(|first: &Waiting<'_>| first.run.seed);
+        if first_seed.is_some_and(|seed| seed != run.run.seed) {
+            others.push(run);
+            continue;
+        }
+        let model = new_model(common, run.run)?;
+        let more = Trainer::bytes(&model, common.context.study.recipe.batch, rayon::current_num_threads());
+        if together.is_empty() || bytes + more <= allowed {
+            bytes += more;
+            together.push(run);
+            models.push(model);
+        } else {
+            others.push(run);
+        }
     }
-    tracing::info!("train {}: {before}", run.name());
-    let _lock = Lock::acquire(&run.folder)?;
-    let _features_lock = features.verify(context, run.combination)?;
-    run.remove_damaged_checkpoint()?;
-    write_json(&run.folder.join(FINGERPRINT_FILE), &run.fingerprint)?;
-    write_json(&run.folder.join(STUDY_FILE), &runs::resolved(context, run)?)?;
-
-    let reader = TokenReader::new(context, features, run.combination, &context.study.model)?;
-    let classes = context.study.data.classes.names().into_iter().map(str::to_owned).collect();
-    let about = About { model: context.study.model.clone(), inputs: reader.inputs(), classes };
-    let mut model = Model::new(about, run.seed, DType::F32, device)?;
-    tracing::info!(
-        "{} parameters, {} training and {} validation images, recipe {}: {} steps of {}",
-        model.parameters().elements(),
-        examples.train.len(),
-        examples.valid.len(),
-        recipe.name,
-        recipe.steps,
-        recipe.batch,
-    );
-
-    let bar = progress::bar(context.show_progress, recipe.steps as u64, &run.name(), "steps");
-    let digest = run.fingerprint.digest().to_string();
-    let how = vit::Run {
-        folder: &run.folder,
-        recipe,
-        precision: context.study.train.precision,
-        seed: run.seed,
-        digest: &digest,
-        validate_every: context.study.train.validate_every,
-        checkpoint_every: context.study.train.checkpoint_every,
-    };
-    let outcome = std::thread::scope(|scope| {
-        let draws = (recipe.batch, run.seed, draws_classes(context.study.data.labels));
-        let mut batches = TrainingBatches::new(scope, &reader, &examples.train, draws);
-        let mut validate = |predictor: &mut Predictor<'_>| {
-            let mut tally = Tally::default();
-            reader.for_each_batch(&examples.valid, |batch| {
-                tally.add(&predictor.logits(batch)?, &batch.targets);
-                Ok(())
-            })?;
-            tally.finish().ok_or_else(|| "there are no validation images".into())
-        };
-        let mut show = |record: &StepRecord| {
-            bar.set_position(record.step as u64);
-            bar.set_message(format!("loss {:.3}", record.loss));
-        };
-        vit::train(&mut model, &how, &mut batches, &mut validate, &mut show)
-    })?;
-    bar.finish_and_clear();
-
-    if outcome.collapsed {
-        tracing::warn!(
-            "{} has collapsed: its loss {:.3} is the entropy of the classes ({:.3}) and it predicts one class only; \
-             try a smaller recipe.lr or recipe=robust",
-            run.name(),
-            outcome.final_loss,
-            outcome.class_entropy
+    *waiting = others;
+    if together.len() > 1 {
+        tracing::info!(
+            "{} runs learn from the same batches, in {:.1} GB of memory",
+            together.len(),
+            bytes as f64 / 1e9
         );
     }
-    let trained = Trained {
-        model: context.memo.hash_file(&run.folder.join(MODEL_FILE))?,
-        train_images: examples.train.len(),
-        valid_images: examples.valid.len(),
-        outcome,
-    };
-    write_json(&run.folder.join(TRAIN_FILE), &trained)?;
-    tracing::info!(
-        "train {}: validation accuracy {:.2}% after {} steps, {:.0} s",
-        run.name(),
-        100.0 * trained.outcome.validation.validation.accuracy,
-        trained.outcome.steps,
-        trained.outcome.wall_s
-    );
-    Ok(report(trained))
+    let trained = train_together(common, &together, &mut models)?;
+    Ok(together.into_iter().zip(trained).collect())
+}
+
+/// Bytes that runs which are trained together may take.
+fn allowed_bytes(context: &Context) -> u64 {
+    const GIB: f64 = (1_u64 << 30) as f64;
+    match context.study.train.memory_gib {
+        // Where the system does not tell, one run at a time.
+        0.0 => sysinfo::System::new().map_or(0, |mut system| {
+            system.refresh_memory();
+            system.available_memory() / 2
+        }),
+        gib => (gib * GIB) as u64,
+    }
+}
+
+fn new_model(common: &Common<'_>, run: &Run) -> Result<Model> {
+    let study = &common.context.study;
+    let inputs = loader::inputs(common.features, run.combination, &study.model)?;
+    let classes = study.data.classes.names().into_iter().map(str::to_owned).collect();
+    let about = About { model: study.model.clone(), inputs, classes };
+    Ok(Model::new(about, run.seed, DType::F32, &common.device)?)
 }

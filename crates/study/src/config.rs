@@ -103,6 +103,8 @@ pub struct ExportConfig {
 pub struct TrainConfig {
     /// What the step multiplies.
     pub precision: vit::Precision,
+    /// Memory in GiB for runs that are trained together; 0 is half of what is free.
+    pub memory_gib: f64,
     /// Steps between two validations.
     pub validate_every: usize,
     /// Steps between two checkpoints.
@@ -158,7 +160,7 @@ impl Default for ExtractConfig {
 
 impl Default for TrainConfig {
     fn default() -> Self {
-        Self { precision: vit::Precision::default(), validate_every: 500, checkpoint_every: 500 }
+        Self { precision: vit::Precision::default(), memory_gib: 0.0, validate_every: 500, checkpoint_every: 500 }
     }
 }
 

@@ -86,6 +86,7 @@ pub const KEYS: &[Key] = keys! {
     "recipe.label_smoothing", RUNS, "0 … 1", "share of a target spread over all classes";
     "recipe.drop_path", RUNS, "0 … 1", "probability of dropping the last block's branches";
     "train.precision", RUNS, "f32 | bf16", "what the training step multiplies, on the CPU; bf16 is faster where the processor multiplies bfloat16 at twice f32's rate";
+    "train.memory_gib", RUNS, "number", "memory for runs of one seed that learn from the same batches, so that the cache is read once for all; 0 for half of what is free; never changes the weights";
     "train.validate_every", RUNS, "number", "steps between validations; never changes the weights";
     "train.checkpoint_every", RUNS, "number", "steps between checkpoints; never changes the weights";
     "study.combos", RUNS, "list", "the study's combinations";

@@ -1,10 +1,11 @@
 //! Shapes: B batch, N tokens of one source, W a source's token width, K classes.
 
-use std::{borrow::Cow, sync::Arc};
+use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
 
 use candle_core::Tensor;
 use half::f16;
 use kernels::{Isa, Standardise};
+use sources::Source;
 
 use crate::{About, VitError};
 
@@ -38,28 +39,32 @@ impl Tokens {
     }
 }
 
-/// What a model is asked about: the tokens of some images, and what it should answer.
+/// What models are asked about: the tokens of some images, and what they should answer.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Batch {
     /// B.
     pub images: usize,
-    /// Of each source, in the model's order.
-    pub tokens: Vec<Tokens>,
+    /// Of each source that a model reads, or of more: a batch may serve several models.
+    pub tokens: BTreeMap<Source, Tokens>,
     /// Probabilities of the classes: (B, K).
     pub targets: Vec<f32>,
 }
 
 impl Batch {
-    /// Fails unless this is what a model of `about` reads.
-    pub(crate) fn check(&self, about: &About) -> Result<(), VitError> {
-        if self.tokens.len() != about.inputs.len() {
-            return Err(VitError::SourceCount { expected: about.inputs.len(), got: self.tokens.len() });
-        }
+    /// The tokens that a model of `about` reads, in its order.
+    ///
+    /// # Errors
+    /// If there are none of a source, or they have another shape.
+    pub(crate) fn tokens_for(&self, about: &About) -> Result<Vec<&Tokens>, VitError> {
         let shape = |what: String, expected: Vec<usize>, got: usize| match expected.iter().product::<usize>() == got {
             true => Ok(()),
             false => Err(VitError::Shape { what, expected, got: vec![got] }),
         };
-        for (input, tokens) in about.inputs.iter().zip(&self.tokens) {
+        let mut all = Vec::with_capacity(about.inputs.len());
+        for input in &about.inputs {
+            let Some(tokens) = self.tokens.get(&input.source) else {
+                return Err(VitError::NoTokens { missing: input.source });
+            };
             let places = about.model.tokens_per_source();
             let what = format!("the token tensor of {}", input.source);
             match tokens {
@@ -71,20 +76,22 @@ impl Batch {
                     shape(what, vec![self.images, patches.side, patches.side, patches.channels], maps.len())?;
                 }
             }
+            all.push(tokens);
         }
-        shape("the target tensor".to_owned(), vec![self.images, about.classes.len()], self.targets.len())
+        shape("the target tensor".to_owned(), vec![self.images, about.classes.len()], self.targets.len())?;
+        Ok(all)
     }
 
     /// The tokens as tensors for `model`.
     pub(crate) fn token_tensors(&self, model: &crate::Model) -> Result<Vec<Tensor>, VitError> {
         let places = model.about().model.tokens_per_source();
         let isa = Isa::choose()?;
-        let tensor = |tokens: &Tokens| {
+        let tensor = |tokens: &&Tokens| {
             let ready = tokens.ready(isa);
             let shape = (self.images, places, ready.len() / places / self.images);
             Tensor::from_slice(&ready, shape, model.device())?.to_dtype(model.dtype())
         };
-        Ok(self.tokens.iter().map(tensor).collect::<Result<_, _>>()?)
+        Ok(self.tokens_for(model.about())?.iter().map(tensor).collect::<Result<_, _>>()?)
     }
 
     /// The targets as a tensor (B, K) for `model`.

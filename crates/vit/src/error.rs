@@ -1,5 +1,7 @@
 use std::{io, path::PathBuf};
 
+use sources::Source;
+
 /// What can go wrong while a model is configured, trained, stored or used.
 #[derive(Debug, thiserror::Error)]
 pub enum VitError {
@@ -22,6 +24,12 @@ pub enum VitError {
         expected: Vec<usize>,
         /// The shape that was given.
         got: Vec<usize>,
+    },
+    /// A batch lacks what a model reads.
+    #[error("the batch has no tokens of {missing}, which the model reads")]
+    NoTokens {
+        /// The source.
+        missing: Source,
     },
     /// The number of token tensors is not the number of sources.
     #[error("got the tokens of {got} sources, expected {expected}")]

@@ -56,6 +56,6 @@ pub use parameters::Parameters;
 pub use precision::Precision;
 pub use predictor::Predictor;
 pub use recipe::{Optimizer, Recipe, RecipeName, Schedule};
-pub use train::{Batches, BoxError, CHECKPOINT_FILE, MODEL_FILE, Run, TrainOutcome, train};
+pub use train::{Batches, BoxError, CHECKPOINT_FILE, MODEL_FILE, Run, TrainOutcome, Training, train};
 pub use trainer::{Gradient, Trainer};
 pub use validation::{Tally, Validation, first_largest};

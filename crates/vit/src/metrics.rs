@@ -49,6 +49,7 @@ pub(crate) enum Record<'a> {
 }
 
 /// The open metrics file of a run.
+#[derive(Debug)]
 pub(crate) struct Metrics {
     writer: BufWriter<File>,
 }

@@ -47,14 +47,14 @@ impl<'a> Predictor<'a> {
     /// # Errors
     /// If the batch is not what the model reads, or the device fails.
     pub fn logits(&mut self, batch: &Batch) -> Result<Vec<Vec<f32>>, VitError> {
-        batch.check(self.model.about())?;
+        let tokens = batch.tokens_for(self.model.about())?;
         let Some(Native { network, chunks }) = &mut self.native else {
             let logits = self.model.logits(&batch.token_tensors(self.model)?)?;
             return Ok(logits.to_dtype(DType::F32)?.to_vec2()?);
         };
         let classes = self.model.about().classes.len();
         let mut logits = vec![0.0; batch.images * classes];
-        network.logits(chunks, &batch.tokens, &Masks::off(network.blocks.len()), &mut logits);
+        network.logits(chunks, &tokens, &Masks::off(network.blocks.len()), &mut logits);
         Ok(logits.chunks_exact(classes).map(<[f32]>::to_vec).collect())
     }
 }

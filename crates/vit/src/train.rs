@@ -1,12 +1,15 @@
 //! Shapes: B batch, K classes.
 
-use std::{path::Path, time::Instant};
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Batch, Checkpoint, Draws, METRICS_FILE, Model, Precision, Predictor, Progress, Recipe, StepRecord, Trainer, Validation,
-    ValidationRecord, VitError, collapsed, entropy,
+    Batch, Checkpoint, Draws, METRICS_FILE, Model, Precision, Predictor, Progress, Recipe, StepRecord, Trainer,
+    Validation, ValidationRecord, VitError, collapsed, entropy,
     metrics::{Metrics, Record},
 };
 
@@ -79,9 +82,7 @@ pub struct TrainOutcome {
 /// `validate` is called every [`Run::validate_every`] steps and after the last; `progress` after every step.
 ///
 /// # Errors
-/// If a key of the recipe makes no sense, the checkpoint is damaged or of another configuration, the loss or
-/// the gradient is not finite, a parameter receives no gradient, or batches, validation or files fail. The
-/// last checkpoint is kept.
+/// As for [`Training`]; also if batches or validation fail.
 pub fn train(
     model: &mut Model,
     run: &Run<'_>,
@@ -89,71 +90,142 @@ pub fn train(
     validate: &mut dyn FnMut(&mut Predictor) -> Result<Validation, BoxError>,
     progress: &mut dyn FnMut(&StepRecord),
 ) -> Result<TrainOutcome, VitError> {
-    let recipe = run.recipe;
-    recipe.validate()?;
-    let checkpoint_path = run.folder.join(CHECKPOINT_FILE);
-    let mut trainer = Trainer::new(model, recipe, run.precision)?;
-    let mut state = if checkpoint_path.exists() {
-        Checkpoint::restore(&checkpoint_path, run.digest, model, &mut trainer)?
-    } else {
-        let (digest, draws) = (run.digest.to_owned(), Draws::new(run.seed, NOISE_STREAM));
-        Checkpoint { digest, draws, progress: Progress::default() }
-    };
-    let resumed_from = state.progress.step;
-    let mut metrics = Metrics::open(&run.folder.join(METRICS_FILE), resumed_from)?;
-    let mut checkpoint_step = (resumed_from > 0).then_some(resumed_from);
-
-    for step in resumed_from + 1..=recipe.steps {
-        let begun = Instant::now();
+    let mut training = Training::begin(model, run.clone())?;
+    while !training.is_done() {
+        let (begun, step) = (Instant::now(), training.steps_done() + 1);
         let failed = |source| VitError::Caller { step, source };
-        let finite = |what, value: f64| match value.is_finite() {
-            true => Ok(value),
-            false => Err(VitError::NotFinite { what, value, step, checkpoint_step }),
-        };
-
         let batch = batches.batch(step - 1).map_err(failed)?;
-        let gradient = trainer.gradient(model, batch, &mut state.draws)?;
-        let loss = finite("loss", gradient.loss)?;
-        let grad_norm = finite("gradient norm", gradient.norm)?;
-        let lr = recipe.lr_at(step);
-        trainer.update(model, recipe.clip_factor(grad_norm), lr, step)?;
-
-        let classes = model.about().classes.len();
-        state.progress.add_step(step, loss, &target_sums(&batch.targets, classes, recipe.label_smoothing));
-        let accuracy = gradient.correct as f64 / batch.images as f64;
-        let seconds = begun.elapsed().as_secs_f64();
-        let record = StepRecord { step, loss, accuracy, lr, grad_norm, seconds };
-        metrics.write(&Record::Step(&record))?;
-        progress(&record);
-
-        let (validates, checkpoints) =
-            (is_due(step, run.validate_every, recipe.steps), is_due(step, run.checkpoint_every, recipe.steps));
-        if validates || checkpoints {
-            // The loss is that of the weights before this step.
-            finite("norm of the weights", trainer.weight_norm(model)?)?;
-            trainer.write_to(model)?;
+        progress(&training.step(batch, begun.elapsed())?);
+        if training.is_validation_due() {
+            let begun = Instant::now();
+            let validation = validate(&mut training.predictor()?).map_err(failed)?;
+            training.add_validation(validation, begun.elapsed())?;
         }
-        if validates {
-            let validation_begun = Instant::now();
-            let validation = validate(&mut Predictor::new(model)?).map_err(failed)?;
-            finite("validation loss", validation.loss)?;
-            let record = ValidationRecord { step, validation, seconds: validation_begun.elapsed().as_secs_f64() };
-            metrics.write(&Record::Validation(&record))?;
-            metrics.flush()?;
-            state.progress.add_validation(record);
-        }
-        state.progress.wall_s += begun.elapsed().as_secs_f64();
+        training.keep()?;
+    }
+    training.finish()
+}
 
-        if checkpoints {
-            // The metrics first: a checkpoint promises that every step before it is recorded.
-            metrics.sync()?;
-            state.write(&checkpoint_path, model, &trainer)?;
-            checkpoint_step = Some(step);
-        }
+/// A run in the making, for those who train several on the same batches: [`step`](Self::step), a validation when one
+/// [is due](Self::is_validation_due), [`keep`](Self::keep), and again, until it [is done](Self::is_done).
+///
+/// # Errors
+/// All of it fails if a key of the recipe makes no sense, the checkpoint is damaged or of another configuration, the loss
+/// or the gradient is not finite, a parameter receives no gradient, or files fail. The last checkpoint is kept.
+#[derive(Debug)]
+pub struct Training<'a> {
+    model: &'a mut Model,
+    run: Run<'a>,
+    trainer: Trainer,
+    state: Checkpoint,
+    metrics: Metrics,
+    resumed_from: usize,
+    checkpoint_step: Option<usize>,
+}
+
+impl<'a> Training<'a> {
+    /// Of `model`, from where the run's folder stands.
+    pub fn begin(model: &'a mut Model, run: Run<'a>) -> Result<Self, VitError> {
+        run.recipe.validate()?;
+        let path = run.folder.join(CHECKPOINT_FILE);
+        let mut trainer = Trainer::new(model, run.recipe, run.precision)?;
+        let state = if path.exists() {
+            Checkpoint::restore(&path, run.digest, model, &mut trainer)?
+        } else {
+            let (digest, draws) = (run.digest.to_owned(), Draws::new(run.seed, NOISE_STREAM));
+            Checkpoint { digest, draws, progress: Progress::default() }
+        };
+        let resumed_from = state.progress.step;
+        let metrics = Metrics::open(&run.folder.join(METRICS_FILE), resumed_from)?;
+        let checkpoint_step = (resumed_from > 0).then_some(resumed_from);
+        Ok(Self { model, run, trainer, state, metrics, resumed_from, checkpoint_step })
     }
 
-    model.save(&run.folder.join(MODEL_FILE))?;
-    outcome(state.progress, model, resumed_from, &checkpoint_path)
+    /// Steps done, over all sessions.
+    pub const fn steps_done(&self) -> usize {
+        self.state.progress.step
+    }
+
+    /// Whether all steps are done.
+    pub const fn is_done(&self) -> bool {
+        self.steps_done() >= self.run.recipe.steps
+    }
+
+    /// Learns from `batch`, which took `waited` to come.
+    pub fn step(&mut self, batch: &Batch, waited: Duration) -> Result<StepRecord, VitError> {
+        let (begun, step, recipe) = (Instant::now(), self.steps_done() + 1, self.run.recipe);
+        let gradient = self.trainer.gradient(self.model, batch, &mut self.state.draws)?;
+        let loss = self.finite("loss", gradient.loss, step)?;
+        let grad_norm = self.finite("gradient norm", gradient.norm, step)?;
+        let lr = recipe.lr_at(step);
+        self.trainer.update(self.model, recipe.clip_factor(grad_norm), lr, step)?;
+
+        let classes = self.model.about().classes.len();
+        self.state.progress.add_step(step, loss, &target_sums(&batch.targets, classes, recipe.label_smoothing));
+        let accuracy = gradient.correct as f64 / batch.images as f64;
+        let seconds = (waited + begun.elapsed()).as_secs_f64();
+        let record = StepRecord { step, loss, accuracy, lr, grad_norm, seconds };
+        self.metrics.write(&Record::Step(&record))?;
+        if self.is_validation_due() || self.is_checkpoint_due() {
+            // The loss is that of the weights before this step.
+            self.finite("norm of the weights", self.trainer.weight_norm(self.model)?, step)?;
+            self.trainer.write_to(self.model)?;
+        }
+        self.state.progress.wall_s += seconds;
+        Ok(record)
+    }
+
+    /// Whether the step just done is followed by a validation.
+    pub const fn is_validation_due(&self) -> bool {
+        is_due(self.steps_done(), self.run.validate_every, self.run.recipe.steps)
+    }
+
+    const fn is_checkpoint_due(&self) -> bool {
+        is_due(self.steps_done(), self.run.checkpoint_every, self.run.recipe.steps)
+    }
+
+    /// The model as it is when a validation is due.
+    pub fn predictor(&self) -> Result<Predictor<'_>, VitError> {
+        Predictor::new(self.model)
+    }
+
+    /// Takes down what the validation that was due has found, and how long it took.
+    pub fn add_validation(&mut self, validation: Validation, took: Duration) -> Result<(), VitError> {
+        let step = self.steps_done();
+        self.finite("validation loss", validation.loss, step)?;
+        let record = ValidationRecord { step, validation, seconds: took.as_secs_f64() };
+        self.metrics.write(&Record::Validation(&record))?;
+        self.metrics.flush()?;
+        self.state.progress.add_validation(record);
+        self.state.progress.wall_s += took.as_secs_f64();
+        Ok(())
+    }
+
+    /// Writes a checkpoint if one is due.
+    pub fn keep(&mut self) -> Result<(), VitError> {
+        if self.is_checkpoint_due() {
+            let begun = Instant::now();
+            // The metrics first: a checkpoint promises that every step before it is recorded.
+            self.metrics.sync()?;
+            self.state.write(&self.run.folder.join(CHECKPOINT_FILE), self.model, &self.trainer)?;
+            self.checkpoint_step = Some(self.steps_done());
+            self.state.progress.wall_s += begun.elapsed().as_secs_f64();
+        }
+        Ok(())
+    }
+
+    /// Writes the trained model.
+    pub fn finish(self) -> Result<TrainOutcome, VitError> {
+        self.model.save(&self.run.folder.join(MODEL_FILE))?;
+        outcome(self.state.progress, self.model, self.resumed_from, &self.run.folder.join(CHECKPOINT_FILE))
+    }
+
+    fn finite(&self, what: &'static str, value: f64, step: usize) -> Result<f64, VitError> {
+        match value.is_finite() {
+            true => Ok(value),
+            false => Err(VitError::NotFinite { what, value, step, checkpoint_step: self.checkpoint_step }),
+        }
+    }
 }
 
 fn outcome(
@@ -182,7 +254,7 @@ fn outcome(
     })
 }
 
-fn is_due(step: usize, every: usize, steps: usize) -> bool {
+const fn is_due(step: usize, every: usize, steps: usize) -> bool {
     step == steps || (every > 0 && step.is_multiple_of(every))
 }
 

@@ -4,7 +4,8 @@ use candle_core::{DType, Tensor, backprop::GradStore};
 use kernels::Isa;
 
 use crate::{
-    Adam, Batch, Draws, Model, Noise, Precision, Recipe, VitError, cross_entropy, gradient_norm, native, parameters::scalar,
+    Adam, Batch, Draws, Model, Noise, Precision, Recipe, VitError, cross_entropy, gradient_norm, native,
+    parameters::scalar,
 };
 
 /// The training step of a model: gradient and update, and what they remember.
@@ -46,6 +47,11 @@ impl Trainer {
         }
     }
 
+    /// Bytes that training `model` on the CPU with batches of `images` takes on `threads` threads, nearly.
+    pub fn bytes(model: &Model, images: usize, threads: usize) -> u64 {
+        native::Trainer::bytes(model, images, threads)
+    }
+
     /// By candle's autograd, whatever the device.
     ///
     /// # Errors
@@ -60,9 +66,9 @@ impl Trainer {
     /// # Errors
     /// If the batch is not what the model reads, or the device fails.
     pub fn gradient(&mut self, model: &Model, batch: &Batch, draws: &mut Draws) -> Result<Gradient, VitError> {
-        batch.check(model.about())?;
+        let tokens = batch.tokens_for(model.about())?;
         match &mut self.0 {
-            Step::Native(trainer) => Ok(trainer.gradient(batch, draws)),
+            Step::Native(trainer) => Ok(trainer.gradient(batch, &tokens, draws)),
             Step::Autograd(trainer) => trainer.gradient(model, batch, draws),
         }
     }

@@ -7,7 +7,9 @@ use std::collections::BTreeMap;
 
 use candle_core::{DType, Device, Tensor};
 use common::{about, targets, tokens};
-use vit::{About, Batch, Draws, Fuse, Model, ModelConfig, Noise, Pool, Precision, Predictor, Recipe, Trainer, cross_entropy};
+use vit::{
+    About, Batch, Draws, Fuse, Model, ModelConfig, Noise, Pool, Precision, Predictor, Recipe, Trainer, cross_entropy,
+};
 
 const IMAGES: usize = 4;
 const SMOOTHING: f64 = 0.1;

@@ -7,8 +7,8 @@ mod common;
 use candle_core::{DType, Device};
 use common::{CLASSES, about, targets, tokens, wave};
 use vit::{
-    Adam, Draws, Fuse, Model, ModelConfig, Noise, Optimizer, Pool, Precision, Predictor, Recipe, Trainer, cross_entropy,
-    gradient_norm,
+    Adam, Draws, Fuse, Model, ModelConfig, Noise, Optimizer, Pool, Precision, Predictor, Recipe, Trainer,
+    cross_entropy, gradient_norm,
 };
 
 const LR: f64 = 0.01;

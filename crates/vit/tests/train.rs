@@ -11,6 +11,7 @@ use std::{
 
 use candle_core::{DType, Device};
 use common::{CLASSES, about, made, validate, weight_bits};
+use sources::Source;
 use vit::{
     Batch, BoxError, CHECKPOINT_FILE, Checkpoint, METRICS_FILE, MODEL_FILE, Model, Precision, Predictor, Recipe, Run,
     TrainOutcome, VitError, train,
@@ -150,7 +151,7 @@ fn a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint() {
     let mut batches = made(|index| {
         let mut batch = batch(index)?;
         if index == 9 {
-            common::ready(&mut batch.tokens[0])[7] = f32::NAN;
+            common::ready(batch.tokens.get_mut(&Source::Fm2).unwrap())[7] = f32::NAN;
         }
         Ok(batch)
     });
@@ -195,7 +196,7 @@ fn a_run_that_cannot_learn_is_called_collapsed() {
     let recipe = Recipe { steps: 200, batch: 5, ..Recipe::paper() };
     let mut blank = made(|_| {
         let mut batch = common::batch(&about(|_| {}), 5, 0.0);
-        batch.tokens.iter_mut().for_each(|tokens| common::ready(tokens).fill(0.0));
+        batch.tokens.values_mut().for_each(|tokens| common::ready(tokens).fill(0.0));
         batch.targets = vec![1., 0., 0., 1., 0., 0., 1., 0., 0., 0., 1., 0., 0., 0., 1.];
         Ok(batch)
     });
@@ -212,7 +213,7 @@ fn a_run_that_can_learn_does() {
     let recipe = Recipe { steps: 60, batch: CLASSES, ..Recipe::paper() };
     let images = || {
         let mut batch = common::batch(&about(|_| {}), CLASSES, 0.0);
-        for tokens in &mut batch.tokens {
+        for tokens in batch.tokens.values_mut() {
             let tokens = common::ready(tokens);
             let per_image = tokens.len() / CLASSES;
             tokens.iter_mut().enumerate().for_each(|(i, token)| *token = 1.0 - (i / per_image) as f32);

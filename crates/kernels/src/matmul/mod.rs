@@ -189,14 +189,7 @@ struct Right<E> {
 /// # Safety
 /// Both factors must be readable as far as their steps and `groups` groups of terms take them, the right one to the end of
 /// its last panel, and `isa` must be one that the element is computed with.
-unsafe fn product<E: Tiled>(
-    isa: Isa,
-    a: &Left<E>,
-    b: &Right<E>,
-    groups: usize,
-    begin: Begin<'_>,
-    c: MatrixMut<'_>,
-) {
+unsafe fn product<E: Tiled>(isa: Isa, a: &Left<E>, b: &Right<E>, groups: usize, begin: Begin<'_>, c: MatrixMut<'_>) {
     assert_eq!(a.rows, c.rows, "rows of a product");
     assert!(extent(c.rows, c.columns, c.row_step, 1) <= c.values.len(), "the product reaches beyond its values");
     assert!(c.rows <= 1 || c.columns <= c.row_step, "the rows of the product overlap");

@@ -71,7 +71,12 @@ impl Panels {
                         let count = ROUNDED_ROWS.min(matrix.rows - block * ROUNDED_ROWS);
                         let rows = &mut rows[..count.next_multiple_of(2) * width];
                         rows[count * width..].fill(0.0);
-                        copy_panel(isa, matrix.some_rows(block * ROUNDED_ROWS, count), &mut rows[..count * width], width);
+                        copy_panel(
+                            isa,
+                            matrix.some_rows(block * ROUNDED_ROWS, count),
+                            &mut rows[..count * width],
+                            width,
+                        );
                         for (pair, to) in rows.chunks_exact(2 * width).zip(panel.chunks_exact_mut(2 * width)) {
                             pairs::pair(isa, &pair[..width], &pair[width..], to);
                         }

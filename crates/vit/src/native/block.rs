@@ -36,7 +36,8 @@ impl Block {
         let name = |layer: &str| format!("blocks.{index}.{layer}");
         let gains = if config.qk_norm { width / config.heads } else { 0 };
         let gains_sums = sums.place(gains);
-        let mut linear = |layer: &str, shape| Linear::new((isa, precision), (layout, sums), config, &name(layer), shape);
+        let mut linear =
+            |layer: &str, shape| Linear::new((isa, precision), (layout, sums), config, &name(layer), shape);
         let scale = |layer: &str| (config.layer_scale > 0.0).then(|| name(layer));
         let norm_gains = config
             .qk_norm
@@ -113,7 +114,8 @@ impl Block {
         sums: &mut [f32],
     ) {
         let Saved { normal1, inverse_std1, qkv, attended, normal2, inverse_std2, hidden } = saved;
-        let Scratch { multiplier, branch_grad, activated, hidden_grad, qkv_grad, narrow, attention, tokens, .. } = scratch;
+        let Scratch { multiplier, branch_grad, activated, hidden_grad, qkv_grad, narrow, attention, tokens, .. } =
+            scratch;
         let branch = mlp_masks.gradient(*tokens, grad, branch_grad);
         self.fc2.backward(multiplier, branch.matrix(), hidden_grad.matrix_mut()); // (R, 4D)
         gelu_backward(self.isa, hidden.values(), hidden_grad.values_mut(), activated.values_mut());

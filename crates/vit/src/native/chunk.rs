@@ -1,7 +1,7 @@
 use kernels::{Attention, Begin, Multiplier, Rows, TokenMoments, normalise, normalise_backward};
 
 use super::{BranchMasks, Linear, Masks, Network};
-use crate::{Pool, Tokens, layers::LAYER_NORM_EPSILON, validation::first_largest};
+use crate::{ModelConfig, Pool, Tokens, layers::LAYER_NORM_EPSILON, validation::first_largest};
 
 /// Rows that a chunk should have: enough for the products to run at full speed, few enough for its activations to stay
 /// in a core's cache from one layer to the next.
@@ -10,7 +10,7 @@ const CHUNK_ROWS: usize = 196;
 /// Tokens of a batch, one slice (B, N, W) per source, and which of its images are meant.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Images<'a> {
-    pub(crate) tokens: &'a [Tokens],
+    pub(crate) tokens: &'a [&'a Tokens],
     pub(crate) first: usize,
     pub(crate) count: usize,
 }
@@ -154,6 +154,14 @@ impl Chunk {
         (CHUNK_ROWS / network.tokens()).max(1)
     }
 
+    /// Bytes that the memory of one takes, nearly.
+    pub(crate) fn bytes(config: &ModelConfig, tokens: usize) -> u64 {
+        let rows = (CHUNK_ROWS / tokens).max(1) * tokens;
+        let hidden = config.mlp_ratio;
+        let (saved, scratch) = (config.depth * (6 + hidden), 9 + 2 * hidden);
+        ((saved + scratch) * config.width * rows * size_of::<f32>()) as u64
+    }
+
     /// Memory for `images` images.
     pub(crate) fn new(network: &Network, images: usize) -> Self {
         let (isa, config, tokens) = (network.isa, &network.config, network.tokens());
@@ -201,7 +209,7 @@ impl Chunk {
     }
 
     /// From the tokens to the logits.
-    pub(crate) fn forward(&mut self, network: &Network, tokens: &[Tokens], masks: &Masks) {
+    pub(crate) fn forward(&mut self, network: &Network, tokens: &[&Tokens], masks: &Masks) {
         let image_values = self.scratch.tokens * network.config.width;
         let images = Images { tokens, first: self.first, count: self.images };
         let multiplier = &mut self.scratch.multiplier;
@@ -247,7 +255,7 @@ impl Chunk {
     pub(crate) fn forward_backward(
         &mut self,
         network: &Network,
-        tokens: &[Tokens],
+        tokens: &[&Tokens],
         targets: &Targets<'_>,
         masks: &Masks,
         begin: Begin<'_>,

@@ -127,7 +127,7 @@ impl Embed {
                         row_step: stride,
                     };
                     let from = source_row * width..(source_row + count) * width;
-                    let x = match &images.tokens[index] {
+                    let x = match images.tokens[index] {
                         Tokens::Ready(values) => Matrix::rows(&values[from], count, width, width),
                         Tokens::Stored(maps, standardise) => {
                             token_rows.reshape(count, width);
@@ -192,8 +192,10 @@ impl Embed {
                         let row_of_chunk = piece * rows + row;
                         let source_row = images.first * self.places + row_of_chunk;
                         let to = token_rows.row_mut(row);
-                        match &images.tokens[index] {
-                            Tokens::Ready(values) => to.copy_from_slice(&values[source_row * width + first..][..columns]),
+                        match images.tokens[index] {
+                            Tokens::Ready(values) => {
+                                to.copy_from_slice(&values[source_row * width + first..][..columns])
+                            }
                             Tokens::Stored(maps, standardise) => {
                                 let (map, token) = self.stored(maps, standardise, source_row);
                                 standardise.part(self.isa, map, token, first, moments[index][row_of_chunk], to);

@@ -6,7 +6,7 @@ use super::{Chunk, Network};
 
 /// Groups that a batch is shared out to, at most: as many threads can work on it. Each has its own sums of gradients,
 /// which are as large as the weights and are added up at the end of a step.
-const MOST_GROUPS: usize = 8;
+pub(crate) const MOST_GROUPS: usize = 8;
 
 /// Images whose gradients are summed in their order, by one thread. Which images make a group depends on the batch
 /// alone.

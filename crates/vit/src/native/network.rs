@@ -48,7 +48,7 @@ impl Network {
     }
 
     /// Logits (B, K) of all images.
-    pub(crate) fn logits(&self, chunks: &Chunks, tokens: &[Tokens], masks: &Masks, logits: &mut [f32]) {
+    pub(crate) fn logits(&self, chunks: &Chunks, tokens: &[&Tokens], masks: &Masks, logits: &mut [f32]) {
         let (images, classes) = (Chunk::images_of(self), self.head.outputs());
         logits.par_chunks_mut(images * classes).with_max_len(1).enumerate().for_each(|(index, logits)| {
             chunks.with(self, index * images, logits.len() / classes, |chunk| {
@@ -63,7 +63,7 @@ impl Network {
     pub(crate) fn forward_backward(
         &self,
         (groups, chunks): (&mut [Group], &Chunks),
-        tokens: &[Tokens],
+        tokens: &[&Tokens],
         targets: &Targets<'_>,
         masks: &Masks,
         (weights, layout): (&[f32], &Layout),

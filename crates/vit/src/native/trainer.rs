@@ -4,8 +4,8 @@ use candle_core::{Device, Tensor};
 use kernels::{AdamStep, Isa, Precision, adam};
 use rayon::prelude::*;
 
-use super::{Chunks, Group, Layout, Masks, Network, PIECE, chunk::Targets};
-use crate::{Batch, Draws, Gradient, Model, Optimizer, Recipe, VitError, model::stored};
+use super::{Chunk, Chunks, Group, Layout, Masks, Network, PIECE, chunk::Targets, group::MOST_GROUPS};
+use crate::{Batch, Draws, Fuse, Gradient, Model, Optimizer, Recipe, Tokens, VitError, model::stored};
 
 /// Weights, gradients and moments as one stretch of memory each, and all activations of a batch.
 #[derive(Debug)]
@@ -48,16 +48,29 @@ impl Trainer {
         })
     }
 
-    /// Loss of `batch` and, kept here, the gradient of every parameter; `draws` decides what is dropped.
-    pub(crate) fn gradient(&mut self, batch: &Batch, draws: &mut Draws) -> Gradient {
-        let (config, tokens) = (&self.network.config, self.network.tokens());
+    /// Bytes that training `model` with batches of `images` takes on `threads` threads, nearly.
+    pub(crate) fn bytes(model: &Model, images: usize, threads: usize) -> u64 {
+        // Weights, gradients, two moments, effective weights and two kinds of panels; the model's own and one mark apiece.
+        const BYTES_PER_NUMBER: u64 = 7 * 4 + 4 + 1;
+        let about = model.about();
+        let numbers = model.parameters().elements() as u64;
+        let grids = if about.model.fuse == Fuse::Seq { about.inputs.len() } else { 1 };
+        let tokens = grids * about.model.tokens_per_source() + 1;
+        let groups = MOST_GROUPS.min(images) as u64;
+        let chunks = threads.min(images) as u64 * Chunk::bytes(&about.model, tokens);
+        numbers * (BYTES_PER_NUMBER + groups * size_of::<f32>() as u64) + chunks
+    }
+
+    /// Loss of `batch`, whose `tokens` are those that the model reads, and, kept here, the gradient of every parameter; `draws` decides what is dropped.
+    pub(crate) fn gradient(&mut self, batch: &Batch, tokens: &[&Tokens], draws: &mut Draws) -> Gradient {
+        let (config, sequence) = (&self.network.config, self.network.tokens());
         Group::fit(&mut self.groups, &self.network, batch.images);
-        self.masks.draw(draws, (config, self.recipe.drop_path), batch.images, tokens);
+        self.masks.draw(draws, (config, self.recipe.drop_path), batch.images, sequence);
         self.network.prepare(&self.weights);
         let smoothing = self.recipe.label_smoothing;
         let targets = Targets { values: &batch.targets, smoothing, batch: batch.images };
         let Self { network, groups, chunks, masks, weights, layout, gradients, .. } = self;
-        network.forward_backward((groups, chunks), &batch.tokens, &targets, masks, (weights, layout), gradients);
+        network.forward_backward((groups, chunks), tokens, &targets, masks, (weights, layout), gradients);
         let losses = groups.iter().flat_map(|group| &group.losses);
         Gradient {
             loss: losses.sum::<f64>() / batch.images as f64,

@@ -44,7 +44,9 @@ pub fn targets(images: usize, dtype: DType) -> Tensor {
 /// [`tokens`] and [`targets`] as a batch.
 pub fn batch(about: &About, images: usize, offset: f64) -> Batch {
     let host = |tensor: &Tensor| tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap();
-    let tokens = tokens(about, images, offset, DType::F32).iter().map(host).map(Tokens::Ready).collect();
+    let tokens = tokens(about, images, offset, DType::F32);
+    let of_source = |(input, tokens): (&Input, &Tensor)| (input.source, Tokens::Ready(host(tokens)));
+    let tokens = about.inputs.iter().zip(&tokens).map(of_source).collect();
     Batch { images, tokens, targets: host(&targets(images, DType::F32)) }
 }
 

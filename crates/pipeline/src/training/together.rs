@@ -1,0 +1,223 @@
+//! Several runs that learn from the same batches.
+
+use std::time::Instant;
+
+use anyhow::{Context as _, Result};
+use indicatif::ProgressBar;
+use sources::Combination;
+use stage::{Lock, write_json};
+use vit::{Batches, MODEL_FILE, Model, Tally, TrainOutcome, Training, Validation};
+
+use super::{Common, Waiting};
+use crate::{
+    examples::{Example, draws_classes},
+    loader::{TokenReader, TrainingBatches},
+    progress,
+    runs::{self, FINGERPRINT_FILE, Run, STUDY_FILE, TRAIN_FILE, Trained},
+};
+
+/// Trains all of `runs`, which have one seed, each with its place in `models`. What keeps a single run from being trained
+/// is its own result; what keeps all of them is this function's.
+pub(super) fn train_together(
+    common: &Common<'_>,
+    runs: &[Waiting<'_>],
+    models: &mut [Model],
+) -> Result<Vec<Result<Trained>>> {
+    let &Common { context, features, examples, .. } = common;
+    let recipe = &context.study.recipe;
+    let sources = Combination::new(runs.iter().flat_map(|waiting| waiting.run.combination.iter()));
+    let (Some(sources), Some(seed)) = (sources, runs.first().map(|waiting| waiting.run.seed)) else {
+        return Ok(Vec::new());
+    };
+    let digests: Vec<String> = runs.iter().map(|waiting| waiting.run.fingerprint.digest().to_string()).collect();
+    let mut locks = Vec::new();
+    for (Waiting { run, before }, model) in runs.iter().zip(&*models) {
+        tracing::info!(
+            "train {}: {before}; {} parameters, {} training and {} validation images, recipe {}: {} steps of {}",
+            run.name(),
+            model.parameters().elements(),
+            examples.train.len(),
+            examples.valid.len(),
+            recipe.name,
+            recipe.steps,
+            recipe.batch,
+        );
+        locks.push(prepare(common, run).with_context(|| format!("train {}", run.name()))?);
+    }
+    let _features_lock = features.verify(context, sources)?;
+    let reader = TokenReader::new(context, features, sources, &context.study.model)?;
+
+    let begun = runs.iter().zip(&digests).zip(models);
+    let begun = begun.map(|((waiting, digest), model)| begin(common, waiting, digest, model));
+    let name = if let [only] = runs { only.run.name() } else { format!("{} runs, seed {seed}", runs.len()) };
+    let bar = progress::bar(context.show_progress, recipe.steps as u64, &name, "steps");
+    let outcomes = std::thread::scope(|scope| {
+        let draws = (recipe.batch, seed, draws_classes(context.study.data.labels));
+        let mut batches = TrainingBatches::new(scope, &reader, &examples.train, draws);
+        let mut members = Members::new(begun);
+        members.learn(&mut batches, &|due| validate(&reader, &examples.valid, due), &bar)?;
+        Ok::<_, anyhow::Error>(members.outcomes)
+    })?;
+    bar.finish_and_clear();
+
+    let finish = |(Waiting { run, .. }, outcome): (&Waiting<'_>, Option<Result<TrainOutcome>>)| {
+        finish(common, run, outcome.context("it was not trained to the end")??)
+    };
+    Ok(runs.iter().zip(outcomes).map(finish).collect())
+}
+
+/// Locks the run's folder, and writes down what the run is before it begins.
+fn prepare(common: &Common<'_>, run: &Run) -> Result<Lock> {
+    let lock = Lock::acquire(&run.folder)?;
+    run.remove_damaged_checkpoint()?;
+    write_json(&run.folder.join(FINGERPRINT_FILE), &run.fingerprint)?;
+    write_json(&run.folder.join(STUDY_FILE), &runs::resolved(common.context, run)?)?;
+    Ok(lock)
+}
+
+fn begin<'a>(
+    common: &'a Common<'_>,
+    waiting: &'a Waiting<'_>,
+    digest: &'a str,
+    model: &'a mut Model,
+) -> Result<Training<'a>> {
+    let study = &common.context.study;
+    let how = vit::Run {
+        folder: &waiting.run.folder,
+        recipe: &study.recipe,
+        precision: study.train.precision,
+        seed: waiting.run.seed,
+        digest,
+        validate_every: study.train.validate_every,
+        checkpoint_every: study.train.checkpoint_every,
+    };
+    Ok(Training::begin(model, how)?)
+}
+
+/// Runs on their way, and what became of those that are not any more.
+struct Members<'a> {
+    active: Vec<(usize, Training<'a>)>,
+    /// By number; none as long as the run is active.
+    outcomes: Vec<Option<Result<TrainOutcome>>>,
+}
+
+impl<'a> Members<'a> {
+    fn new(begun: impl Iterator<Item = Result<Training<'a>>>) -> Self {
+        let (mut active, mut outcomes) = (Vec::new(), Vec::new());
+        for (number, training) in begun.enumerate() {
+            match training {
+                Ok(training) => {
+                    active.push((number, training));
+                    outcomes.push(None);
+                }
+                Err(error) => outcomes.push(Some(Err(error))),
+            }
+        }
+        Self { active, outcomes }
+    }
+
+    /// Trains all to the end. Those that were interrupted earlier come first until they have caught up.
+    fn learn(
+        &mut self,
+        batches: &mut dyn Batches,
+        validate: &dyn Fn(&[&Training<'_>]) -> Result<Vec<Validation>>,
+        bar: &ProgressBar,
+    ) -> Result<()> {
+        self.take_out_the_done();
+        while let Some(index) = self.active.iter().map(|(_, training)| training.steps_done()).min() {
+            let begun = Instant::now();
+            let batch = batches.batch(index).map_err(anyhow::Error::from_boxed)?;
+            let learning = self.active.iter().filter(|(_, training)| training.steps_done() == index).count();
+            let waited = begun.elapsed() / learning as u32;
+            let mut loss = 0.0;
+            self.each(index, |training| {
+                loss += training.step(batch, waited)?.loss / learning as f64;
+                Ok(())
+            });
+            self.validate(index + 1, validate)?;
+            self.each(index + 1, |training| Ok(training.keep()?));
+            bar.set_position(index as u64 + 1);
+            bar.set_message(format!("loss {loss:.3}"));
+            self.take_out_the_done();
+        }
+        Ok(())
+    }
+
+    /// Does `work` with those that have done `steps` steps; takes out those with which it fails.
+    fn each(&mut self, steps: usize, mut work: impl FnMut(&mut Training<'a>) -> Result<()>) {
+        let Self { active, outcomes } = self;
+        active.retain_mut(|(number, training)| {
+            if training.steps_done() != steps {
+                return true;
+            }
+            work(training).map_err(|error| outcomes[*number] = Some(Err(error))).is_ok()
+        });
+    }
+
+    /// Validates those that have done `steps` steps and are due, in one pass over the images.
+    fn validate(&mut self, steps: usize, validate: &dyn Fn(&[&Training<'_>]) -> Result<Vec<Validation>>) -> Result<()> {
+        let is_due = |training: &Training<'_>| training.steps_done() == steps && training.is_validation_due();
+        let due: Vec<&Training<'_>> =
+            self.active.iter().map(|(_, training)| training).filter(|training| is_due(training)).collect();
+        if due.is_empty() {
+            return Ok(());
+        }
+        let begun = Instant::now();
+        let mut found = validate(&due)?.into_iter();
+        let took = begun.elapsed() / due.len() as u32;
+        self.each(steps, |training| match is_due(training).then(|| found.next()).flatten() {
+            Some(validation) => Ok(training.add_validation(validation, took)?),
+            None => Ok(()),
+        });
+        Ok(())
+    }
+
+    fn take_out_the_done(&mut self) {
+        for (number, training) in self.active.extract_if(.., |(_, training)| training.is_done()) {
+            self.outcomes[number] = Some(training.finish().map_err(Into::into));
+        }
+    }
+}
+
+/// Asks all of `due` about `examples`.
+fn validate(reader: &TokenReader<'_>, examples: &[Example], due: &[&Training<'_>]) -> Result<Vec<Validation>> {
+    let mut asked = Vec::with_capacity(due.len());
+    for training in due {
+        asked.push((training.predictor()?, Tally::default()));
+    }
+    reader.for_each_batch(examples, |batch| {
+        for (predictor, tally) in &mut asked {
+            tally.add(&predictor.logits(batch)?, &batch.targets);
+        }
+        Ok(())
+    })?;
+    asked.into_iter().map(|(_, tally)| tally.finish().context("there are no validation images")).collect()
+}
+
+/// Writes down how training went.
+fn finish(common: &Common<'_>, run: &Run, outcome: TrainOutcome) -> Result<Trained> {
+    if outcome.collapsed {
+        tracing::warn!(
+            "{} has collapsed: its loss {:.3} is the entropy of the classes ({:.3}) and it predicts one class only; \
+             try a smaller recipe.lr or recipe=robust",
+            run.name(),
+            outcome.final_loss,
+            outcome.class_entropy
+        );
+    }
+    let trained = Trained {
+        model: common.context.memo.hash_file(&run.folder.join(MODEL_FILE))?,
+        train_images: common.examples.train.len(),
+        valid_images: common.examples.valid.len(),
+        outcome,
+    };
+    write_json(&run.folder.join(TRAIN_FILE), &trained)?;
+    tracing::info!(
+        "train {}: validation accuracy {:.2}% after {} steps, {:.0} s",
+        run.name(),
+        100.0 * trained.outcome.validation.validation.accuracy,
+        trained.outcome.steps,
+        trained.outcome.wall_s
+    );
+    Ok(trained)
+}

@@ -1,0 +1,70 @@
+//! Runs that learn from the same batches.
+
+mod support;
+
+use std::{path::PathBuf, time::Duration};
+
+use fs_err as fs;
+use serde_json::Value;
+use support::Study;
+
+const FOUR: &str = "combo=fm3,fm4,orig,orig+fm3+fm4";
+const ONE_AT_A_TIME: &str = "train.memory_gib=0.000001";
+
+/// Combination and folder of every run of `arguments`, trained if need be.
+fn trained(study: &Study, arguments: &[&str]) -> Vec<(String, PathBuf)> {
+    let report = study.json("train", arguments);
+    let run =
+        |run: &Value| (format!("{} {}", run["combination"], run["seed"]), study.path(run["folder"].as_str().unwrap()));
+    report["runs"].as_array().unwrap().iter().map(run).collect()
+}
+
+#[test]
+fn runs_trained_together_learn_what_they_learn_alone() {
+    let (together, alone) = (Study::new(), Study::new());
+    let recipe = ["recipe=robust", "recipe.steps=60", "recipe.warmup_steps=10", "model.dropout=0.1"];
+    let arguments = [&[FOUR, "study.seeds=0,1"], recipe.as_slice()].concat();
+    for study in [&together, &alone] {
+        study.run("extract", &["features=fm3+fm4"]);
+    }
+    // One of them has been interrupted before, so that it is ahead of the others.
+    let mut ahead = together.spawn("train", &[&["combo=fm4", "seed=0"], recipe.as_slice()].concat());
+    let folder = together.path("cache/faces/runs-v1/fm4");
+    let has_checkpoint = || {
+        let runs = fs::read_dir(&folder).into_iter().flatten();
+        runs.flatten().any(|run| run.path().join("checkpoint.safetensors").exists())
+    };
+    while !has_checkpoint() {
+        assert!(ahead.try_wait().unwrap().is_none(), "the run finished before it could be killed");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    ahead.kill().unwrap();
+    ahead.wait().unwrap();
+
+    let ours = trained(&together, &arguments);
+    let theirs = trained(&alone, &[arguments.as_slice(), &[ONE_AT_A_TIME]].concat());
+    assert_eq!(ours.len(), 8);
+    for ((name, ours), (other, theirs)) in ours.iter().zip(&theirs) {
+        assert_eq!(name, other);
+        let model = |folder: &PathBuf| fs::read(folder.join("model.safetensors")).unwrap();
+        assert!(model(ours) == model(theirs), "{name} has other weights");
+    }
+}
+
+#[test]
+fn a_run_that_fails_holds_no_other_up() {
+    let study = Study::new();
+    study.run("extract", &["features=fm3+fm4"]);
+    let arguments = ["combo=fm3,fm4"];
+    let runs = trained(&study, &arguments);
+    // A checkpoint that is not its own, and two trainings that are not finished.
+    fs::copy(runs[1].1.join("checkpoint.safetensors"), runs[0].1.join("checkpoint.safetensors")).unwrap();
+    for (_, folder) in &runs {
+        fs::remove_file(folder.join("train.json")).unwrap();
+    }
+    let stderr = study.fails("train", &arguments, 1);
+    assert!(stderr.contains("train fm3 seed 0"), "{stderr}");
+    assert!(stderr.contains("belongs to configuration"), "{stderr}");
+    assert!(!runs[0].1.join("train.json").exists());
+    assert!(runs[1].1.join("train.json").exists(), "{stderr}");
+}
