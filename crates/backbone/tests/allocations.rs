@@ -2,37 +2,13 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
 
-use std::{
-    alloc::{GlobalAlloc, Layout, System},
-    sync::atomic::{AtomicUsize, Ordering},
-};
-
 use backbone::{Backbone, Engine, FeatureBatch, Weights, preprocess::IMAGE_SIDE};
 use candle_core::Device;
 use sources::Source;
-
-/// Bytes asked for so far.
-static ASKED_BYTES: AtomicUsize = AtomicUsize::new(0);
-
-/// The system's memory, counted.
-struct Counted;
+use testdata::asked_bytes;
 
 #[global_allocator]
-static ALLOCATOR: Counted = Counted;
-
-// SAFETY: the system's allocator does the work.
-unsafe impl GlobalAlloc for Counted {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ASKED_BYTES.fetch_add(layout.size(), Ordering::Relaxed);
-        // SAFETY: the caller's contract.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, piece: *mut u8, layout: Layout) {
-        // SAFETY: the caller's contract.
-        unsafe { System.dealloc(piece, layout) }
-    }
-}
+static ALLOCATOR: testdata::Counted = testdata::Counted;
 
 #[test]
 fn a_warm_pass_asks_for_no_memory_of_size() {
@@ -51,9 +27,9 @@ fn a_warm_pass_asks_for_no_memory_of_size() {
         // As many workspaces as threads work at a time; a later pass may be the first on which they all do.
         let mut asked: Vec<usize> = Vec::new();
         for _ in 0..6 {
-            let before = ASKED_BYTES.load(Ordering::Relaxed);
+            let before = asked_bytes();
             backbone.feature_maps_into(&images, &Source::FEATURE_MAPS, &mut batch).unwrap();
-            asked.push(ASKED_BYTES.load(Ordering::Relaxed) - before);
+            asked.push(asked_bytes() - before);
         }
         let least = asked.iter().min().unwrap();
         println!("{backbone}: {asked:?} bytes");

@@ -1,7 +1,11 @@
-//! For tests only: finds the real data set and the real weights.
+//! For tests only: finds the real data set and the real weights, and counts the memory that a program asks for.
 //!
 //! Neither is part of the repository. They are looked for where an environment variable says, or in a folder
 //! `shared` beside the repository. A test that does not find them says so and passes.
+
+mod counted;
+
+pub use counted::{Counted, asked_bytes};
 
 use std::{
     env,

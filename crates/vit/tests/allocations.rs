@@ -2,42 +2,17 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
 
-use std::{
-    alloc::{GlobalAlloc, Layout, System},
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-};
+use std::sync::Arc;
 
 use candle_core::{DType, Device};
 use half::f16;
 use kernels::{Patches, Standardise};
 use sources::Source;
+use testdata::asked_bytes;
 use vit::{About, Batch, Draws, Input, Model, ModelConfig, Precision, Recipe, Tokens, Trainer};
 
-/// Bytes asked for so far.
-static ASKED_BYTES: AtomicUsize = AtomicUsize::new(0);
-
-/// The system's memory, counted.
-struct Counted;
-
 #[global_allocator]
-static ALLOCATOR: Counted = Counted;
-
-// SAFETY: the system's allocator does the work.
-unsafe impl GlobalAlloc for Counted {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ASKED_BYTES.fetch_add(layout.size(), Ordering::Relaxed);
-        // SAFETY: the caller's contract.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, piece: *mut u8, layout: Layout) {
-        // SAFETY: the caller's contract.
-        unsafe { System.dealloc(piece, layout) }
-    }
-}
+static ALLOCATOR: testdata::Counted = testdata::Counted;
 
 #[test]
 fn a_warm_step_asks_for_no_memory_of_size() {
@@ -62,10 +37,10 @@ fn a_warm_step_asks_for_no_memory_of_size() {
         // As many chunks as threads work at a time; a later step may be the first on which they all do.
         let mut asked: Vec<usize> = Vec::new();
         for step in 1..=8 {
-            let before = ASKED_BYTES.load(Ordering::Relaxed);
+            let before = asked_bytes();
             let gradient = trainer.gradient(&model, &batch, &mut draws).unwrap();
             trainer.update(&model, recipe.clip_factor(gradient.norm), recipe.lr_at(step), step).unwrap();
-            asked.push(ASKED_BYTES.load(Ordering::Relaxed) - before);
+            asked.push(asked_bytes() - before);
         }
         let least = asked.iter().min().unwrap();
         println!("{precision}, dropout {dropout}: {asked:?} bytes");

@@ -30,20 +30,14 @@ pub(super) fn train_together(
         return Ok(Vec::new());
     };
     let digests: Vec<String> = runs.iter().map(|waiting| waiting.run.fingerprint.digest().to_string()).collect();
-    let mut locks = Vec::new();
-    for (Waiting { run, before }, model) in runs.iter().zip(&*models) {
-        tracing::info!(
-            "train {}: {before}; {} parameters, {} training and {} validation images, recipe {}: {} steps of {}",
-            run.name(),
-            model.parameters().elements(),
-            examples.train.len(),
-            examples.valid.len(),
-            recipe.name,
-            recipe.steps,
-            recipe.batch,
-        );
-        locks.push(prepare(common, run).with_context(|| format!("train {}", run.name()))?);
-    }
+    tracing::info!(
+        "{} training and {} validation images, recipe {}: {} steps of {}",
+        examples.train.len(),
+        examples.valid.len(),
+        recipe.name,
+        recipe.steps,
+        recipe.batch,
+    );
     let _features_lock = features.verify(context, sources)?;
     let reader = TokenReader::new(context, features, sources, &context.study.model)?;
 
@@ -51,69 +45,72 @@ pub(super) fn train_together(
     let begun = begun.map(|((waiting, digest), model)| begin(common, waiting, digest, model));
     let name = if let [only] = runs { only.run.name() } else { format!("{} runs, seed {seed}", runs.len()) };
     let bar = progress::bar(context.show_progress, recipe.steps as u64, &name, "steps");
-    let outcomes = std::thread::scope(|scope| {
+    let results = std::thread::scope(|scope| {
         let draws = (recipe.batch, seed, draws_classes(context.study.data.labels));
         let mut batches = TrainingBatches::new(scope, &reader, &examples.train, draws);
         let mut members = Members::new(begun);
-        members.learn(&mut batches, &|due| validate(&reader, &examples.valid, due), &bar)?;
-        Ok::<_, anyhow::Error>(members.outcomes)
+        let validate = |due: &[&Training<'_>]| validate(&reader, &examples.valid, due);
+        let finish = |number: usize, outcome| finish(common, runs[number].run, outcome);
+        members.learn(&mut batches, &validate, &finish, &bar)?;
+        Ok::<_, anyhow::Error>(members.results)
     })?;
     bar.finish_and_clear();
 
-    let finish = |(Waiting { run, .. }, outcome): (&Waiting<'_>, Option<Result<TrainOutcome>>)| {
-        finish(common, run, outcome.context("it was not trained to the end")??)
-    };
-    Ok(runs.iter().zip(outcomes).map(finish).collect())
+    Ok(results.into_iter().map(|result| result.context("it was not trained to the end")?).collect())
 }
 
-/// Locks the run's folder, and writes down what the run is before it begins.
-fn prepare(common: &Common<'_>, run: &Run) -> Result<Lock> {
+/// Locks the run's folder, writes down what the run is, and goes on where its checkpoint stands.
+fn begin<'a>(
+    common: &'a Common<'_>,
+    Waiting { run, before }: &'a Waiting<'_>,
+    digest: &'a str,
+    model: &'a mut Model,
+) -> Result<(Training<'a>, Lock)> {
+    let study = &common.context.study;
+    tracing::info!("train {}: {before}; {} parameters", run.name(), model.parameters().elements());
     let lock = Lock::acquire(&run.folder)?;
     run.remove_damaged_checkpoint()?;
     write_json(&run.folder.join(FINGERPRINT_FILE), &run.fingerprint)?;
     write_json(&run.folder.join(STUDY_FILE), &runs::resolved(common.context, run)?)?;
-    Ok(lock)
-}
-
-fn begin<'a>(
-    common: &'a Common<'_>,
-    waiting: &'a Waiting<'_>,
-    digest: &'a str,
-    model: &'a mut Model,
-) -> Result<Training<'a>> {
-    let study = &common.context.study;
     let how = vit::Run {
-        folder: &waiting.run.folder,
+        folder: &run.folder,
         recipe: &study.recipe,
         precision: study.train.precision,
-        seed: waiting.run.seed,
+        seed: run.seed,
         digest,
         validate_every: study.train.validate_every,
         checkpoint_every: study.train.checkpoint_every,
     };
-    Ok(Training::begin(model, how)?)
+    Ok((Training::begin(model, how)?, lock))
 }
 
 /// Runs on their way, and what became of those that are not any more.
 struct Members<'a> {
-    active: Vec<(usize, Training<'a>)>,
+    active: Vec<Member<'a>>,
     /// By number; none as long as the run is active.
-    outcomes: Vec<Option<Result<TrainOutcome>>>,
+    results: Vec<Option<Result<Trained>>>,
+}
+
+/// A run on its way. Its folder is locked as long as it is.
+struct Member<'a> {
+    number: usize,
+    training: Training<'a>,
+    _lock: Lock,
 }
 
 impl<'a> Members<'a> {
-    fn new(begun: impl Iterator<Item = Result<Training<'a>>>) -> Self {
-        let (mut active, mut outcomes) = (Vec::new(), Vec::new());
-        for (number, training) in begun.enumerate() {
-            match training {
-                Ok(training) => {
-                    active.push((number, training));
-                    outcomes.push(None);
+    fn new(begun: impl Iterator<Item = Result<(Training<'a>, Lock)>>) -> Self {
+        let (mut active, mut results) = (Vec::new(), Vec::new());
+        for (number, begun) in begun.enumerate() {
+            match begun {
+                Ok((training, lock)) => {
+                    active.push(Member { number, training, _lock: lock });
+                    results.push(None);
                 }
-                Err(error) => outcomes.push(Some(Err(error))),
+                Err(error) => results.push(Some(Err(error))),
             }
         }
-        Self { active, outcomes }
+        Self { active, results }
     }
 
     /// Trains all to the end. Those that were interrupted earlier come first until they have caught up.
@@ -121,13 +118,14 @@ impl<'a> Members<'a> {
         &mut self,
         batches: &mut dyn Batches,
         validate: &dyn Fn(&[&Training<'_>]) -> Result<Vec<Validation>>,
+        finish: &dyn Fn(usize, TrainOutcome) -> Result<Trained>,
         bar: &ProgressBar,
     ) -> Result<()> {
-        self.take_out_the_done();
-        while let Some(index) = self.active.iter().map(|(_, training)| training.steps_done()).min() {
+        self.take_out_the_done(finish);
+        while let Some(index) = self.active.iter().map(|member| member.training.steps_done()).min() {
             let begun = Instant::now();
             let batch = batches.batch(index).map_err(anyhow::Error::from_boxed)?;
-            let learning = self.active.iter().filter(|(_, training)| training.steps_done() == index).count();
+            let learning = self.active.iter().filter(|member| member.training.steps_done() == index).count();
             let waited = begun.elapsed() / learning as u32;
             let mut loss = 0.0;
             self.each(index, |training| {
@@ -138,19 +136,19 @@ impl<'a> Members<'a> {
             self.each(index + 1, |training| Ok(training.keep()?));
             bar.set_position(index as u64 + 1);
             bar.set_message(format!("loss {loss:.3}"));
-            self.take_out_the_done();
+            self.take_out_the_done(finish);
         }
         Ok(())
     }
 
     /// Does `work` with those that have done `steps` steps; takes out those with which it fails.
     fn each(&mut self, steps: usize, mut work: impl FnMut(&mut Training<'a>) -> Result<()>) {
-        let Self { active, outcomes } = self;
-        active.retain_mut(|(number, training)| {
+        let Self { active, results } = self;
+        active.retain_mut(|Member { number, training, .. }| {
             if training.steps_done() != steps {
                 return true;
             }
-            work(training).map_err(|error| outcomes[*number] = Some(Err(error))).is_ok()
+            work(training).map_err(|error| results[*number] = Some(Err(error))).is_ok()
         });
     }
 
@@ -158,7 +156,7 @@ impl<'a> Members<'a> {
     fn validate(&mut self, steps: usize, validate: &dyn Fn(&[&Training<'_>]) -> Result<Vec<Validation>>) -> Result<()> {
         let is_due = |training: &Training<'_>| training.steps_done() == steps && training.is_validation_due();
         let due: Vec<&Training<'_>> =
-            self.active.iter().map(|(_, training)| training).filter(|training| is_due(training)).collect();
+            self.active.iter().map(|member| &member.training).filter(|training| is_due(training)).collect();
         if due.is_empty() {
             return Ok(());
         }
@@ -172,9 +170,10 @@ impl<'a> Members<'a> {
         Ok(())
     }
 
-    fn take_out_the_done(&mut self) {
-        for (number, training) in self.active.extract_if(.., |(_, training)| training.is_done()) {
-            self.outcomes[number] = Some(training.finish().map_err(Into::into));
+    fn take_out_the_done(&mut self, finish: &dyn Fn(usize, TrainOutcome) -> Result<Trained>) {
+        for Member { number, training, _lock } in self.active.extract_if(.., |member| member.training.is_done()) {
+            let outcome = training.finish().map_err(anyhow::Error::from);
+            self.results[number] = Some(outcome.and_then(|outcome| finish(number, outcome)));
         }
     }
 }
