@@ -1,5 +1,7 @@
 //! Runs that learn from the same batches.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
+
 mod support;
 
 use std::{path::PathBuf, time::Duration};

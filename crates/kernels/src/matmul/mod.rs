@@ -92,13 +92,13 @@ impl<'a> Matrix<'a> {
     }
 
     /// The columns from `first` on.
-    fn from_column(self, first: usize) -> Self {
+    fn columns_from(self, first: usize) -> Self {
         let values = self.values.get(first * self.column_step..).unwrap_or_default();
         Self { values, columns: self.columns - first, ..self }
     }
 
     /// `count` rows from `first` on.
-    fn some_rows(self, first: usize, count: usize) -> Self {
+    fn rows_from(self, first: usize, count: usize) -> Self {
         let values = self.values.get(first * self.row_step..).unwrap_or_default();
         Self { values, rows: count, ..self }
     }

@@ -60,20 +60,20 @@ impl Panels {
         match &mut self.values {
             Values::F32(values) => {
                 for (index, panel) in values.chunks_exact_mut(depth * width).enumerate() {
-                    copy_panel(isa, matrix.from_column(index * width), panel, width);
+                    copy_panel(isa, matrix.columns_from(index * width), panel, width);
                 }
             }
             Values::Bf16(values) => {
                 let mut rows = [0.0; ROUNDED_ROWS * panel_columns(Isa::Avx512)];
                 for (index, panel) in values.chunks_exact_mut(depth.next_multiple_of(2) * width).enumerate() {
-                    let matrix = matrix.from_column(index * width);
+                    let matrix = matrix.columns_from(index * width);
                     for (block, panel) in panel.chunks_mut(ROUNDED_ROWS * width).enumerate() {
                         let count = ROUNDED_ROWS.min(matrix.rows - block * ROUNDED_ROWS);
                         let rows = &mut rows[..count.next_multiple_of(2) * width];
                         rows[count * width..].fill(0.0);
                         copy_panel(
                             isa,
-                            matrix.some_rows(block * ROUNDED_ROWS, count),
+                            matrix.rows_from(block * ROUNDED_ROWS, count),
                             &mut rows[..count * width],
                             width,
                         );

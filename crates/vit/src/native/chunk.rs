@@ -1,6 +1,6 @@
-use kernels::{Attention, Begin, Multiplier, Rows, TokenMoments, normalise, normalise_backward};
+use kernels::{Attention, Begin, Multiplier, Rows, normalise, normalise_backward};
 
-use super::{BranchMasks, Linear, Masks, Network};
+use super::{BranchMasks, Linear, Masks, Network, embed::TokenMemory};
 use crate::{ModelConfig, Pool, Tokens, layers::LAYER_NORM_EPSILON, validation::first_largest};
 
 /// Rows that a chunk should have: enough for the products to run at full speed, few enough for its activations to stay
@@ -21,9 +21,7 @@ pub(crate) struct Chunk {
     /// The first of its images, and how many it has.
     pub(crate) first: usize,
     pub(crate) images: usize,
-    /// Standardised tokens of one source, a few rows or columns, and the moments of all tokens of each source.
-    pub(crate) token_rows: Rows,
-    pub(crate) token_moments: Vec<Vec<TokenMoments>>,
+    tokens: TokenMemory,
     /// Tokens, (R, D).
     x: Rows,
     pub(crate) saved: Vec<Saved>,
@@ -181,8 +179,7 @@ impl Chunk {
         Self {
             first: 0,
             images,
-            token_rows: Rows::default(),
-            token_moments: Vec::new(),
+            tokens: TokenMemory::default(),
             x: narrow(),
             saved: (0..config.depth).map(|_| saved()).collect(),
             last: Rows::zeros(last_rows, width),
@@ -213,7 +210,7 @@ impl Chunk {
         let image_values = self.scratch.tokens * network.config.width;
         let images = Images { tokens, first: self.first, count: self.images };
         let multiplier = &mut self.scratch.multiplier;
-        network.embed.forward(multiplier, &images, &mut self.token_rows, &mut self.token_moments, &mut self.x); // (R, D)
+        network.embed.forward(multiplier, &images, &mut self.tokens, &mut self.x); // (R, D)
         if !masks.embed.is_empty() {
             let mask = masks.embed[self.first * image_values..].chunks_exact(network.config.width);
             for (row, mask) in (0..self.x.rows()).zip(mask) {
@@ -271,8 +268,8 @@ impl Chunk {
         }
         self.backward_to_embed(network, masks);
         let images = Images { tokens, first: self.first, count: self.images };
-        let Self { scratch, token_moments, token_rows, grad, .. } = self;
-        network.embed.sum_gradients(&mut scratch.multiplier, &images, token_moments, token_rows, grad, begin, sums);
+        let multiplier = &mut self.scratch.multiplier;
+        network.embed.sum_gradients(multiplier, &images, &mut self.tokens, &self.grad, begin, sums);
     }
 
     /// Losses, hits and the gradient of the tokens behind the last block.

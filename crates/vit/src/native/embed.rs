@@ -10,6 +10,15 @@ const TOKEN_NUMBERS: usize = 1 << 16;
 /// Columns of a chunk's tokens that a product takes at a time in the backward pass: the second-level cache holds them, too.
 const TOKEN_COLUMNS: usize = 512;
 
+/// A chunk's tokens before they are embedded.
+#[derive(Debug, Default)]
+pub(crate) struct TokenMemory {
+    /// Standardised tokens of one source, a few rows or columns of them.
+    rows: Rows,
+    /// Moments of all stored tokens of each source.
+    moments: Vec<Vec<TokenMoments>>,
+}
+
 /// Tokens of all sources to one sequence: projection, source embedding, position embedding, fusion. With `fuse = sum` k
 /// sources cost k products: each is summed onto the others in the registers.
 #[derive(Debug)]
@@ -95,15 +104,15 @@ impl Embed {
         }
     }
 
-    /// Of the tokens of some images: their rows of the sequence, `x` (R, D). Leaves the moments of stored tokens in `moments`.
+    /// Of the tokens of some images: their rows of the sequence, `x` (R, D). Leaves the moments of stored tokens in `memory`.
     pub(crate) fn forward(
         &self,
         multiplier: &mut Multiplier,
         images: &Images<'_>,
-        token_rows: &mut Rows,
-        moments: &mut Vec<Vec<TokenMoments>>,
+        memory: &mut TokenMemory,
         x: &mut Rows,
     ) {
+        let TokenMemory { rows: token_rows, moments } = memory;
         moments.resize(self.sources.len(), Vec::new());
         let (tokens, stride) = (self.tokens(), x.stride());
         for (row, begin) in x.values_mut().chunks_exact_mut(stride).zip(self.begin.chunks_exact(self.width).cycle()) {
@@ -160,17 +169,17 @@ impl Embed {
     }
 
     /// In a group's `sums`: begin + the gradients of the projections' weights and of the embedded tokens, from that of a
-    /// chunk's embedded tokens, `grad` (R, D), and the `moments` of its stored tokens.
+    /// chunk's embedded tokens, `grad` (R, D), and what the forward pass left in `memory`.
     pub(crate) fn sum_gradients(
         &self,
         multiplier: &mut Multiplier,
         images: &Images<'_>,
-        moments: &[Vec<TokenMoments>],
-        token_rows: &mut Rows,
+        memory: &mut TokenMemory,
         grad: &Rows,
         begin: Begin<'_>,
         sums: &mut [f32],
     ) {
+        let TokenMemory { rows: token_rows, moments } = memory;
         let (sequence, stride) = (self.tokens(), grad.stride());
         let token_sums = self.token_sums.of_mut(sums);
         if matches!(begin, Begin::Zero) {
