@@ -88,9 +88,9 @@ proptest! {
                 for way in 0..3 {
                     let mut c = vec![0.7; m * (n + 1)];
                     let to = MatrixMut { values: &mut c, rows: m, columns: n, row_step: n + 1 };
-                    match way {
-                        2 => multiplier.multiply_transposed(a_transposed.matrix(), b.matrix(), begin, to),
-                        _ => multiplier.multiply(a.matrix(), &panels[way], begin, to),
+                    match panels.get(way) {
+                        Some(panels) => multiplier.multiply(a.matrix(), panels, begin, to),
+                        None => multiplier.multiply_transposed(a_transposed.matrix(), b.matrix(), begin, to),
                     }
                     results.push(c);
                 }
