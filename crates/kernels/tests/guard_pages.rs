@@ -14,10 +14,11 @@ use std::{
     sync::atomic::{AtomicBool, Ordering},
 };
 
-use half::bf16;
+use half::{bf16, f16};
 use kernels::{
-    Activations, Algorithm, Conv2d, ConvShape, Element, Isa, Outputs, QuantisedConv2d, QuantisedInput, Scratch,
-    max_pool_3x3_stride_2, quantise,
+    Activations, Algorithm, Attention, Begin, Conv2d, ConvShape, Element, Isa, Matrix, MatrixMut, Multiplier, Outputs,
+    Panels, Patches, Precision, QuantisedConv2d, QuantisedInput, Rows, Scratch, Standardise, gelu, gelu_backward,
+    max_pool_3x3_stride_2, multiply_rows, normalise, normalise_backward, quantise, row_padding,
 };
 use rustix::mm::{MapFlags, MprotectFlags, ProtFlags, mmap_anonymous, mprotect, munmap};
 use support::{fill, values};
@@ -110,6 +111,73 @@ fn convolve_quantised(isa: Isa, shape: ConvShape, in_side: usize, images: usize)
     assert!(quantised.row(images - 1, out_side - 1).iter().any(|value| *value > 0), "something came out");
 }
 
+/// A product of (m, k) and (k, n) in all its ways, in the tightest memory that each accepts.
+fn multiply(isa: Isa, m: usize, n: usize, k: usize) {
+    let (a, b) = (values(m * k, 1), values(k * n, 2));
+    let a_rows = Matrix::rows(&a, m, k, k);
+    let product = |c: &[f32]| assert!(c.iter().any(|value| *value != 0.0), "something came out");
+    for precision in [Precision::F32, Precision::Bf16] {
+        let mut multiplier = Multiplier::new(isa, precision);
+        let mut panels = Panels::new(isa, precision, k, n);
+        for columns in [false, true] {
+            // The same numbers as rows, or as columns one behind the other.
+            let right = if columns { Matrix::rows(&b, n, k, k).transposed() } else { Matrix::rows(&b, k, n, n) };
+            panels.pack(right);
+            let mut c = vec![0.0; m * n];
+            let to = MatrixMut { values: &mut c, rows: m, columns: n, row_step: n };
+            multiplier.multiply(a_rows, &panels, Begin::Zero, to);
+            product(&c);
+        }
+        // Rows of B have room for whole panels; A is (k, m).
+        let stride = n.next_multiple_of(row_padding());
+        let padded = values(k * stride, 3);
+        let mut c = vec![0.0; m * n];
+        let to = MatrixMut { values: &mut c, rows: m, columns: n, row_step: n };
+        let (left, right) = (Matrix::rows(&a, k, m, m), Matrix::rows(&padded, k, n, stride));
+        multiplier.multiply_transposed(left, right, Begin::Present, to);
+        product(&c);
+        let to = MatrixMut { values: &mut c, rows: m, columns: n, row_step: n };
+        multiply_rows(isa, a_rows, right, Begin::Zero, to);
+        product(&c);
+    }
+}
+
+fn rows(count: usize, columns: usize) -> Rows {
+    let mut rows = Rows::zeros(count, columns);
+    (0..count).for_each(|row| rows.row_mut(row).copy_from_slice(&values(columns, row as u64)));
+    rows
+}
+
+/// The other kernels of a training step, on rows that fill no register.
+fn train(isa: Isa) {
+    let (x, grad, mut y, mut x_grad) = (rows(3, 37), rows(3, 37), Rows::zeros(3, 37), Rows::zeros(3, 37));
+    let mut inverse_std = vec![0.0; 3];
+    normalise(isa, &x, 1e-5, &mut y, &mut inverse_std);
+    normalise_backward(isa, &y, &inverse_std, &grad, &mut x_grad);
+
+    let (x, mut grad, mut y) = (values(37, 1), values(37, 2), vec![0.0; 37]);
+    gelu(isa, &x, &mut y);
+    gelu_backward(isa, &x, &mut grad, &mut y);
+
+    let (tokens, width) = (7, 10);
+    let (qkv, mut attended, mut qkv_grad) =
+        (rows(tokens, 3 * width), Rows::zeros(tokens, width), rows(tokens, 3 * width));
+    let mut attention = Attention::new(isa, tokens, width, 2);
+    for gains in [None, Some(values(width / 2, 3))] {
+        attention.forward(&qkv, 0, gains.as_deref(), &mut attended);
+        let mut gains_grad = vec![0.0; width / 2];
+        attention.backward(&qkv, 0, gains.as_deref(), &attended, &mut qkv_grad, &mut gains_grad);
+    }
+
+    let patches = Patches { side: 6, grid: 2, patch_side: 3, channels: 5 };
+    let map: Vec<f16> = values(patches.values_per_map(), 4).into_iter().map(f16::from_f32).collect();
+    let standardise = Standardise::new(&[[0.1, 1.4]; 5], patches, true);
+    let mut token = vec![0.0; patches.token_width()];
+    let moments = standardise.moments(isa, &map, 3);
+    standardise.part(isa, &map, 3, 0, moments, &mut token);
+    assert!(token.iter().all(|value| value.is_finite()));
+}
+
 #[test]
 fn nothing_is_read_or_written_outside() {
     let shape = |in_channels, out_channels, kernel, stride| ConvShape {
@@ -132,6 +200,10 @@ fn nothing_is_read_or_written_outside() {
                 convolve::<bf16>(isa, Algorithm::Direct, shape, side, images);
                 convolve_quantised(isa, shape, side, images);
             }
+            for (m, n, k) in [(1, 1, 1), (15, 33, 7), (14, 64, 40), (5, 31, 3)] {
+                multiply(isa, m, n, k);
+            }
+            train(isa);
             convolve::<f32>(isa, Algorithm::Direct, shape(1, 64, 7, 2), 56, 1);
             convolve::<f32>(isa, Algorithm::Direct, shape(3, 64, 7, 2), 56, 1);
             for algorithm in [Algorithm::Winograd2, Algorithm::Winograd4] {
