@@ -4,29 +4,7 @@
 
 mod support;
 
-use std::{path::PathBuf, thread::sleep, time::Duration};
-
-use support::{Study, files_below};
-
-/// Kills `child` as soon as `reached` holds; false if it finished before.
-fn kill_when(mut child: std::process::Child, reached: impl Fn() -> bool) -> bool {
-    loop {
-        if let Some(status) = child.try_wait().unwrap() {
-            assert!(status.success());
-            return false;
-        }
-        if reached() {
-            child.kill().unwrap();
-            child.wait().unwrap();
-            return true;
-        }
-        sleep(Duration::from_millis(2));
-    }
-}
-
-fn exists_below(folder: PathBuf, ending: &str) -> bool {
-    folder.is_dir() && files_below(&folder).iter().any(|path| path.to_string_lossy().ends_with(ending))
-}
+use support::{Study, exists_below, files_below, kill_when};
 
 #[test]
 fn a_killed_extraction_resumes_to_the_same_bytes() {

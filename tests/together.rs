@@ -4,11 +4,11 @@
 
 mod support;
 
-use std::{path::PathBuf, time::Duration};
+use std::path::PathBuf;
 
 use fs_err as fs;
 use serde_json::Value;
-use support::Study;
+use support::{Study, exists_below, kill_when};
 
 const FOUR: &str = "combo=fm3,fm4,orig,orig+fm3+fm4";
 const ONE_AT_A_TIME: &str = "train.memory_gib=0.000001";
@@ -30,18 +30,9 @@ fn runs_trained_together_learn_what_they_learn_alone() {
         study.run("extract", &["features=fm3+fm4"]);
     }
     // One of them has been interrupted before, so that it is ahead of the others.
-    let mut ahead = together.spawn("train", &[&["combo=fm4", "seed=0"], recipe.as_slice()].concat());
-    let folder = together.path("cache/faces/runs-v1/fm4");
-    let has_checkpoint = || {
-        let runs = fs::read_dir(&folder).into_iter().flatten();
-        runs.flatten().any(|run| run.path().join("checkpoint.safetensors").exists())
-    };
-    while !has_checkpoint() {
-        assert!(ahead.try_wait().unwrap().is_none(), "the run finished before it could be killed");
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    ahead.kill().unwrap();
-    ahead.wait().unwrap();
+    let ahead = together.spawn("train", &[&["combo=fm4", "seed=0"], recipe.as_slice()].concat());
+    let was_killed = kill_when(ahead, || exists_below(together.path("cache"), "checkpoint.safetensors"));
+    assert!(was_killed, "the run finished before it could be killed");
 
     let ours = trained(&together, &arguments);
     let theirs = trained(&alone, &[arguments.as_slice(), &[ONE_AT_A_TIME]].concat());

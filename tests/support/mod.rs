@@ -8,7 +8,8 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
     sync::OnceLock,
-    time::SystemTime,
+    thread::sleep,
+    time::{Duration, SystemTime},
 };
 
 use demo::SplitCounts;
@@ -141,6 +142,27 @@ pub fn files_below(folder: &Path) -> Vec<PathBuf> {
     }
     files.sort();
     files
+}
+
+/// Kills `child` as soon as `reached` holds; false if it finished before.
+pub fn kill_when(mut child: Child, reached: impl Fn() -> bool) -> bool {
+    loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            assert!(status.success());
+            return false;
+        }
+        if reached() {
+            child.kill().unwrap();
+            child.wait().unwrap();
+            return true;
+        }
+        sleep(Duration::from_millis(2));
+    }
+}
+
+/// Whether a file whose path ends with `ending` lies below `folder`.
+pub fn exists_below(folder: PathBuf, ending: &str) -> bool {
+    folder.is_dir() && files_below(&folder).iter().any(|path| path.to_string_lossy().ends_with(ending))
 }
 
 /// The one folder in `folder`.

@@ -8,6 +8,12 @@ use bytemuck::{Pod, Zeroable};
 /// Bytes in a cache line.
 pub(crate) const LINE_BYTES: usize = 64;
 
+/// From one row of `numbers` to the next: an odd number of cache lines. Rows that a power of two separates fall into the same
+/// few places of the first-level cache, and a product that walks down a column would find none of them there.
+pub(crate) const fn row_stride<T>(numbers: usize) -> usize {
+    ((numbers * size_of::<T>()).div_ceil(LINE_BYTES) | 1) * LINE_BYTES / size_of::<T>()
+}
+
 /// A cache line.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C, align(64))]

@@ -1,6 +1,6 @@
 use crate::{
     Matrix, MatrixMut,
-    aligned::{Aligned, LINE_BYTES},
+    aligned::{Aligned, row_stride},
     matmul::row_padding,
 };
 
@@ -24,10 +24,7 @@ impl Rows {
 
     /// Makes it a matrix of another shape, whose numbers may be anything. Allocates only where it was never as large.
     pub fn reshape(&mut self, rows: usize, columns: usize) {
-        // An odd number of cache lines: rows that a power of two separates fall into the same few places of the first-level
-        // cache, and a product that walks down a column would find none of them there.
-        let lines = columns.next_multiple_of(row_padding()) * size_of::<f32>() / LINE_BYTES;
-        let stride = (lines | 1) * LINE_BYTES / size_of::<f32>();
+        let stride = row_stride::<f32>(columns.next_multiple_of(row_padding()));
         self.values.grow_to(rows * stride);
         (self.rows, self.columns, self.stride) = (rows, columns, stride);
     }

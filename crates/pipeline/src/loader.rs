@@ -162,7 +162,6 @@ impl<'a> TokenReader<'a> {
     fn read(&self, examples: &[&Example], batch: &mut Batch) -> Result<()> {
         batch.images = examples.len();
         batch.targets.clear();
-        batch.tokens.retain(|known, _| self.sources.iter().any(|(source, ..)| source == known));
         let mut map = MapBuffer::default();
         for (source, cutter, reader) in &self.sources {
             let tokens = batch.tokens.entry(*source).or_insert_with(|| Tokens::Ready(Vec::new()));

@@ -114,9 +114,10 @@ fn train_some<'a>(common: &Common<'_>, waiting: &mut Vec<Waiting<'a>>) -> Result
     let allowed = allowed_bytes(common.context);
     let (mut together, mut models, mut bytes) = (Vec::new(), Vec::new(), 0);
     let mut others = Vec::new();
+    let mut is_full = false;
     for run in waiting.drain(..) {
         let first_seed = together.first().map(|first: &Waiting<'_>| first.run.seed);
-        if first_seed.is_some_and(|seed| seed != run.run.seed) {
+        if is_full || first_seed.is_some_and(|seed| seed != run.run.seed) {
             others.push(run);
             continue;
         }
@@ -127,6 +128,7 @@ fn train_some<'a>(common: &Common<'_>, waiting: &mut Vec<Waiting<'a>>) -> Result
             together.push(run);
             models.push(model);
         } else {
+            is_full = true;
             others.push(run);
         }
     }

@@ -3,7 +3,7 @@ use half::bf16;
 use super::Matrix;
 use crate::{
     Isa,
-    aligned::{Aligned, LINE_BYTES},
+    aligned::{Aligned, row_stride},
     bf16_lanes::StorePairs,
     element::Lanes,
     vector::{Vector, for_each_isa},
@@ -46,9 +46,7 @@ impl Pairs {
     }
 
     fn reshape(&mut self, rows: usize, numbers: usize) {
-        // An odd number of cache lines, as in `Rows`.
-        let lines = numbers.next_multiple_of(PADDING) * size_of::<bf16>() / LINE_BYTES;
-        self.stride = (lines | 1) * LINE_BYTES / size_of::<bf16>();
+        self.stride = row_stride::<bf16>(numbers.next_multiple_of(PADDING));
         self.values.grow_to(rows * self.stride);
     }
 }
