@@ -29,8 +29,8 @@ const PEER: &str = include_str!("../peers/pytorch_train.py");
 const CLASSES: usize = 6;
 
 /// Steps of ours in a turn, and how many of the first are left out: files are opened and memory is taken in them.
-const STEPS_PER_TURN: usize = 12;
-const WARM_UP_STEPS: usize = 4;
+const STEPS_PER_TURN: usize = 32;
+const WARM_UP_STEPS: usize = 8;
 
 /// Steps of each of PyTorch's variants in a turn.
 const PEER_STEPS_PER_TURN: usize = 4;

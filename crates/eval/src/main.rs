@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use pipeline::{evaluation, report};
+use pipeline::{evaluation, summary};
 
 /// Evaluate every trained run that has no fresh evaluation, beside the paper's numbers
 #[derive(Debug, Parser)]
@@ -17,6 +17,6 @@ fn main() -> ExitCode {
     cli::run(&Arguments::parse().common, |arguments| {
         let context = arguments.context()?;
         let evaluated = evaluation::run(&context)?;
-        arguments.print(&evaluated, report::evaluation)
+        arguments.print(&evaluated, summary::evaluation)
     })
 }

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use pipeline::{export, extraction, report};
+use pipeline::{export, extraction, summary};
 
 /// Run the frozen backbone over every image that is not cached yet
 #[derive(Debug, Parser)]
@@ -20,6 +20,6 @@ fn main() -> ExitCode {
         if let Some(folder) = &context.study.export.npy {
             export::write_npy(&context, folder)?;
         }
-        arguments.print(&extracted, |extracted| report::extraction(&context, extracted))
+        arguments.print(&extracted, |extracted| summary::extraction(&context, extracted))
     })
 }

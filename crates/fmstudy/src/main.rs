@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Result, bail};
 use clap::{Parser, Subcommand};
-use pipeline::{clean, report, status, verify};
+use pipeline::{clean, status, summary, verify};
 use serde::Serialize;
 
 /// Look after a study: what is fresh, whether it is sound, what can go; and the demo's data
@@ -46,16 +46,16 @@ enum Command {
 fn main() -> ExitCode {
     match Arguments::parse().command {
         Command::Status(common) => {
-            cli::run(&common, |arguments| arguments.print(&status::status(&arguments.context()?)?, report::status))
+            cli::run(&common, |arguments| arguments.print(&status::status(&arguments.context()?)?, summary::status))
         }
         Command::Verify(common) => cli::run(&common, |arguments| {
             let verification = verify::run(&arguments.context()?)?;
-            arguments.print(&verification, report::verification)?;
+            arguments.print(&verification, summary::verification)?;
             verify::require_sound(&verification)
         }),
         Command::CleanStale { common, yes } => cli::run(&common, |arguments| {
             let leftovers = clean::leftovers(&arguments.context()?)?;
-            arguments.print(&leftovers, report::leftovers)?;
+            arguments.print(&leftovers, summary::leftovers)?;
             if leftovers.leftovers.is_empty() || !(yes || confirmed()?) { Ok(()) } else { clean::remove(&leftovers) }
         }),
         Command::DemoData { common, dir } => cli::run(&common, |arguments| {

@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use candle_core::Device;
 use dataset::{ClassSet, Layout};
 use ndarray::Array2;
-use ndarray_npy::WriteNpyExt;
+use ndarray_npy::{ReadNpyExt as _, WriteNpyExt as _};
 use serde::{Deserialize, Serialize};
 use sources::Combination;
 use stage::{AtomicFile, ContentHash, Fingerprint, Freshness, HashMemo, Lock, write_json};
@@ -87,37 +87,8 @@ pub fn run(context: &Context) -> Result<EvaluationReport> {
     }
     let features = Features::open(context, &examples)?;
     let device = context.study.device.open()?;
-    let paper = paper_rows(context)?;
-    let mut report = EvaluationReport { runs: Vec::new(), untrained: Vec::new() };
-    let requested = runs::requested(context, &features, &examples)?;
-    report.untrained.extend(requested.blocked.iter().map(ToString::to_string));
-    for run in requested.runs {
-        let Some(trained) = run.trained(&context.memo) else {
-            report.untrained.push(run.name());
-            continue;
-        };
-        let fingerprint = fingerprint(context, &examples, &run, &trained);
-        let fresh = read(&run.folder)
-            .filter(|evaluation| evaluation.fingerprint == fingerprint)
-            .filter(|evaluation| has_answers(&run.folder, evaluation, &context.memo));
-        let was_fresh = fresh.is_some();
-        let evaluation = match fresh {
-            Some(evaluation) => evaluation,
-            None => evaluate(context, &features, &examples, &run, fingerprint, &device)
-                .with_context(|| format!("evaluate {}", run.name()))?,
-        };
-        let row = paper.get(&run.combination);
-        report.runs.push(EvaluatedRun {
-            combination: run.combination,
-            seed: run.seed,
-            folder: run.folder.clone(),
-            was_fresh,
-            trained,
-            evaluation,
-            paper_train: row.map(|row| row.train_accuracy),
-            paper_test: row.map(|row| row.test_accuracy),
-        });
-    }
+    let (mut report, due) = judge(context, &features, &examples)?;
+    evaluate(context, (&features, &examples, &device), due, &mut report)?;
     if report.runs.is_empty() {
         bail!("no run of this configuration is trained\n\nhint: run `just train {}`", asked_for(context));
     }
@@ -125,6 +96,58 @@ pub fn run(context: &Context) -> Result<EvaluationReport> {
         bail!("not trained: {}\n\nhint: run `just train {}`", report.untrained.join(", "), asked_for(context));
     }
     Ok(report)
+}
+
+/// What is evaluated already; computes nothing. Trained runs without a fresh evaluation are named as if they were not
+/// trained.
+pub fn fresh(context: &Context) -> Result<EvaluationReport> {
+    let examples = Examples::new(context);
+    let features = Features::open(context, &examples)?;
+    let (mut report, due) = judge(context, &features, &examples)?;
+    report.untrained.extend(due.iter().map(|due| due.run.name()));
+    Ok(report)
+}
+
+/// A trained run without a fresh evaluation.
+struct Due {
+    run: Run,
+    trained: Trained,
+    fingerprint: Fingerprint,
+}
+
+/// All runs asked for: those with a fresh evaluation, in the report, and those without.
+fn judge(context: &Context, features: &Features, examples: &Examples) -> Result<(EvaluationReport, Vec<Due>)> {
+    let (mut report, mut all_due) = (EvaluationReport { runs: Vec::new(), untrained: Vec::new() }, Vec::new());
+    let requested = runs::requested(context, features, examples)?;
+    report.untrained.extend(requested.blocked.iter().map(ToString::to_string));
+    for run in requested.runs {
+        let Some(trained) = run.trained(&context.memo) else {
+            report.untrained.push(run.name());
+            continue;
+        };
+        let fingerprint = fingerprint(context, examples, &run, &trained);
+        let fresh = read(&run.folder)
+            .filter(|evaluation| evaluation.fingerprint == fingerprint)
+            .filter(|evaluation| has_answers(&run.folder, evaluation, &context.memo));
+        let due = Due { run, trained, fingerprint };
+        match fresh {
+            Some(evaluation) => report.push(context, due, evaluation, true)?,
+            None => all_due.push(due),
+        }
+    }
+    Ok((report, all_due))
+}
+
+impl EvaluationReport {
+    fn push(&mut self, context: &Context, of: Due, evaluation: Evaluation, was_fresh: bool) -> Result<()> {
+        let Due { run: Run { combination, seed, folder, .. }, trained, .. } = of;
+        let paper = paper_rows(context)?;
+        let row = paper.get(&combination);
+        let (paper_train, paper_test) = (row.map(|row| row.train_accuracy), row.map(|row| row.test_accuracy));
+        let run = EvaluatedRun { combination, seed, folder, was_fresh, trained, evaluation, paper_train, paper_test };
+        self.runs.push(run);
+        Ok(())
+    }
 }
 
 /// The paper's accuracies, where ours can be set beside them.
@@ -169,6 +192,58 @@ pub(crate) fn read(folder: &Path) -> Option<Evaluation> {
     serde_json::from_slice(&std::fs::read(folder.join(FOLDER).join(FILE)).ok()?).ok()
 }
 
+/// A run's answers about the test images.
+#[derive(Clone, Debug)]
+pub struct TestAnswers {
+    /// Indices of the images in the data set.
+    pub images: Vec<usize>,
+    /// Their true classes.
+    pub labels: Vec<usize>,
+    /// The answered classes.
+    pub answers: Vec<usize>,
+    /// Probabilities of the classes: (images, classes).
+    pub probabilities: Vec<Vec<f64>>,
+}
+
+impl TestAnswers {
+    /// Reads what the fresh evaluation of the run in `folder` left.
+    pub fn read(context: &Context, folder: &Path) -> Result<Self> {
+        let examples = Examples::new(context).test;
+        let path = folder.join(FOLDER).join("test_logits.npy");
+        let logits: Array2<f32> = Array2::read_npy(fs_err::File::open(&path)?)
+            .with_context(|| format!("cannot read `{}`; run `just eval`", path.display()))?;
+        if logits.nrows() != examples.len() {
+            bail!(
+                "`{}` has {} rows, expected {} test images\n\nhint: run `just eval`",
+                path.display(),
+                logits.nrows(),
+                examples.len()
+            );
+        }
+        let of_image = |row: ndarray::ArrayView1<'_, f32>| {
+            let logits = row.to_vec();
+            (first_largest(&logits), softmax(&logits))
+        };
+        let (answers, probabilities) = logits.rows().into_iter().map(of_image).unzip();
+        Ok(Self {
+            images: examples.iter().map(|example| example.index).collect(),
+            labels: examples.iter().map(|example| example.target.class()).collect(),
+            answers,
+            probabilities,
+        })
+    }
+
+    /// How probable each answer is said to be.
+    pub fn confidences(&self) -> impl Iterator<Item = f64> {
+        self.answers.iter().zip(&self.probabilities).map(|(answer, probabilities)| probabilities[*answer])
+    }
+
+    /// Whether each answer is correct.
+    pub fn correct(&self) -> Vec<bool> {
+        self.answers.iter().zip(&self.labels).map(|(answer, label)| answer == label).collect()
+    }
+}
+
 /// The logits, labels and predictions of the run in `folder`, and their hashes.
 pub(crate) fn answers<'a>(
     folder: &Path,
@@ -183,63 +258,109 @@ fn has_answers(folder: &Path, evaluation: &Evaluation, memo: &HashMemo) -> bool 
     answers(folder, evaluation).all(|(path, hash)| memo.hash_file(&path).is_ok_and(|found| found == hash))
 }
 
+/// A run that is being evaluated. Its folder is locked as long as it is.
+struct Member {
+    due: Due,
+    model: Model,
+    _lock: Lock,
+}
+
+/// Evaluates all that are due in one pass over the images, so that the cache is read once for all of them.
 fn evaluate(
     context: &Context,
-    features: &Features,
-    examples: &Examples,
-    run: &Run,
-    fingerprint: Fingerprint,
-    device: &Device,
-) -> Result<Evaluation> {
-    tracing::info!("evaluate {}", run.name());
-    let _lock = Lock::acquire(&run.folder)?;
-    let _features_lock = features.verify(context, run.combination)?;
-    let path = run.folder.join(MODEL_FILE);
-    let model = Model::load(&path, device)?;
-    let reader = TokenReader::new(context, features, run.combination, &model.about().model)?;
-    let names = context.study.data.classes.names();
+    (features, examples, device): (&Features, &Examples, &Device),
+    due: Vec<Due>,
+    report: &mut EvaluationReport,
+) -> Result<()> {
+    let Some(sources) = Combination::new(due.iter().flat_map(|due| due.run.combination.iter())) else {
+        return Ok(());
+    };
+    let name = match &due[..] {
+        [only] => only.run.name(),
+        several => format!("{} runs", several.len()),
+    };
+    tracing::info!("evaluate {name}");
+    let _features_lock = features.verify(context, sources)?;
+    let member = |due: Due| {
+        let lock = Lock::acquire(&due.run.folder)?;
+        let model = Model::load(&due.run.folder.join(MODEL_FILE), device)
+            .with_context(|| format!("evaluate {}", due.run.name()))?;
+        Ok::<_, anyhow::Error>(Member { due, model, _lock: lock })
+    };
+    let members = due.into_iter().map(member).collect::<Result<Vec<_>>>()?;
+    let mut predictors = members.iter().map(|member| Ok(Predictor::new(&member.model)?)).collect::<Result<Vec<_>>>()?;
+    let reader = TokenReader::new(context, features, sources, &context.study.model)?;
 
-    let bar = progress::bar(context.show_progress, examples.iter().count() as u64, &run.name(), "images");
-    let mut predictor = Predictor::new(&model)?;
-    let mut logits_of = |members: &[Example]| -> Result<Vec<Vec<f32>>> {
-        let mut all = Vec::with_capacity(members.len());
-        reader.for_each_batch(members, |batch| {
-            all.extend(predictor.logits(batch)?);
+    let bar = progress::bar(context.show_progress, examples.iter().count() as u64, &name, "images");
+    let splits = [("train", &examples.train), ("valid", &examples.valid), ("test", &examples.test)];
+    let mut found: Vec<Found> = members.iter().map(|_| Found::default()).collect();
+    for (split, images) in splits {
+        let mut logits: Vec<Vec<Vec<f32>>> = vec![Vec::with_capacity(images.len()); members.len()];
+        reader.for_each_batch(images, |batch| {
+            for (predictor, logits) in predictors.iter_mut().zip(&mut logits) {
+                logits.extend(predictor.logits(batch)?);
+            }
             bar.set_position(bar.position() + batch.images as u64);
             Ok(())
         })?;
-        Ok(all)
-    };
-    let folder = run.folder.join(FOLDER);
-    let (mut scores, mut files) = (HashMap::new(), BTreeMap::new());
-    for (split, members) in [("train", &examples.train), ("valid", &examples.valid), ("test", &examples.test)] {
-        let logits = logits_of(members)?;
-        let answers: Vec<(usize, usize)> = members
-            .iter()
-            .zip(&logits)
-            .map(|(example, logits)| (example.target.class(), first_largest(logits)))
-            .collect();
-        scores.insert(split, Scores::new(&names, &answers));
-        for name in write_answers(context, &folder, split, members, &logits, &names)? {
-            let hash = context.memo.hash_file(&folder.join(&name))?;
-            files.insert(name, hash);
-        }
-        if split == "test" {
-            scores.insert("without copies", Scores::new(&names, &without_copies(context, members, &answers)));
+        for ((member, found), logits) in members.iter().zip(&mut found).zip(logits) {
+            found.add(context, &member.due.run.folder.join(FOLDER), split, images, &logits)?;
         }
     }
     bar.finish_and_clear();
-    let mut take = |split| scores.remove(split).ok_or_else(|| anyhow!("no scores of {split}"));
-    let evaluation = Evaluation {
-        fingerprint,
-        train: take("train")?,
-        valid: take("valid")?,
-        test: take("test")?,
-        test_without_copies: take("without copies")?.overall,
-        files,
-    };
-    write_json(&folder.join(FILE), &evaluation)?;
-    Ok(evaluation)
+    drop(predictors);
+
+    for (Member { due, _lock, .. }, found) in members.into_iter().zip(found) {
+        let evaluation = found.into_evaluation(due.fingerprint.clone())?;
+        write_json(&due.run.folder.join(FOLDER).join(FILE), &evaluation)?;
+        report.push(context, due, evaluation, false)?;
+    }
+    let (combinations, seeds) = (context.study.combinations(), context.study.seeds());
+    let combination = |run: &EvaluatedRun| combinations.iter().position(|combination| *combination == run.combination);
+    report.runs.sort_by_key(|run| (combination(run), seeds.iter().position(|seed| *seed == run.seed)));
+    Ok(())
+}
+
+/// What has been found of a run.
+#[derive(Default)]
+struct Found {
+    scores: HashMap<&'static str, Scores>,
+    files: BTreeMap<String, ContentHash>,
+}
+
+impl Found {
+    /// Scores the answers about the `images` of a split, and writes them to `folder`.
+    fn add(
+        &mut self,
+        context: &Context,
+        folder: &Path,
+        split: &'static str,
+        images: &[Example],
+        logits: &[Vec<f32>],
+    ) -> Result<()> {
+        let names = context.study.data.classes.names();
+        let answers: Vec<(usize, usize)> = images
+            .iter()
+            .zip(logits)
+            .map(|(example, logits)| (example.target.class(), first_largest(logits)))
+            .collect();
+        self.scores.insert(split, Scores::new(&names, &answers));
+        if split == "test" {
+            self.scores.insert("without copies", Scores::new(&names, &without_copies(context, images, &answers)));
+        }
+        for name in write_answers(context, folder, split, images, logits, &names)? {
+            let hash = context.memo.hash_file(&folder.join(&name))?;
+            self.files.insert(name, hash);
+        }
+        Ok(())
+    }
+
+    fn into_evaluation(mut self, fingerprint: Fingerprint) -> Result<Evaluation> {
+        let mut take = |split| self.scores.remove(split).ok_or_else(|| anyhow!("no scores of {split}"));
+        let (train, valid, test) = (take("train")?, take("valid")?, take("test")?);
+        let test_without_copies = take("without copies")?.overall;
+        Ok(Evaluation { fingerprint, train, valid, test, test_without_copies, files: self.files })
+    }
 }
 
 fn without_copies(context: &Context, members: &[Example], answers: &[(usize, usize)]) -> Vec<(usize, usize)> {
@@ -279,14 +400,15 @@ fn write_answers(
             names[example.target.class()].to_owned(),
             names[first_largest(logits)].to_owned(),
         ];
-        table.write_record(words.into_iter().chain(softmax(logits).map(|p| format!("{p:.6}"))))?;
+        table.write_record(words.into_iter().chain(softmax(logits).iter().map(|p| format!("{p:.6}"))))?;
     }
     table.into_inner().map_err(|error| anyhow!("cannot write the predictions: {}", error.error()))?.commit()?;
     Ok([logits_name, labels_name, predictions_name])
 }
 
-fn softmax(logits: &[f32]) -> impl Iterator<Item = f32> {
+fn softmax(logits: &[f32]) -> Vec<f64> {
     let largest = logits.iter().copied().fold(f32::MIN, f32::max);
-    let sum: f32 = logits.iter().map(|logit| (logit - largest).exp()).sum();
-    logits.iter().map(move |logit| (logit - largest).exp() / sum)
+    let powers: Vec<f64> = logits.iter().map(|logit| f64::from(logit - largest).exp()).collect();
+    let sum: f64 = powers.iter().sum();
+    powers.into_iter().map(|power| power / sum).collect()
 }

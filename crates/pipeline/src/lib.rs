@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! dataset ─► extraction (backbone, once) ─► feature cache ─► training (many runs) ─► evaluation
-//!               selection, feature_pass                        examples, tokens,      scores, report
+//!               selection, feature_pass                        examples, tokens,      scores, summary
 //!                                                              loader
 //! ```
 //!
@@ -21,11 +21,11 @@ mod feature_pass;
 mod loader;
 pub mod paper;
 mod progress;
-pub mod report;
 pub mod runs;
 pub mod scores;
 mod selection;
 pub mod status;
+pub mod summary;
 mod tokens;
 pub mod training;
 pub mod verify;

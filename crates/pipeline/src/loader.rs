@@ -16,6 +16,7 @@ use half::f16;
 use kernels::Isa;
 use rand::{Rng, SeedableRng, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
+use rayon::prelude::*;
 use shards::{Dtype, FeatureReader, Manifest, Moments, Place};
 use sources::{Combination, Source};
 use stage::Lock;
@@ -162,7 +163,6 @@ impl<'a> TokenReader<'a> {
     fn read(&self, examples: &[&Example], batch: &mut Batch) -> Result<()> {
         batch.images = examples.len();
         batch.targets.clear();
-        let mut map = MapBuffer::default();
         for (source, cutter, reader) in &self.sources {
             let tokens = batch.tokens.entry(*source).or_insert_with(|| Tokens::Ready(Vec::new()));
             let is_stored =
@@ -176,28 +176,46 @@ impl<'a> TokenReader<'a> {
                     let values = source.values_per_image();
                     // What is there already is overwritten: filling it with zeros first would cost as much as reading.
                     maps.resize(examples.len() * values, f16::ZERO);
-                    for (example, map) in examples.iter().zip(maps.chunks_exact_mut(values)) {
-                        reader.read_f16(self.place(example), map)?;
-                    }
-                }
-                (Some(reader), Tokens::Ready(values)) => {
-                    values.clear();
-                    map.floats.resize(source.values_per_image(), 0.0);
-                    for example in examples {
-                        reader.read(self.place(example), &mut map.bytes, &mut map.floats)?;
-                        cutter.cut(self.isa, &map.floats, values);
-                    }
-                }
-                (None, Tokens::Ready(values)) => {
-                    values.clear();
-                    for example in examples {
-                        cutter.cut(self.isa, &self.original(example.index)?, values);
-                    }
+                    self.read_stored(reader, examples, maps)?;
                 }
                 (None, Tokens::Stored(..)) => bail!("the original image is not stored"),
+                (reader, Tokens::Ready(values)) => {
+                    values.resize(examples.len() * cutter.values_per_image(), 0.0);
+                    let tokens = values.par_chunks_exact_mut(cutter.values_per_image()).zip(examples);
+                    tokens.try_for_each_init(MapBuffer::default, |map, (tokens, example)| {
+                        match reader {
+                            Some(reader) => {
+                                map.floats.resize(source.values_per_image(), 0.0);
+                                reader.read(self.place(example), &mut map.bytes, &mut map.floats)?;
+                            }
+                            None => map.floats = self.original(example.index)?,
+                        }
+                        cutter.cut(self.isa, &map.floats, tokens);
+                        Ok::<_, anyhow::Error>(())
+                    })?;
+                }
             }
         }
         batch.targets.extend(examples.iter().flat_map(|example| example.target.probabilities()));
+        Ok(())
+    }
+
+    /// Reads the maps of `examples`. Those that lie in memory are copied by the pool's threads, between their other work:
+    /// a thread beside them would take the time of one, and all the others would wait for that one. Those that lie on the
+    /// disk are waited for here.
+    fn read_stored(&self, reader: &FeatureReader, examples: &[&Example], maps: &mut [f16]) -> Result<()> {
+        let maps = maps.par_chunks_exact_mut(reader.source().values_per_image()).zip(examples);
+        let on_disk = maps.map(|(map, example)| {
+            let place = self.place(example);
+            Ok((!reader.read_f16_cached(place, map)?).then_some((place, map)))
+        });
+        let on_disk: Vec<_> = on_disk.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect();
+        for (place, _) in &on_disk {
+            reader.fetch(*place)?;
+        }
+        for (place, map) in on_disk {
+            reader.read_f16(place, map)?;
+        }
         Ok(())
     }
 

@@ -1,9 +1,7 @@
 //! What predictions are worth.
 
 use serde::{Deserialize, Serialize};
-
-/// 97.5% quantile of the standard normal distribution, for two-sided 95% intervals.
-const Z_95: f64 = 1.959_963_984_540_054;
+use statistics::wilson_95;
 
 /// A share of correct answers with its 95% interval.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -14,20 +12,15 @@ pub struct Accuracy {
     pub images: u64,
     /// Their ratio; none if there are no answers.
     pub accuracy: Option<f64>,
-    /// Wilson's 95% interval (Wilson 1927, <https://doi.org/10.1080/01621459.1927.10502953>).
+    /// Wilson's 95% interval.
     pub interval_95: [f64; 2],
 }
 
 impl Accuracy {
     /// `correct` of `images`.
     pub fn new(correct: u64, images: u64) -> Self {
-        if images == 0 {
-            return Self { correct, images, accuracy: None, interval_95: [0.0, 1.0] };
-        }
-        let (n, p, z2) = (images as f64, correct as f64 / images as f64, Z_95 * Z_95);
-        let centre = (p + z2 / (2.0 * n)) / (1.0 + z2 / n);
-        let half = Z_95 / (1.0 + z2 / n) * (p * (1.0 - p) / n + z2 / (4.0 * n * n)).sqrt();
-        Self { correct, images, accuracy: Some(p), interval_95: [centre - half, centre + half] }
+        let accuracy = (images > 0).then(|| correct as f64 / images as f64);
+        Self { correct, images, accuracy, interval_95: wilson_95(correct, images) }
     }
 }
 

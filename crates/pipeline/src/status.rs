@@ -5,7 +5,7 @@ use serde::Serialize;
 use sources::Combination;
 use stage::Freshness;
 
-use crate::{Context, evaluation, examples::Examples, extraction::Extraction, loader::Features, report, runs};
+use crate::{Context, evaluation, examples::Examples, extraction::Extraction, loader::Features, runs, summary};
 
 /// The whole study's state.
 #[derive(Debug, Serialize)]
@@ -42,12 +42,12 @@ pub fn status(context: &Context) -> Result<StudyStatus> {
             return Ok(StudyStatus {
                 extract,
                 runs: Vec::new(),
-                blocked: Some(report::without_hint(&error.to_string())),
+                blocked: Some(summary::without_hint(&error.to_string())),
             });
         }
     };
     let requested = runs::requested(context, &features, &examples)?;
-    let blocked = (!requested.missing.is_empty()).then(|| report::without_hint(&requested.complaint()));
+    let blocked = (!requested.missing.is_empty()).then(|| summary::without_hint(&requested.complaint()));
     let runs = requested
         .runs
         .into_iter()

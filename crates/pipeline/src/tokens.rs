@@ -50,9 +50,14 @@ impl TokenCutter {
         &self.standardise
     }
 
-    /// Appends one image's tokens, (grid², token width) with a patch's values in the order row, column, channel, to
-    /// `tokens`, standardised.
-    pub(crate) fn cut(&self, isa: Isa, map: &[f32], tokens: &mut Vec<f32>) {
+    /// Numbers of all tokens of an image.
+    pub(crate) fn values_per_image(&self) -> usize {
+        self.standardise.patches().tokens() * self.token_width()
+    }
+
+    /// Cuts one image's map into standardised `tokens`, (grid², token width) with a patch's values in the order row,
+    /// column, channel.
+    pub(crate) fn cut(&self, isa: Isa, map: &[f32], tokens: &mut [f32]) {
         let collapsed: Vec<f32>;
         let map = match self.collapse {
             Collapse::None => map,
@@ -67,11 +72,13 @@ impl TokenCutter {
                 &collapsed[..]
             }
         };
-        let (patches, begin) = (self.standardise.patches(), tokens.len());
-        for (token, y) in (0..patches.tokens()).flat_map(|token| (0..patches.patch_side).map(move |y| (token, y))) {
-            tokens.extend_from_slice(&map[patches.start(token, y)..][..patches.run()]);
+        let patches = self.standardise.patches();
+        for (token, values) in tokens.chunks_exact_mut(self.token_width()).enumerate() {
+            for (y, run) in values.chunks_exact_mut(patches.run()).enumerate() {
+                run.copy_from_slice(&map[patches.start(token, y)..][..patches.run()]);
+            }
+            self.standardise.token(isa, values);
         }
-        tokens[begin..].chunks_exact_mut(self.token_width()).for_each(|token| self.standardise.token(isa, token));
     }
 }
 
@@ -89,15 +96,18 @@ mod tests {
         ModelConfig { grid, collapse, patch_norm: false, ..ModelConfig::default() }
     }
 
+    fn tokens_of(cutter: &TokenCutter, map: &[f32]) -> Vec<f32> {
+        let mut tokens = vec![f32::NAN; cutter.values_per_image()];
+        cutter.cut(Isa::Portable, map, &mut tokens);
+        tokens
+    }
+
     #[test]
     fn a_normalised_token_has_mean_0_and_variance_1() {
         for source in [Source::Orig, Source::Fm4] {
             let map: Vec<f32> = (0..source.values_per_image()).map(|i| (i * i % 1013) as f32).collect();
-            let cut = |model: &ModelConfig| {
-                let mut tokens = Vec::new();
-                TokenCutter::new(source, model, &moments(source.channels())).cut(Isa::Portable, &map, &mut tokens);
-                tokens
-            };
+            let cut =
+                |model: &ModelConfig| tokens_of(&TokenCutter::new(source, model, &moments(source.channels())), &map);
             let tokens = cut(&ModelConfig::default());
             for token in tokens.chunks_exact(tokens.len() / 49) {
                 let mean = token.iter().sum::<f32>() / token.len() as f32;
@@ -117,8 +127,7 @@ mod tests {
         let (side, channels) = (source.side(), source.channels());
         let map: Vec<f32> = (0..source.values_per_image()).map(|i| (i % 1013) as f32).collect();
         let cutter = TokenCutter::new(source, &plain(7, Collapse::None), &moments(channels));
-        let mut tokens = Vec::new();
-        cutter.cut(Isa::Portable, &map, &mut tokens);
+        let tokens = tokens_of(&cutter, &map);
         assert_eq!(tokens.len(), 49 * cutter.token_width());
         // Token (2, 5), pixel (1, 0) of its patch, channel 17.
         let got = tokens[(2 * 7 + 5) * cutter.token_width() + 2 * channels + 17];
@@ -131,8 +140,7 @@ mod tests {
         let map: Vec<f32> = (0..source.values_per_image()).map(|i| (i % 512) as f32).collect();
         for (collapse, expected) in [(Collapse::Mean, 255.5), (Collapse::Max, 511.0)] {
             let cutter = TokenCutter::new(source, &plain(7, collapse), &moments(512));
-            let mut tokens = Vec::new();
-            cutter.cut(Isa::Portable, &map, &mut tokens);
+            let tokens = tokens_of(&cutter, &map);
             assert_eq!((cutter.token_width(), tokens), (1, vec![expected; 49]));
         }
     }
@@ -141,8 +149,7 @@ mod tests {
     fn a_grid_finer_than_the_map_repeats_pixels() {
         let map: Vec<f32> = (0..49).flat_map(|pixel| vec![pixel as f32; 512]).collect();
         let cutter = TokenCutter::new(Source::Fm4, &plain(14, Collapse::Max), &moments(512));
-        let mut tokens = Vec::new();
-        cutter.cut(Isa::Portable, &map, &mut tokens);
+        let tokens = tokens_of(&cutter, &map);
         assert_eq!(tokens.len(), 196);
         assert_eq!(tokens[..4], [0.0, 0.0, 1.0, 1.0]);
         assert_eq!((tokens[14], tokens[28]), (0.0, 7.0));

@@ -9,7 +9,7 @@ use shards::{Manifest, shard_path};
 use stage::ContentHash;
 use vit::MODEL_FILE;
 
-use crate::{Context, evaluation, extraction::Extraction, progress, report, runs};
+use crate::{Context, evaluation, extraction::Extraction, progress, runs, summary};
 
 /// What was read.
 #[derive(Debug, Serialize)]
@@ -35,7 +35,7 @@ pub fn run(context: &Context) -> Result<Verification> {
             context.dataset.decode(index).err().map(|error| {
                 // The next command reads it again, and sees what is to be made anew.
                 error.path().into_iter().for_each(|path| context.memo.forget(path));
-                report::without_hint(&error.to_string())
+                summary::without_hint(&error.to_string())
             })
         })
         .collect();

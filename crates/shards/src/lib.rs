@@ -23,6 +23,7 @@ mod error;
 mod manifest;
 mod moments;
 mod plan;
+mod positioned;
 mod reader;
 mod record;
 mod writer;

@@ -1,6 +1,5 @@
 use std::{
     collections::BTreeMap,
-    fs::File,
     io,
     path::{Path, PathBuf},
 };
@@ -9,7 +8,12 @@ use half::f16;
 use safetensors::tensor::Metadata;
 use sources::Source;
 
-use crate::{Dtype, Manifest, Moments, Place, ShardError, shard_path, writer::TENSOR};
+use crate::{
+    Dtype, Manifest, Moments, Place, ShardError,
+    positioned::{fetch, read_cached_at, read_exact_at},
+    shard_path,
+    writer::TENSOR,
+};
 
 /// Reads single images' feature maps out of the shards of one feature.
 #[derive(Debug)]
@@ -76,19 +80,50 @@ impl FeatureReader {
     /// # Panics
     /// If values are not stored as f16, or `values` has another length than a map.
     pub fn read_f16(&self, place: Place, values: &mut [f16]) -> Result<(), ShardError> {
-        assert_eq!(
-            (self.dtype, values.len()),
-            (Dtype::F16, self.source.values_per_image()),
-            "type and length of a map"
-        );
-        self.read_bytes(place, bytemuck::cast_slice_mut(values))?;
-        if cfg!(target_endian = "big") {
-            values.iter_mut().for_each(|value| *value = f16::from_bits(value.to_bits().swap_bytes()));
-        }
+        self.read_bytes(place, self.bytes_of(values))?;
+        from_little_endian(values);
         Ok(())
     }
 
+    /// Reads the map at `place` like [`read_f16`](Self::read_f16) if that takes no waiting for the disk; tells whether it
+    /// did.
+    ///
+    /// # Panics
+    /// As for [`read_f16`](Self::read_f16).
+    pub fn read_f16_cached(&self, place: Place, values: &mut [f16]) -> Result<bool, ShardError> {
+        let bytes = self.bytes_of(values);
+        let (file, offset) = self.locate(place, bytes.len())?;
+        let is_read = read_cached_at(file.file(), bytes, offset);
+        if is_read {
+            from_little_endian(values);
+        }
+        Ok(is_read)
+    }
+
+    /// Has the system fetch the map at `place` from the disk meanwhile.
+    pub fn fetch(&self, place: Place) -> Result<(), ShardError> {
+        let length = self.source.values_per_image() * self.dtype.size_bytes();
+        let (file, offset) = self.locate(place, length)?;
+        fetch(file.file(), offset, length);
+        Ok(())
+    }
+
+    fn bytes_of<'a>(&self, values: &'a mut [f16]) -> &'a mut [u8] {
+        let expected = (Dtype::F16, self.source.values_per_image());
+        assert_eq!((self.dtype, values.len()), expected, "type and length of a map");
+        bytemuck::cast_slice_mut(values)
+    }
+
     fn read_bytes(&self, place: Place, bytes: &mut [u8]) -> Result<(), ShardError> {
+        let (file, offset) = self.locate(place, bytes.len())?;
+        read_exact_at(file.file(), bytes, offset).map_err(|error| {
+            io::Error::new(error.kind(), format!("cannot read `{}`: {error}", file.path().display()))
+        })?;
+        Ok(())
+    }
+
+    /// The file that holds the map at `place`, of `length` bytes, and where in it the map begins.
+    fn locate(&self, place: Place, length: usize) -> Result<(fs_err::File, u64), ShardError> {
         let shard = self.shards.get(&place.shard).ok_or_else(|| ShardError::MissingFeature {
             path: PathBuf::from(format!("shard {}", place.shard)),
             feature: self.source.to_string(),
@@ -101,11 +136,13 @@ impl FeatureReader {
                 expected: format!("more than {}", place.slot),
             });
         }
-        let file = fs_err::File::open(&shard.path)?;
-        read_exact_at(file.file(), bytes, shard.data_start + (place.slot * bytes.len()) as u64).map_err(|error| {
-            io::Error::new(error.kind(), format!("cannot read `{}`: {error}", shard.path.display()))
-        })?;
-        Ok(())
+        Ok((fs_err::File::open(&shard.path)?, shard.data_start + (place.slot * length) as u64))
+    }
+}
+
+fn from_little_endian(values: &mut [f16]) {
+    if cfg!(target_endian = "big") {
+        values.iter_mut().for_each(|value| *value = f16::from_bits(value.to_bits().swap_bytes()));
     }
 }
 
@@ -136,16 +173,4 @@ impl Shard {
         }
         Ok(Self { images, data_start: 8 + length + info.data_offsets.0 as u64, path })
     }
-}
-
-#[cfg(unix)]
-fn read_exact_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<()> {
-    std::os::unix::fs::FileExt::read_exact_at(file, buffer, offset)
-}
-
-#[cfg(not(unix))]
-fn read_exact_at(mut file: &File, buffer: &mut [u8], offset: u64) -> io::Result<()> {
-    use std::io::{Read, Seek, SeekFrom};
-    file.seek(SeekFrom::Start(offset))?;
-    file.read_exact(buffer)
 }

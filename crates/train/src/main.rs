@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use pipeline::{report, training};
+use pipeline::{summary, training};
 
 /// Train a Vision Transformer from cached features, for every run that is not fresh
 #[derive(Debug, Parser)]
@@ -17,6 +17,6 @@ fn main() -> ExitCode {
     cli::run(&Arguments::parse().common, |arguments| {
         let context = arguments.context()?;
         let trained = training::run(&context)?;
-        arguments.print(&trained, report::training)
+        arguments.print(&trained, summary::training)
     })
 }
