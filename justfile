@@ -17,6 +17,14 @@ train *overrides:
 eval *overrides:
     @cargo run --release --quiet --bin eval -- "$@"
 
+# All of it: extract, train and evaluate what is not fresh, then the report: just study [key=value …]
+study *overrides:
+    @cargo run --release --quiet --bin fmstudy -- study "$@"
+
+# The report of what is evaluated, in seconds
+report *overrides:
+    @cargo run --release --quiet --bin fmstudy -- report "$@"
+
 # What is fresh, stale (and why), partial or missing
 status *overrides:
     @cargo run --release --quiet --bin fmstudy -- status "$@"

@@ -76,7 +76,8 @@ pub fn run(arguments: &Arguments, work: impl FnOnce(&Arguments) -> Result<()>) -
         _ => "info",
     };
     // Other crates' chatter is of no use; FMSTUDY_LOG can turn it on.
-    let ours = ["cli", "pipeline", "study", "backbone", "dataset", "shards", "vit", "stage", "demo"];
+    let ours =
+        ["cli", "pipeline", "study", "backbone", "dataset", "shards", "vit", "stage", "demo", "report", "fmstudy"];
     let default = ours.map(|name| format!("{name}={level}")).join(",");
     let filter = EnvFilter::try_from_env("FMSTUDY_LOG").unwrap_or_else(|_| EnvFilter::new(format!("warn,{default}")));
     tracing_subscriber::fmt()

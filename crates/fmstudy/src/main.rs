@@ -1,4 +1,4 @@
-//! `fmstudy`: looks after a study.
+//! `fmstudy`: does a whole study, reports it, and looks after it.
 
 use std::{
     io::{IsTerminal, Write},
@@ -8,10 +8,10 @@ use std::{
 
 use anyhow::{Result, bail};
 use clap::{Parser, Subcommand};
-use pipeline::{clean, status, summary, verify};
+use pipeline::{Context, clean, evaluation, extraction, status, summary, training, verify};
 use serde::Serialize;
 
-/// Look after a study: what is fresh, whether it is sound, what can go; and the demo's data
+/// Do a whole study and report it; see what is fresh, whether it is sound, what can go; draw the demo's data
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Arguments {
@@ -21,6 +21,12 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Do all that the study asks for and is not fresh: extract, train, evaluate, report
+    #[command(after_help = study::help(study::Stage::Report))]
+    Study(cli::Arguments),
+    /// Write the report of what is evaluated
+    #[command(after_help = study::help(study::Stage::Report))]
+    Report(cli::Arguments),
     /// Show what is fresh, stale (and why), partial or missing
     Status(cli::Arguments),
     /// Read everything again and compare it with its recorded hash
@@ -45,6 +51,8 @@ enum Command {
 
 fn main() -> ExitCode {
     match Arguments::parse().command {
+        Command::Study(common) => cli::run(&common, whole_study),
+        Command::Report(common) => cli::run(&common, |arguments| write_report(arguments, &arguments.context()?)),
         Command::Status(common) => {
             cli::run(&common, |arguments| arguments.print(&status::status(&arguments.context()?)?, summary::status))
         }
@@ -66,6 +74,30 @@ fn main() -> ExitCode {
             })
         }),
     }
+}
+
+/// Everything from images to the report. What fails in a run holds the others and the report up no more than it must: it is
+/// told at the end.
+fn whole_study(arguments: &cli::Arguments) -> Result<()> {
+    let mut context = arguments.context()?;
+    let extracted = extraction::run(&mut context)?;
+    tracing::info!("{}", summary::extraction(&context, &extracted));
+    let trained = training::run(&context);
+    if let Ok(trained) = &trained {
+        let fresh = trained.runs.iter().filter(|run| run.before.is_fresh()).count();
+        tracing::info!("train: {} runs, {fresh} were fresh", trained.runs.len());
+    }
+    let evaluated = evaluation::run(&context)?;
+    let fresh = evaluated.runs.iter().filter(|run| run.was_fresh).count();
+    tracing::info!("eval: {} runs, {fresh} were fresh", evaluated.runs.len());
+    write_report(arguments, &context)?;
+    trained.map(|_| ())
+}
+
+fn write_report(arguments: &cli::Arguments, context: &Context) -> Result<()> {
+    let overrides = arguments.overrides.iter().map(|one| format!(" {one}")).collect::<String>();
+    let written = report::write(context, context.paths.report(), &format!("just study{overrides}"))?;
+    arguments.print(&written, report::summary)
 }
 
 /// What `demo-data` did.

@@ -18,6 +18,7 @@ pub mod export;
 pub mod extraction;
 mod feature_cache;
 mod feature_pass;
+pub mod inspect;
 mod loader;
 pub mod paper;
 mod progress;

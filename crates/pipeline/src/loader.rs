@@ -89,6 +89,11 @@ impl Features {
         Ok(Self { cache: extraction.cache.folder, manifest, places })
     }
 
+    /// Where the maps of the image `id` lie; none if they are not there.
+    pub(crate) fn place(&self, id: &str) -> Option<Place> {
+        self.places.get(id).copied()
+    }
+
     /// Mean and standard deviation of `source` over the training images.
     pub(crate) fn moments(&self, source: Source) -> Result<&Moments> {
         match source {

@@ -38,6 +38,12 @@ pub struct Study {
     pub train: TrainConfig,
     /// What belongs to the study.
     pub study: StudyConfig,
+    /// The report.
+    pub report: ReportConfig,
+    /// Pictures of feature maps.
+    pub figure: FigureConfig,
+    /// Answers about single images.
+    pub predict: PredictConfig,
 }
 
 /// `data.*`
@@ -122,6 +128,39 @@ pub struct StudyConfig {
     /// Whether the paper's accuracies are set beside ours. They are those of FERPlus with six classes, so they are
     /// left out in any case with other classes and with class-named folders.
     pub paper: bool,
+}
+
+/// `report.*`
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReportConfig {
+    /// Its folder; beside the runs when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dir: Option<PathBuf>,
+}
+
+/// `figure.*`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FigureConfig {
+    /// Image files, or images of the data set by their ids; one test image of each class when there are none.
+    pub images: Vec<PathBuf>,
+    /// Strongest channels of each map that are shown beside the mean of all.
+    pub channels: usize,
+}
+
+/// `predict.*`
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PredictConfig {
+    /// Image files and folders of such.
+    pub image: Vec<PathBuf>,
+}
+
+impl Default for FigureConfig {
+    fn default() -> Self {
+        Self { images: Vec::new(), channels: 3 }
+    }
 }
 
 impl Default for DataConfig {

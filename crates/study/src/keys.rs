@@ -9,6 +9,8 @@ pub enum Stage {
     Train,
     /// Evaluation.
     Eval,
+    /// The report and what else looks at results.
+    Report,
 }
 
 /// One key of the configuration.
@@ -24,10 +26,11 @@ pub struct Key {
     pub stages: &'static [Stage],
 }
 
-const EVERY: &[Stage] = &[Stage::Extract, Stage::Train, Stage::Eval];
+const EVERY: &[Stage] = &[Stage::Extract, Stage::Train, Stage::Eval, Stage::Report];
 const EXTRACT: &[Stage] = &[Stage::Extract];
-const RUNS: &[Stage] = &[Stage::Train, Stage::Eval];
-const EVAL: &[Stage] = &[Stage::Eval];
+const RUNS: &[Stage] = &[Stage::Train, Stage::Eval, Stage::Report];
+const RESULTS: &[Stage] = &[Stage::Eval, Stage::Report];
+const REPORT: &[Stage] = &[Stage::Report];
 
 macro_rules! keys {
     ($($name:literal, $stages:ident, $values:literal, $meaning:literal;)*) => {
@@ -91,7 +94,11 @@ pub const KEYS: &[Key] = keys! {
     "train.checkpoint_every", RUNS, "number", "steps between checkpoints; never changes the weights";
     "study.combos", RUNS, "list", "the study's combinations";
     "study.seeds", RUNS, "list", "the study's seeds";
-    "study.paper", EVAL, "true | false", "set the paper's accuracies beside ours";
+    "study.paper", RESULTS, "true | false", "set the paper's accuracies beside ours";
+    "report.dir", REPORT, "folder", "the report's folder; `report` beside the runs when absent";
+    "figure.images", REPORT, "file[,…]", "image files or ids of the data set; one test image of each class when absent";
+    "figure.channels", REPORT, "number", "strongest channels of each map shown beside the mean";
+    "predict.image", REPORT, "file or folder[,…]", "what to answer about";
 };
 
 /// The keys that `stage` reads, one per line, for `--help`.

@@ -12,7 +12,10 @@ mod load;
 mod paths;
 
 pub use choices::{CombinationChoice, DeviceChoice};
-pub use config::{CacheConfig, DataConfig, ExportConfig, ExtractConfig, Study, StudyConfig, TrainConfig};
+pub use config::{
+    CacheConfig, DataConfig, ExportConfig, ExtractConfig, FigureConfig, PredictConfig, ReportConfig, Study,
+    StudyConfig, TrainConfig,
+};
 pub use error::StudyError;
 pub use keys::{KEYS, Key, Stage, help};
 pub use paths::Paths;

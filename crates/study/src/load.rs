@@ -182,7 +182,12 @@ fn converted(key: &str, value: Value, current: Option<&Value>) -> Result<Value, 
         (Value::String(text), Some(Value::Array(_))) => Ok(Value::Array(
             text.split(',')
                 .map(str::trim)
-                .map(|word| word.parse().map_or_else(|_| Value::String(word.to_owned()), Value::Integer))
+                .filter(|word| !word.is_empty())
+                // Seeds are the only list of numbers; a file may be called `7`.
+                .map(|word| match word.parse() {
+                    Ok(number) if key == "study.seeds" => Value::Integer(number),
+                    _ => Value::String(word.to_owned()),
+                })
                 .collect(),
         )),
         (value @ Value::Array(_), Some(Value::String(_))) => Ok(Value::String(shown(&value))),
@@ -216,7 +221,12 @@ mod tests {
 
     #[test]
     fn every_key_is_described_and_every_described_key_exists() {
-        let study = Study { seed: Some(1), export: crate::ExportConfig { npy: Some("x".into()) }, ..Study::default() };
+        let study = Study {
+            seed: Some(1),
+            export: crate::ExportConfig { npy: Some("x".into()) },
+            report: crate::ReportConfig { dir: Some("x".into()) },
+            ..Study::default()
+        };
         let mut flat = Vec::new();
         flatten("", &Table::try_from(&study).unwrap(), &mut flat);
         let mut configured: Vec<&str> = flat.iter().map(|(key, _)| key.as_str()).collect();

@@ -15,11 +15,13 @@ use crate::Study;
 ///   calibration-9c0d1e2f.json          what 8-bit integers stand for, one per weights
 ///   features-v1/resnet18-f16-1a2b3c4d/ one feature cache per weights, preprocessing and dtype
 ///   runs-v1/fm1+fm2/seed0-5e6f7a8b/    one run per combination, seed and everything else that matters
+///   report/index.html                  the report, its tables and figures
 /// ```
 #[derive(Clone, Debug)]
 pub struct Paths {
     cache: PathBuf,
     data_set: PathBuf,
+    report: PathBuf,
 }
 
 impl Paths {
@@ -27,7 +29,9 @@ impl Paths {
     pub fn new(study: &Study) -> Self {
         let absolute = std::path::absolute(&study.data.dir).unwrap_or_else(|_| study.data.dir.clone());
         let name = absolute.file_name().map_or_else(|| "data".to_owned(), |name| name.to_string_lossy().into_owned());
-        Self { cache: study.cache.dir.clone(), data_set: study.cache.dir.join(name) }
+        let data_set = study.cache.dir.join(name);
+        let report = study.report.dir.clone().unwrap_or_else(|| data_set.join("report"));
+        Self { cache: study.cache.dir.clone(), data_set, report }
     }
 
     /// Folder of all results.
@@ -38,6 +42,11 @@ impl Paths {
     /// Folder of the data set's results.
     pub fn data_set(&self) -> &Path {
         &self.data_set
+    }
+
+    /// Folder of the report.
+    pub fn report(&self) -> &Path {
+        &self.report
     }
 
     /// Remembered content hashes.

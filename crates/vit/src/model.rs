@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use sources::Source;
 
 use crate::{
-    Draws, ModelConfig, Noise, Parameters, VitError,
+    Batch, Draws, ModelConfig, Noise, Parameters, Pool, VitError,
     config::at_least_one,
     error::check_shape,
     network::Network,
@@ -114,6 +114,41 @@ impl Model {
     pub fn logits(&self, tokens: &[Tensor]) -> Result<Tensor, VitError> {
         self.check_tokens(tokens)?;
         Ok(self.frozen.forward(tokens, &mut Noise::off())?)
+    }
+
+    /// Where the answer about each image of `batch` comes from, by attention roll-out (Abnar & Zuidema 2020,
+    /// <https://arxiv.org/abs/2005.00928>): for each image, how much of each place of the token grid (N) arrives where the
+    /// logits are read, summing to 1. The blocks' attention, averaged over heads and with half of each token passing by, is
+    /// multiplied up; sources that lie one after the other count together.
+    ///
+    /// # Errors
+    /// If the batch is not what the model reads, or the device fails.
+    pub fn attention_rollout(&self, batch: &Batch) -> Result<Vec<Vec<f32>>, VitError> {
+        let tokens = batch.token_tensors(self)?;
+        let mut arrived: Option<Tensor> = None;
+        for weights in self.frozen.attention(&tokens)? {
+            let weights = weights.to_dtype(DType::F32)?.mean(1)?; // (B, N, N)
+            let identity = Tensor::eye(weights.dim(1)?, DType::F32, &self.device)?;
+            let mixed = weights.broadcast_add(&identity)?.affine(0.5, 0.0)?;
+            arrived = Some(match arrived {
+                Some(before) => mixed.matmul(&before)?,
+                None => mixed,
+            });
+        }
+        let Some(arrived) = arrived else { return Ok(vec![Vec::new(); batch.images]) };
+        let (read, first) = match self.about.model.pool {
+            Pool::Mean => (arrived.mean(1)?, 0),                    // (B, N)
+            Pool::Cls => (arrived.narrow(1, 0, 1)?.squeeze(1)?, 1), // (B, N), the class token first
+        };
+        let places = self.about.model.tokens_per_source();
+        let of_image = |read: Vec<f32>| {
+            let mut grid = vec![0.0; places];
+            read[first..].iter().enumerate().for_each(|(token, share)| grid[token % places] += share);
+            let sum: f32 = grid.iter().sum();
+            grid.iter_mut().for_each(|share| *share /= sum);
+            grid
+        };
+        Ok(read.to_vec2::<f32>()?.into_iter().map(of_image).collect())
     }
 
     /// Logits (B, K) as [`logits`](Self::logits), with what `noise` drops, and differentiable in the

@@ -38,6 +38,17 @@ impl Network {
         })
     }
 
+    /// What each token looks at in each block: (B, H, N, N).
+    pub(crate) fn attention(&self, tokens: &[Tensor]) -> Result<Vec<Tensor>> {
+        let mut x = self.embed.forward(tokens)?; // (B, N, D)
+        let mut weights = Vec::with_capacity(self.blocks.len());
+        for block in &self.blocks {
+            weights.push(block.attn.weights(&x, &block.norm1)?);
+            x = block.forward(&x, &mut Noise::off())?;
+        }
+        Ok(weights)
+    }
+
     /// Logits (B, K) of one tensor (B, N, W) per source.
     pub(crate) fn forward(&self, tokens: &[Tensor], noise: &mut Noise<'_>) -> Result<Tensor> {
         let mut x = noise.dropout(self.embed.forward(tokens)?)?; // (B, N, D)

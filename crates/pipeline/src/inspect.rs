@@ -1,0 +1,73 @@
+//! A look at single images: their pixels, their cached feature maps, and where a model looks.
+
+use anyhow::{Context as _, Result};
+use candle_core::Device;
+use shards::FeatureReader;
+use sources::{Combination, Source};
+use vit::{Batch, MODEL_FILE, Model};
+
+use crate::{
+    Context,
+    examples::Examples,
+    loader::{Features, TokenReader},
+};
+
+/// One image's output of one stage of the backbone.
+#[derive(Clone, Debug)]
+pub struct FeatureMap {
+    /// Which one.
+    pub source: Source,
+    /// (side, side, channels).
+    pub values: Vec<f32>,
+}
+
+/// Looks at images of the data set, in the feature cache.
+#[derive(Debug)]
+pub struct Inspector<'a> {
+    context: &'a Context,
+    features: Features,
+    examples: Examples,
+}
+
+impl<'a> Inspector<'a> {
+    /// Opens the feature cache.
+    pub fn open(context: &'a Context) -> Result<Self> {
+        let examples = Examples::new(context);
+        Ok(Self { features: Features::open(context, &examples)?, examples, context })
+    }
+
+    /// The feature maps that are cached.
+    pub fn cached(&self) -> impl Iterator<Item = Source> {
+        self.features.manifest.features.keys().copied()
+    }
+
+    /// The map of the image at `index` of the data set.
+    pub fn map(&self, source: Source, index: usize) -> Result<FeatureMap> {
+        let reader = FeatureReader::open(&self.features.cache, &self.features.manifest, source)?;
+        let id = &self.context.dataset.images[index].id;
+        let place = self.features.place(id).with_context(|| format!("`{id}` is not in the feature cache"))?;
+        let mut values = vec![0.0; source.values_per_image()];
+        reader.read(place, &mut Vec::new(), &mut values)?;
+        Ok(FeatureMap { source, values })
+    }
+
+    /// Where the answer of `run` about each of the test images at `indices` comes from: the shares (grid²) of the places of
+    /// the token grid, by attention roll-out ([`Model::attention_rollout`]).
+    pub fn attention(
+        &self,
+        folder: &std::path::Path,
+        combination: Combination,
+        indices: &[usize],
+    ) -> Result<Vec<Vec<f32>>> {
+        let model = Model::load(&folder.join(MODEL_FILE), &Device::Cpu)?;
+        let reader = TokenReader::new(self.context, &self.features, combination, &model.about().model)?;
+        let wanted = indices.iter().map(|index| {
+            let found = self.examples.iter().find(|example| example.index == *index).cloned();
+            found.with_context(|| format!("image {index} has no label"))
+        });
+        let examples = wanted.collect::<Result<Vec<_>>>()?;
+        let mut shares = Vec::with_capacity(indices.len());
+        reader.for_each_batch(&examples, |batch: &Batch| Ok(shares.extend(model.attention_rollout(batch)?)))?;
+        Ok(shares)
+    }
+}

@@ -1,0 +1,203 @@
+use sources::{Combination, Source};
+use statistics::holm;
+
+use super::{ALPHA, Comparison, Effect};
+use crate::results::{Measure, Results};
+
+/// What became of a claim.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Verdict {
+    /// It is so in our runs, and not by chance.
+    Holds,
+    /// The opposite is so, and not by chance.
+    DoesNotHold,
+    /// Chance alone may have decided, or runs are missing.
+    CannotBeTold,
+}
+
+/// A conclusion of the paper, tested on our runs.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct Claim {
+    /// As the paper has it.
+    pub statement: &'static str,
+    /// What became of it.
+    pub verdict: Verdict,
+    /// Why, in one sentence.
+    pub because: String,
+    /// The tests behind it.
+    pub comparisons: Vec<Comparison>,
+}
+
+/// Everything that is tested.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct Analysis {
+    /// The paper's conclusions.
+    pub claims: Vec<Claim>,
+    /// What each source adds; those without a context are left out.
+    pub effects: Vec<Effect>,
+    /// Tests that Holm's method adjusted together.
+    pub tests: usize,
+}
+
+/// A claim that one combination stands out from others.
+struct StandsOut {
+    statement: &'static str,
+    champion: Combination,
+    /// `champion` and the others.
+    among: Vec<Combination>,
+    /// Whether it should be better than the others; else worse.
+    above: bool,
+}
+
+impl Analysis {
+    /// Tests the paper's conclusions.
+    pub fn of(results: &Results) -> Self {
+        let mut effects: Vec<Effect> =
+            Source::ALL.into_iter().filter_map(|source| Effect::of(results, source)).collect();
+        let compared = |claim: StandsOut| {
+            let comparisons = comparisons(results, &claim);
+            (claim, comparisons)
+        };
+        let standing: Vec<(StandsOut, Vec<Comparison>)> = claims().into_iter().map(compared).collect();
+
+        // A pair that several claims ask for is one test; the effects are tests, too.
+        let mut pairs: Vec<(Combination, Combination, f64)> = Vec::new();
+        for comparison in standing.iter().flat_map(|(_, comparisons)| comparisons) {
+            if find(&pairs, comparison).is_none() {
+                pairs.push((comparison.first, comparison.second, comparison.p));
+            }
+        }
+        let p_values: Vec<f64> =
+            pairs.iter().map(|(_, _, p)| *p).chain(effects.iter().map(|effect| effect.p)).collect();
+        let adjusted = holm(&p_values);
+        for (effect, p) in effects.iter_mut().zip(&adjusted[pairs.len()..]) {
+            effect.p = *p;
+        }
+        let mut claims: Vec<Claim> = standing
+            .into_iter()
+            .map(|(claim, mut comparisons)| {
+                for comparison in &mut comparisons {
+                    comparison.adjusted_p = find(&pairs, comparison).map_or(1.0, |index| adjusted[index]);
+                }
+                claim.judge(results, comparisons)
+            })
+            .collect();
+        let orig = effects.iter().find(|effect| effect.source == Source::Orig);
+        claims.insert(2, adding_orig(orig));
+        Self { claims, effects, tests: p_values.len() }
+    }
+}
+
+fn find(pairs: &[(Combination, Combination, f64)], comparison: &Comparison) -> Option<usize> {
+    let Comparison { first, second, .. } = comparison;
+    pairs.iter().position(|(a, b, _)| (a == first && b == second) || (a == second && b == first))
+}
+
+/// The paper's section 4 and conclusion: what stands out.
+fn claims() -> Vec<StandsOut> {
+    let all = Combination::all();
+    let of = |sources: &[Source]| Combination::new(sources.iter().copied());
+    let sized = |len: usize| all.iter().copied().filter(|combination| combination.len() == len).collect::<Vec<_>>();
+    use Source::{Fm1, Fm2, Fm3, Fm4, Orig};
+    [
+        ("FM2 is the best single input", of(&[Fm2]), sized(1), true),
+        ("FM1+FM2 is the best pair", of(&[Fm1, Fm2]), sized(2), true),
+        ("orig+FM2+FM3+FM4 is the best of all", of(&[Orig, Fm2, Fm3, Fm4]), all.clone(), true),
+        ("FM4 is the weakest single input", of(&[Fm4]), sized(1), false),
+    ]
+    .into_iter()
+    .filter_map(|(statement, champion, among, above)| Some(StandsOut { statement, champion: champion?, among, above }))
+    .collect()
+}
+
+/// The champion against each of the others that has runs.
+fn comparisons(results: &Results, claim: &StandsOut) -> Vec<Comparison> {
+    let Some(champion) = results.cell(claim.champion) else { return Vec::new() };
+    let others = claim.among.iter().filter(|other| **other != claim.champion);
+    others.filter_map(|other| Comparison::of(champion, results.cell(*other)?)).collect()
+}
+
+impl StandsOut {
+    fn judge(&self, results: &Results, comparisons: Vec<Comparison>) -> Claim {
+        let (statement, others) = (self.statement, self.among.len() - 1);
+        let claim = |verdict, because| Claim { statement, verdict, because, comparisons: comparisons.clone() };
+        let accuracy = |combination| {
+            let mean = results.cell(combination).and_then(|cell| cell.mean(Measure::Test));
+            mean.map_or_else(|| "no runs".to_owned(), |mean| format!("{:.2}%", 100.0 * mean.mean))
+        };
+        if comparisons.is_empty() {
+            return claim(
+                Verdict::CannotBeTold,
+                format!("There are no runs of {} and its rivals to compare.", self.champion),
+            );
+        }
+        let sign = if self.above { 1.0 } else { -1.0 };
+        let is_told = |comparison: &&Comparison| comparison.adjusted_p < ALPHA;
+        let ahead = |comparison: &&Comparison| sign * comparison.difference > 0.0;
+        let beaten = comparisons.iter().filter(is_told).filter(ahead).count();
+        let winner = comparisons
+            .iter()
+            .filter(is_told)
+            .filter(|comparison| !ahead(comparison))
+            .min_by(|a, b| (sign * a.difference).total_cmp(&(sign * b.difference)));
+        let [better, best] = if self.above { ["better", "highest"] } else { ["worse", "lowest"] };
+        if let Some(winner) = winner {
+            let because = format!(
+                "{} has {}, {} has {}: {:.1} points {better} (adjusted p {}).",
+                self.champion,
+                accuracy(self.champion),
+                winner.second,
+                accuracy(winner.second),
+                100.0 * winner.difference.abs(),
+                p_value(winner.adjusted_p),
+            );
+            return claim(Verdict::DoesNotHold, because);
+        }
+        let rank = 1 + comparisons.iter().filter(|comparison| sign * comparison.difference < 0.0).count();
+        let place = if rank == 1 { format!("the {best}") } else { format!("place {rank} from the {best}") };
+        let told = format!(
+            "{} has {}, {place} of {}; {beaten} of its {} rivals are {} beyond chance",
+            self.champion,
+            accuracy(self.champion),
+            comparisons.len() + 1,
+            comparisons.len(),
+            if self.above { "worse" } else { "better" },
+        );
+        let missing = others - comparisons.len();
+        if missing > 0 {
+            return claim(Verdict::CannotBeTold, format!("{told}, and {missing} have no runs yet."));
+        }
+        if beaten == others {
+            return claim(Verdict::Holds, format!("{told}."));
+        }
+        let images = results.runs().next().map_or(0, |run| run.correct.len());
+        claim(Verdict::CannotBeTold, format!("{told}; {images} test images do not tell it from the others."))
+    }
+}
+
+fn adding_orig(effect: Option<&Effect>) -> Claim {
+    let statement = "Adding the original image helps";
+    let claim = |verdict, because| Claim { statement, verdict, because, comparisons: Vec::new() };
+    let Some(effect) = effect else {
+        return claim(Verdict::CannotBeTold, "There are no runs with and without orig.".to_owned());
+    };
+    let (all, helped) = (effect.contexts.len(), effect.contexts.iter().filter(|(_, change)| *change > 0.0).count());
+    let because = format!(
+        "It changes test accuracy by {:+.2} points on average and raises it in {helped} of {all} contexts \
+         (randomised signs, adjusted p {}).",
+        100.0 * effect.mean.mean,
+        p_value(effect.p),
+    );
+    let verdict = match (effect.p < ALPHA, effect.mean.mean > 0.0) {
+        (true, true) => Verdict::Holds,
+        (true, false) => Verdict::DoesNotHold,
+        (false, _) => Verdict::CannotBeTold,
+    };
+    claim(verdict, because)
+}
+
+/// As it is usually written.
+pub(crate) fn p_value(p: f64) -> String {
+    if p < 0.001 { "< 0.001".to_owned() } else { format!("{p:.3}") }
+}

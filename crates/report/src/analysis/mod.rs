@@ -1,0 +1,15 @@
+//! What the runs say about the paper's conclusions.
+
+mod agreement;
+mod claims;
+mod comparison;
+mod effects;
+
+pub use agreement::{Agreement, agreement};
+pub(crate) use claims::p_value;
+pub use claims::{Analysis, Claim, Verdict};
+pub use comparison::Comparison;
+pub use effects::Effect;
+
+/// Differences with a smaller adjusted p are told apart.
+pub const ALPHA: f64 = 0.05;

@@ -1,0 +1,152 @@
+//! The faces that the page shows: which images, and what is known of them.
+
+use anyhow::Result;
+use dataset::{Annotation, Emotion};
+use pipeline::{Context, inspect::Inspector};
+use sources::Source;
+
+use crate::{pictures::Picture, results::EvaluatedCell};
+
+/// Most confidently wrong answers that are shown.
+const WRONG: usize = 12;
+
+/// An image with its feature maps, as in the paper's Figure 3.
+#[derive(Debug)]
+pub struct Portrait {
+    /// The image's id.
+    pub id: String,
+    /// What it shows.
+    pub class: String,
+    /// Votes for it.
+    pub votes: String,
+    /// The image itself.
+    pub original: Picture,
+    /// Channel means of the cached maps.
+    pub maps: Vec<(Source, Picture)>,
+    /// Where the chosen run looks, laid on the image.
+    pub attention: Option<Picture>,
+}
+
+/// A wrong answer.
+#[derive(Debug)]
+pub struct Mistake {
+    /// The image's id.
+    pub id: String,
+    /// The image itself.
+    pub original: Picture,
+    /// Where the run looks.
+    pub attention: Option<Picture>,
+    /// The true class.
+    pub label: String,
+    /// The answer, and how sure of it the run is.
+    pub answer: String,
+    /// In percent.
+    pub confidence: f64,
+    /// How the annotators voted.
+    pub votes: String,
+}
+
+/// One test image of each class: the one on which the annotators agree most, the first of several.
+pub fn one_of_each_class(context: &Context, cell: &EvaluatedCell) -> Vec<usize> {
+    let names = context.study.data.classes.names();
+    let most_agreed = |class: usize| {
+        let of_class = cell.answers.images.iter().zip(&cell.answers.labels).filter(|(_, label)| **label == class);
+        of_class
+            .map(|(image, _)| *image)
+            .min_by(|a, b| entropy(context, *a).unwrap_or(0.0).total_cmp(&entropy(context, *b).unwrap_or(0.0)))
+    };
+    (0..names.len()).filter_map(most_agreed).collect()
+}
+
+/// Portraits of `images` of the data set, seen by the run `cell` if there is one.
+pub fn portraits(
+    context: &Context,
+    inspector: &Inspector<'_>,
+    images: &[usize],
+    cell: Option<&EvaluatedCell>,
+) -> Result<Vec<Portrait>> {
+    let attention = lit(context, inspector, images, cell)?;
+    let sources: Vec<Source> = inspector.cached().collect();
+    let portrait = |(image, attention): (&usize, Option<Picture>)| {
+        let record = &context.dataset.images[*image];
+        let map = |source: &Source| Ok((*source, Picture::channel_mean(&inspector.map(*source, *image)?)?));
+        let class = cell.and_then(|cell| {
+            let at = cell.answers.images.iter().position(|other| other == image)?;
+            context.study.data.classes.names().get(cell.answers.labels[at]).map(|name| (*name).to_owned())
+        });
+        Ok(Portrait {
+            id: record.id.clone(),
+            class: class.unwrap_or_default(),
+            votes: votes(&record.annotation),
+            original: original(context, *image)?,
+            maps: sources.iter().map(map).collect::<Result<_>>()?,
+            attention,
+        })
+    };
+    images.iter().zip(attention).map(portrait).collect()
+}
+
+/// The test images about which the run was wrong and most sure.
+pub fn mistakes(context: &Context, inspector: &Inspector<'_>, cell: &EvaluatedCell) -> Result<Vec<Mistake>> {
+    let answers = &cell.answers;
+    let confidences: Vec<f64> = answers.confidences().collect();
+    let mut wrong: Vec<usize> = (0..answers.images.len()).filter(|at| !cell.correct[*at]).collect();
+    wrong.sort_by(|a, b| confidences[*b].total_cmp(&confidences[*a]));
+    wrong.truncate(WRONG);
+    let images: Vec<usize> = wrong.iter().map(|at| answers.images[*at]).collect();
+    let attention = lit(context, inspector, &images, Some(cell))?;
+    let names = context.study.data.classes.names();
+    let mistake = |(at, attention): (&usize, Option<Picture>)| {
+        let record = &context.dataset.images[answers.images[*at]];
+        Ok(Mistake {
+            id: record.id.clone(),
+            original: original(context, answers.images[*at])?,
+            attention,
+            label: names[answers.labels[*at]].to_owned(),
+            answer: names[answers.answers[*at]].to_owned(),
+            confidence: 100.0 * confidences[*at],
+            votes: votes(&record.annotation),
+        })
+    };
+    wrong.iter().zip(attention).map(mistake).collect()
+}
+
+/// Entropy of an image's votes in bits; none without votes.
+pub fn entropy(context: &Context, image: usize) -> Option<f64> {
+    let Annotation::Votes(votes) = &context.dataset.images[image].annotation else { return None };
+    let all: f64 = votes.0.iter().map(|count| f64::from(*count)).sum();
+    let shares = votes.0.iter().filter(|count| **count > 0).map(|count| f64::from(*count) / all);
+    Some(shares.map(|share| -share * share.log2()).sum::<f64>().max(0.0))
+}
+
+/// The images under the light of the run's attention, where there is a run.
+fn lit(
+    context: &Context,
+    inspector: &Inspector<'_>,
+    images: &[usize],
+    cell: Option<&EvaluatedCell>,
+) -> Result<Vec<Option<Picture>>> {
+    let Some(cell) = cell else { return Ok(vec![None; images.len()]) };
+    let shares = inspector.attention(&cell.run.folder, cell.run.combination, images)?;
+    images.iter().zip(shares).map(|(image, shares)| Ok(Some(original(context, *image)?.lit(&shares)?))).collect()
+}
+
+fn original(context: &Context, image: usize) -> Result<Picture> {
+    let pixels = context.dataset.decode(image)?;
+    let grey: Vec<f32> = pixels.data.chunks_exact(pixels.channels).map(|pixel| f32::from(pixel[0]) / 255.0).collect();
+    Picture::grey(&grey, pixels.width, pixels.height)
+}
+
+/// Such as "happiness 8, neutral 2".
+fn votes(annotation: &Annotation) -> String {
+    match annotation {
+        Annotation::Votes(votes) => {
+            let names = Emotion::ALL.iter().map(|emotion| emotion.name()).chain(["unknown", "not a face"]);
+            let mut cast: Vec<(u8, &str)> = votes.0.into_iter().zip(names).filter(|(count, _)| *count > 0).collect();
+            cast.sort_by_key(|(count, _)| std::cmp::Reverse(*count));
+            cast.iter().map(|(count, name)| format!("{name} {count}")).collect::<Vec<_>>().join(", ")
+        }
+        Annotation::Class(emotion) => format!("folder {emotion}"),
+        Annotation::None => "none".to_owned(),
+    }
+}

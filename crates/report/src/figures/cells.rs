@@ -1,0 +1,66 @@
+use anyhow::Result;
+use plotters::prelude::*;
+
+use super::{Chart, FAINT, INK, OURS, PAPER, text};
+use crate::results::{Cell, Measure, Results};
+
+const ROW_PX: u32 = 19;
+
+/// Test accuracy of every combination with its interval, and the paper's.
+pub fn cells_beside_the_paper(results: &Results) -> Result<Option<Chart>> {
+    let cells: Vec<&Cell> = results.cells.iter().filter(|cell| !cell.runs.is_empty() || cell.paper.is_some()).collect();
+    let percent = |share: f64| 100.0 * share;
+    let ends = cells.iter().flat_map(|cell| {
+        let interval = cell.interval(Measure::Test).into_iter().flatten();
+        interval.chain(cell.paper(Measure::Test)).map(percent)
+    });
+    let (low, high) = ends.fold((f64::MAX, f64::MIN), |(low, high), end| (low.min(end), high.max(end)));
+    if cells.is_empty() || low > high || results.evaluated().next().is_none() {
+        return Ok(None);
+    }
+    let (low, high) = ((low / 5.0).floor() * 5.0, (high / 5.0).ceil() * 5.0);
+    let names: Vec<String> = cells.iter().rev().map(|cell| cell.combination.to_string()).collect();
+    let description = format!("Test accuracy of {} combinations, ours with 95% intervals and the paper's", cells.len());
+    let height = ROW_PX * cells.len() as u32 + 70;
+    let chart = Chart::draw("cells", description, (760, height), |area| {
+        let rows = (0..cells.len()).into_segmented();
+        let mut chart = ChartBuilder::on(area)
+            .margin(8)
+            .margin_right(20)
+            .x_label_area_size(44)
+            .y_label_area_size(150)
+            .build_cartesian_2d(low..high, rows)?;
+        chart
+            .configure_mesh()
+            .bold_line_style(FAINT)
+            .light_line_style(TRANSPARENT)
+            .axis_style(INK)
+            .x_desc("test accuracy, %")
+            .x_label_formatter(&|value| format!("{value:.0}"))
+            .y_labels(cells.len())
+            .y_label_formatter(&|row| match row {
+                SegmentValue::CenterOf(row) | SegmentValue::Exact(row) => names.get(*row).cloned().unwrap_or_default(),
+                SegmentValue::Last => String::new(),
+            })
+            .label_style(text(13))
+            .axis_desc_style(text(13))
+            .draw()?;
+        for (row, cell) in cells.iter().rev().enumerate() {
+            let at = |share: f64| (percent(share), SegmentValue::CenterOf(row));
+            if let (Some(mean), Some([from, to])) = (cell.mean(Measure::Test), cell.interval(Measure::Test)) {
+                let line = ShapeStyle { color: OURS.to_rgba(), filled: false, stroke_width: 2 };
+                chart
+                    .draw_series([PathElement::new(vec![at(from.max(low / 100.0)), at(to.min(high / 100.0))], line)])?;
+                chart.draw_series([Circle::new(at(mean.mean), 4, OURS.filled())])?;
+            }
+            if let Some(paper) = cell.paper(Measure::Test) {
+                let line = ShapeStyle { color: PAPER.to_rgba(), filled: false, stroke_width: 2 };
+                chart
+                    .draw_series([EmptyElement::at(at(paper))
+                        + Polygon::new(vec![(0, -5), (5, 0), (0, 5), (-5, 0)], line.filled())])?;
+            }
+        }
+        Ok(())
+    })?;
+    Ok(Some(chart))
+}

@@ -1,0 +1,61 @@
+use anyhow::Result;
+use plotters::prelude::*;
+use sources::Combination;
+
+use super::{Chart, FAINT, INK, OURS, PAPER, text};
+use crate::curves::Curves;
+
+/// Steps whose training loss is averaged for one point of the curve.
+const POINTS: usize = 60;
+
+/// Training loss, and accuracy on training and validation images, of one run.
+pub fn learning_curves(combination: Combination, seed: u64, curves: &Curves) -> Result<Chart> {
+    let description =
+        format!("Learning curves of {combination}, seed {seed}: training loss, training and validation accuracy");
+    let window = curves.steps.len().div_ceil(POINTS).max(1);
+    let mean = |of: fn(&vit::StepRecord) -> f64| -> Vec<(f64, f64)> {
+        let point = |steps: &[vit::StepRecord]| {
+            let value = steps.iter().map(of).sum::<f64>() / steps.len() as f64;
+            (steps.last().map_or(0.0, |step| step.step as f64), value)
+        };
+        curves.steps.chunks(window).map(point).collect()
+    };
+    let (losses, train) = (mean(|step| step.loss), mean(|step| 100.0 * step.accuracy));
+    let valid: Vec<(f64, f64)> =
+        curves.validations.iter().map(|record| (record.step as f64, 100.0 * record.validation.accuracy)).collect();
+    let last = curves.steps.last().map_or(1.0, |step| step.step as f64);
+    let highest = losses.iter().map(|(_, loss)| *loss).fold(0.1, f64::max);
+    Chart::draw("curves", description, (760, 300), |area| {
+        let (left, right) = area.split_horizontally(380);
+        for (area, top, what) in [(&left, highest * 1.05, "training loss, nats"), (&right, 100.0, "accuracy, %")] {
+            let mut chart = ChartBuilder::on(area)
+                .margin(8)
+                .margin_right(16)
+                .x_label_area_size(44)
+                .y_label_area_size(52)
+                .build_cartesian_2d(0.0..last, 0.0..top)?;
+            chart
+                .configure_mesh()
+                .bold_line_style(FAINT)
+                .light_line_style(TRANSPARENT)
+                .axis_style(INK)
+                .x_desc("step")
+                .y_desc(what)
+                .x_labels(5)
+                .y_labels(6)
+                .x_label_formatter(&|value| format!("{value:.0}"))
+                .y_label_formatter(&|value| if top < 10.0 { format!("{value:.1}") } else { format!("{value:.0}") })
+                .label_style(text(13))
+                .axis_desc_style(text(13))
+                .draw()?;
+            if what.starts_with("training loss") {
+                chart.draw_series(LineSeries::new(losses.iter().copied(), OURS.stroke_width(2)))?;
+            } else {
+                chart.draw_series(LineSeries::new(train.iter().copied(), OURS.stroke_width(2)))?;
+                chart.draw_series(LineSeries::new(valid.iter().copied(), PAPER.stroke_width(2)))?;
+                chart.draw_series(valid.iter().map(|point| Circle::new(*point, 3, PAPER.filled())))?;
+            }
+        }
+        Ok(())
+    })
+}

@@ -1,0 +1,240 @@
+//! The study's report: ours beside the paper's tables, what can be said of the paper's conclusions, figures, and one page
+//! that holds it all.
+//!
+//! ```text
+//! evaluations ─► results ─► analysis ─► tables, figures ─► page
+//! feature cache, models ─► pictures ─► faces ──────────────┘
+//! ```
+//!
+//! Nothing is computed that needs the backbone or a training; what is not evaluated is named as missing.
+
+mod analysis;
+mod curves;
+mod faces;
+mod figures;
+mod page;
+mod pictures;
+mod provenance;
+mod results;
+mod tables;
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Result, bail};
+use pipeline::{Context, inspect::Inspector};
+use serde::Serialize;
+use statistics::{expected_calibration_error, reliability};
+
+pub use analysis::{Agreement, Analysis, Claim, Comparison, Effect, Verdict};
+use faces::{Mistake, Portrait};
+use figures::Chart;
+use pictures::Picture;
+use provenance::Provenance;
+use results::{EvaluatedCell, Measure, Results};
+use tables::Table;
+
+/// Name of the page.
+pub const PAGE: &str = "index.html";
+
+/// Pixels of a chart's PNG for each of its own.
+const PNG_SCALE: f32 = 2.0;
+
+/// Everything that the report shows.
+#[derive(Debug)]
+pub struct Report {
+    /// None where there is nothing of the paper to compare with.
+    analysis: Option<Analysis>,
+    agreement: Option<[Agreement; 2]>,
+    cells_table: Vec<Table>,
+    charts: BTreeMap<&'static str, Chart>,
+    portraits: Vec<Portrait>,
+    mistakes: Vec<Mistake>,
+    best: Option<Best>,
+    missing: Vec<String>,
+    provenance: Provenance,
+}
+
+/// What is told of the run with the highest validation accuracy.
+#[derive(Debug)]
+struct Best {
+    name: String,
+    accuracies: String,
+    classes: Table,
+    confusion: Table,
+    calibration_error: String,
+}
+
+/// What was written.
+#[derive(Debug, Serialize)]
+pub struct Written {
+    /// The page.
+    pub page: PathBuf,
+    /// Runs that it shows.
+    pub runs: usize,
+    /// Runs of the study that are not there yet.
+    pub missing: Vec<String>,
+    /// What became of the paper's conclusions.
+    pub claims: Vec<Claim>,
+}
+
+/// Builds the report of what is evaluated and writes it to `folder`: the page, `tables/*.csv`, `tables/*.md`,
+/// `figures/*.svg`, `figures/*.png` and `analysis.json`. `command` is what makes it again.
+///
+/// # Errors
+/// If nothing is evaluated yet, or files fail.
+pub fn write(context: &Context, folder: &Path, command: &str) -> Result<Written> {
+    let results = Results::read(context)?;
+    if results.evaluated().next().is_none() {
+        bail!("no run of this configuration is evaluated\n\nhint: run `just study`");
+    }
+    let report = Report::new(context, &results, command)?;
+    report.write(folder)?;
+    Ok(Written {
+        page: folder.join(PAGE),
+        runs: results.runs().count(),
+        missing: results.missing,
+        claims: report.analysis.map(|analysis| analysis.claims).unwrap_or_default(),
+    })
+}
+
+/// What was written, for the terminal.
+pub fn summary(written: &Written) -> String {
+    let verdict = |verdict| match verdict {
+        Verdict::Holds => "holds",
+        Verdict::DoesNotHold => "does not hold",
+        Verdict::CannotBeTold => "cannot be told",
+    };
+    let claims: String = written
+        .claims
+        .iter()
+        .map(|claim| format!("{}: {}. {}\n", claim.statement, verdict(claim.verdict), claim.because))
+        .collect();
+    let missing = match written.missing.len() {
+        0 => String::new(),
+        missing => format!("; {missing} runs are not there yet"),
+    };
+    format!("{claims}report: `{}` of {} runs{missing}", written.page.display(), written.runs)
+}
+
+impl Report {
+    fn new(context: &Context, results: &Results, command: &str) -> Result<Self> {
+        let has_paper = results.cells.iter().any(|cell| cell.paper.is_some());
+        let analysis = Analysis::of(results);
+        let mut charts: Vec<Chart> = figures::cells_beside_the_paper(results)?.into_iter().collect();
+        charts.extend(figures::effects_of_sources(&analysis.effects)?);
+
+        let inspector = Inspector::open(context)?;
+        let chosen = results.best_by_validation();
+        let (mut portraits, mut mistakes, mut best) = (Vec::new(), Vec::new(), None);
+        if let Some(cell) = chosen {
+            portraits = faces::portraits(context, &inspector, &faces::one_of_each_class(context, cell), Some(cell))?;
+            mistakes = faces::mistakes(context, &inspector, cell)?;
+            let (about, more) = describe(context, cell)?;
+            best = Some(about);
+            charts.extend(more);
+        }
+        Ok(Self {
+            agreement: has_paper.then(|| analysis::agreement(results.evaluated())),
+            cells_table: tables::beside_the_paper(results),
+            charts: charts.into_iter().map(|chart| (chart.name, chart)).collect(),
+            portraits,
+            mistakes,
+            best,
+            missing: results.missing.clone(),
+            provenance: Provenance::of(context, results, command)?,
+            analysis: has_paper.then_some(analysis),
+        })
+    }
+
+    fn write(&self, folder: &Path) -> Result<()> {
+        let write = |name: String, bytes: &[u8]| stage::write_atomically(&folder.join(name), bytes);
+        for chart in self.charts.values() {
+            write(format!("figures/{}.svg", chart.name), chart.svg().as_bytes())?;
+            write(format!("figures/{}.png", chart.name), &chart.png(PNG_SCALE)?)?;
+        }
+        if !self.portraits.is_empty() {
+            let row = |portrait: &'_ Portrait| -> Vec<Picture> {
+                let maps = portrait.maps.iter().map(|(_, map)| map.clone());
+                [portrait.original.clone()].into_iter().chain(maps).chain(portrait.attention.clone()).collect()
+            };
+            let rows: Vec<Vec<Picture>> = self.portraits.iter().map(row).collect();
+            let rows: Vec<Vec<&Picture>> = rows.iter().map(|row| row.iter().collect()).collect();
+            write("figures/maps.png".to_owned(), &Picture::sheet(&rows)?.png()?)?;
+        }
+        for table in self.tables() {
+            write(format!("tables/{}.csv", table.name), &table.csv()?)?;
+            write(format!("tables/{}.md", table.name), table.markdown().as_bytes())?;
+        }
+        stage::write_json(&folder.join("analysis.json"), &(&self.analysis, &self.agreement))?;
+        // Last, so that a page never shows what is not there beside it.
+        write(PAGE.to_owned(), page::page(self).as_bytes())?;
+        Ok(())
+    }
+
+    /// All tables that get files of their own.
+    fn tables(&self) -> Vec<Table> {
+        let mut all = self.cells_table.clone();
+        if let Some(analysis) = &self.analysis {
+            all.extend([tables::effects(&analysis.effects), tables::comparisons(analysis)]);
+        }
+        all.extend(self.agreement.iter().map(|agreement| tables::agreement(agreement)));
+        all.extend(self.best.iter().flat_map(|best| [best.classes.clone(), best.confusion.clone()]));
+        all.push(self.provenance.runs.clone());
+        all
+    }
+}
+
+/// What is told of `cell`, and its charts.
+fn describe(context: &Context, cell: &EvaluatedCell) -> Result<(Best, Vec<Chart>)> {
+    let test = &cell.run.evaluation.test;
+    let percent = |measure: Measure| format!("{:.2}%", 100.0 * measure.of(cell));
+    let confidences: Vec<f64> = cell.answers.confidences().collect();
+    let answers: Vec<(f64, bool)> = confidences.iter().copied().zip(cell.correct.iter().copied()).collect();
+    let bins = reliability(&answers);
+    let error = expected_calibration_error(&bins);
+    let mut charts = vec![
+        figures::learning_curves(cell.run.combination, cell.run.seed, &curves::Curves::read(&cell.run.folder)?)?,
+        figures::reliability_diagram(&bins)?,
+    ];
+    let groups = by_agreement(context, cell, &answers);
+    if groups.len() > 1 {
+        charts.push(figures::confidence_and_votes(&groups)?);
+    }
+    let best = Best {
+        name: format!("{}, seed {}", cell.run.combination, cell.run.seed),
+        accuracies: format!(
+            "train {}, valid {}, test {}, balanced {}, macro F1 {}",
+            percent(Measure::Train),
+            percent(Measure::Valid),
+            percent(Measure::Test),
+            percent(Measure::Balanced),
+            percent(Measure::MacroF1)
+        ),
+        classes: tables::classes(test),
+        confusion: tables::confusion(test),
+        calibration_error: error.map_or_else(|| "–".to_owned(), |error| format!("{:.1}%", 100.0 * error)),
+    };
+    Ok((best, charts))
+}
+
+/// The answers in five groups of equal size by the entropy of their images' votes: the ends of the entropy, mean confidence,
+/// accuracy. Images without votes are left out.
+fn by_agreement(context: &Context, cell: &EvaluatedCell, answers: &[(f64, bool)]) -> Vec<([f64; 2], f64, f64)> {
+    const GROUPS: usize = 5;
+    let images = cell.answers.images.iter().zip(answers);
+    let mut voted: Vec<(f64, f64, bool)> = images
+        .filter_map(|(image, (confidence, correct))| Some((faces::entropy(context, *image)?, *confidence, *correct)))
+        .collect();
+    voted.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let size = voted.len().div_ceil(GROUPS).max(1);
+    let group = |members: &[(f64, f64, bool)]| {
+        let share = 1.0 / members.len() as f64;
+        let confidence = members.iter().map(|(_, confidence, _)| confidence * share).sum();
+        let accuracy = members.iter().filter(|(_, _, correct)| *correct).count() as f64 * share;
+        ([members[0].0, members[members.len() - 1].0], confidence, accuracy)
+    };
+    voted.chunks(size).map(group).collect()
+}

@@ -1,0 +1,231 @@
+//! The report as one page that needs nothing but itself.
+
+mod parts;
+
+use maud::{DOCTYPE, Markup, PreEscaped, html};
+
+use crate::{
+    Report,
+    analysis::Verdict,
+    figures::Chart,
+    tables::{self, Table},
+};
+use parts::{key, mistakes, portraits, sortable};
+
+const STYLE: &str = include_str!("style.css");
+const SCRIPT: &str = include_str!("tables.js");
+
+/// The whole page.
+pub fn page(report: &Report) -> String {
+    let title = format!("fmstudy: {}", report.provenance.data_set);
+    let sections = [
+        ("results", "Results", results(report)),
+        ("claims", "What the paper concludes, tested", claims(report)),
+        ("tables", "The paper's tables", beside_the_paper(report)),
+        ("effects", "What each input adds", effects(report)),
+        ("maps", "Feature maps", maps(report)),
+        ("run", "The best run", best_run(report)),
+        ("provenance", "Where the numbers come from", provenance(report)),
+    ];
+    let sections = sections.into_iter().filter_map(|(id, title, content)| Some((id, title, content?)));
+    let sections: Vec<(&str, &str, Markup)> = sections.collect();
+    let markup = html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                title { (title) }
+                style { (PreEscaped(STYLE)) }
+            }
+            body {
+                header {
+                    h1 { "Which intermediate features help facial expression recognition?" }
+                    p.soft {
+                        "Feature maps of a frozen ResNet-18 and the original image, in combinations, read by a Vision "
+                        "Transformer: the experiment of Oh & Yoo (2023), on " (report.provenance.data_set) "."
+                    }
+                    (facts(report))
+                    nav aria-label="Sections" { ul { @for (id, title, _) in &sections { li { a href={ "#" (id) } { (title) } } } } }
+                }
+                main {
+                    @for (id, title, content) in &sections {
+                        section { h2 id=(id) { (title) } (content) }
+                    }
+                }
+                footer {
+                    p { "Written by fmstudy " (report.provenance.version) ". Rebuild it with " code { (report.provenance.command) } "." }
+                }
+                script { (PreEscaped(SCRIPT)) }
+            }
+        }
+    };
+    markup.into_string()
+}
+
+fn facts(report: &Report) -> Markup {
+    let provenance = &report.provenance;
+    html! {
+        dl.facts {
+            @for (name, value) in &provenance.facts { div { dt { (name) } dd { (value) } } }
+        }
+        @if !report.missing.is_empty() {
+            p { strong { (report.missing.len()) " runs of this study are not there yet" } ": " (shortened(&report.missing)) "." }
+        }
+    }
+}
+
+fn shortened(names: &[String]) -> String {
+    const MOST: usize = 8;
+    let shown = names.iter().take(MOST).cloned().collect::<Vec<_>>().join(", ");
+    match names.len().saturating_sub(MOST) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
+    }
+}
+
+fn results(report: &Report) -> Option<Markup> {
+    let chart = report.charts.get("cells")?;
+    let has_paper = report.cells_table.iter().any(|table| table.name != "combinations");
+    Some(html! {
+        p {
+            "Test accuracy. With several seeds the line is Student's 95% interval of their mean, which says how much the seed "
+            "decides; with one seed it is Wilson's, which says how much the choice of test images decides."
+        }
+        (key(&[("ours", "ours")])) @if has_paper { (key(&[("paper", "the paper")])) }
+        (figure(chart))
+    })
+}
+
+fn claims(report: &Report) -> Option<Markup> {
+    let analysis = report.analysis.as_ref()?;
+    let word = |verdict| match verdict {
+        Verdict::Holds => ("holds", "Holds"),
+        Verdict::DoesNotHold => ("does-not-hold", "Does not hold"),
+        Verdict::CannotBeTold => ("cannot-be-told", "Cannot be told"),
+    };
+    Some(html! {
+        p {
+            "Runs of the same seed are compared on the same test images by McNemar's exact test; where there are several seeds, the "
+            "largest p counts, so that a difference has to show with each. All " (analysis.tests) " p-values, those of the "
+            "effects below included, are adjusted together by Holm's method at 5%."
+        }
+        ul.claims {
+            @for claim in &analysis.claims {
+                @let (class, verdict) = word(claim.verdict);
+                li class=(class) { span.verdict { (verdict) } ". " strong { (claim.statement) } ". " (claim.because) }
+            }
+        }
+        details { summary { "All comparisons" } (sortable(&tables::comparisons(analysis), true)) }
+    })
+}
+
+fn beside_the_paper(report: &Report) -> Option<Markup> {
+    Some(html! {
+        p {
+            "Ours: mean over the seeds with its 95% interval (one seed: Wilson's). ‘Inside’ says whether the paper's accuracy lies in our "
+            "interval. ‘Without copies’ leaves out the test images that have a byte-identical copy among the training images."
+        }
+        @for table in &report.cells_table { (sortable(table, true)) }
+        @if let Some(agreements) = &report.agreement { (sortable(&tables::agreement(agreements), false)) }
+    })
+}
+
+fn effects(report: &Report) -> Option<Markup> {
+    let analysis = report.analysis.as_ref()?;
+    let chart = report.charts.get("effects")?;
+    let has_paper = analysis.effects.iter().any(|effect| effect.paper_mean.is_some());
+    Some(html! {
+        p {
+            "The change of test accuracy when an input is added to each set of the others. Small dots are the contexts, the large one is "
+            "their mean with Student's 95% interval; p is that of the exact randomisation of the signs."
+        }
+        (key(&[("ours", "mean of ours")])) @if has_paper { (key(&[("paper", "mean of the paper's")])) }
+        (figure(chart))
+        (sortable(&tables::effects(&analysis.effects), false))
+    })
+}
+
+fn maps(report: &Report) -> Option<Markup> {
+    (!report.portraits.is_empty()).then(|| html! {
+        p {
+            "One test image of each class, the one on which the annotators agree most, and the mean over the channels of each of its "
+            "feature maps (viridis, from the smallest to the largest value), as in the paper's Figure 3. Last: where the best run's answer comes "
+            "from, by attention roll-out over the token grid."
+        }
+        (portraits(&report.portraits))
+    })
+}
+
+fn best_run(report: &Report) -> Option<Markup> {
+    let best = report.best.as_ref()?;
+    let chart = |name: &str| report.charts.get(name).map(figure);
+    Some(html! {
+        p {
+            "The run with the highest validation accuracy: " strong { (best.name) } ", " (best.accuracies) "."
+        }
+        h3 { "Learning curves" }
+        (key(&[("ours", "training images, each batch before it is learned"), ("valid", "validation images")]))
+        @if let Some(chart) = chart("curves") { (chart) }
+        h3 { "Classes" }
+        (confusion(&best.confusion))
+        (sortable(&best.classes, false))
+        h3 { "Calibration" }
+        p {
+            "Expected calibration error over 15 bins: " strong { (best.calibration_error) } ". Left: accuracy by confidence; on the "
+            "diagonal a model is as often right as it says."
+            @if report.charts.contains_key("votes") { " Right: confidence and accuracy where the annotators agree less and less." }
+        }
+        div.pair {
+            @if let Some(chart) = chart("reliability") { (chart) }
+            @if let Some(chart) = chart("votes") { div { (key(&[("ours", "confidence"), ("valid", "accuracy")])) (chart) } }
+        }
+        h3 { "Most confidently wrong" }
+        p { "Test images, each with the place where the answer comes from." }
+        (mistakes(&report.mistakes))
+    })
+}
+
+/// The matrix with each row's shares as shades.
+fn confusion(table: &Table) -> Markup {
+    let total = |row: &[String]| row[1..].iter().filter_map(|cell| cell.parse::<f64>().ok()).sum::<f64>().max(1.0);
+    html! {
+        div.table tabindex="0" role="region" aria-label=(table.caption) {
+            table {
+                caption { (table.caption) }
+                thead { tr { @for column in &table.columns { th scope="col" { (column) } } } }
+                tbody {
+                    @for row in &table.rows {
+                        tr {
+                            @for (index, cell) in row.iter().enumerate() {
+                                @if index == 0 { th scope="row" { (cell) } } @else {
+                                    @let share = cell.parse::<f64>().unwrap_or(0.0) / total(row);
+                                    td.shade style={ "--share: " (format!("{share:.3}")) } { (cell) }
+                                }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn provenance(report: &Report) -> Option<Markup> {
+    let provenance = &report.provenance;
+    Some(html! {
+        dl.facts { @for (name, value) in &provenance.machine { div { dt { (name) } dd { (value) } } } }
+        h3 { "Configuration" }
+        pre { (provenance.configuration) }
+        h3 { "Data audit" }
+        pre { (provenance.audit) }
+        h3 { "Runs" }
+        (sortable(&provenance.runs, true))
+        h3 { "Command" }
+        pre { (provenance.command) }
+    })
+}
+
+fn figure(chart: &Chart) -> Markup {
+    html! { figure { (PreEscaped(chart.inline())) figcaption { (chart.description) "." } } }
+}

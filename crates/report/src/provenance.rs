@@ -1,0 +1,111 @@
+//! Where the report's numbers come from.
+
+use anyhow::Result;
+use pipeline::Context;
+use statistics::MeanInterval;
+use sysinfo::System;
+
+use crate::{results::Results, tables::Table};
+
+/// Everything that somebody needs who wants the same numbers.
+#[derive(Debug)]
+pub struct Provenance {
+    /// Name of the data set.
+    pub data_set: String,
+    /// What the study is, in a few words each.
+    pub facts: Vec<(&'static str, String)>,
+    /// What it ran on.
+    pub machine: Vec<(&'static str, String)>,
+    /// The resolved configuration as TOML.
+    pub configuration: String,
+    /// The data audit.
+    pub audit: String,
+    /// Every run with its fingerprint, time and files.
+    pub runs: Table,
+    /// What makes the report again.
+    pub command: String,
+    /// Of this program.
+    pub version: &'static str,
+}
+
+impl Provenance {
+    pub(crate) fn of(context: &Context, results: &Results, command: &str) -> Result<Self> {
+        let study = &context.study;
+        let seconds: Vec<f64> = results.runs().map(|cell| cell.run.trained.outcome.wall_s).collect();
+        let mut seeds: Vec<u64> = results.runs().map(|cell| cell.run.seed).collect();
+        seeds.sort_unstable();
+        seeds.dedup();
+        let images = results.runs().next().map(|cell| {
+            let evaluation = &cell.run.evaluation;
+            [&evaluation.train, &evaluation.valid, &evaluation.test]
+                .map(|scores| scores.overall.images.to_string())
+                .join(" / ")
+        });
+        let recipe = &study.recipe;
+        let facts = vec![
+            ("runs", results.runs().count().to_string()),
+            ("combinations", results.evaluated().count().to_string()),
+            ("seeds", seeds.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")),
+            ("steps", format!("{} of {}", recipe.steps, recipe.batch)),
+            ("recipe", format!("{}, lr {}", recipe.name, recipe.lr)),
+            ("model", format!("width {}, depth {}, {} heads", study.model.width, study.model.depth, study.model.heads)),
+            ("classes, labels", format!("{}, {}", study.data.classes, study.data.labels)),
+            ("train / valid / test", images.unwrap_or_default()),
+        ];
+        Ok(Self {
+            data_set: context
+                .paths
+                .data_set()
+                .file_name()
+                .map(|name| name.to_string_lossy().into_owned())
+                .unwrap_or_default(),
+            facts,
+            machine: machine(&seconds),
+            configuration: toml::to_string(study)?,
+            audit: context.dataset.audit.to_string(),
+            runs: runs(results),
+            command: command.to_owned(),
+            version: env!("CARGO_PKG_VERSION"),
+        })
+    }
+}
+
+fn machine(seconds: &[f64]) -> Vec<(&'static str, String)> {
+    const GIB: f64 = (1_u64 << 30) as f64;
+    let mut facts = Vec::new();
+    if let Ok(mut system) = System::new() {
+        system.refresh_cpu_list(sysinfo::CpuRefreshKind::nothing());
+        system.refresh_memory();
+        let name = system.cpus().first().map_or("", |cpu| cpu.brand()).trim();
+        facts.push(("report made on", format!("{name}, {} threads", system.cpus().len())));
+        facts.push(("memory", format!("{:.0} GiB", system.total_memory() as f64 / GIB)));
+    }
+    facts.extend(System::long_os_version().ok().map(|version| ("system", version)));
+    if let Some(mean) = MeanInterval::of(seconds) {
+        let hours = seconds.iter().sum::<f64>() / 3600.0;
+        facts.push(("training", format!("{hours:.1} h in all, {:.0} s a run", mean.mean)));
+    }
+    facts
+}
+
+fn runs(results: &Results) -> Table {
+    let columns = ["inputs", "seed", "valid %", "test %", "final loss", "s", "collapsed", "model (BLAKE3)", "folder"];
+    let share =
+        |accuracy: Option<f64>| accuracy.map_or_else(|| "–".to_owned(), |share| format!("{:.2}", 100.0 * share));
+    let rows = results.runs().map(|cell| {
+        let (run, outcome) = (&cell.run, &cell.run.trained.outcome);
+        vec![
+            run.combination.to_string(),
+            run.seed.to_string(),
+            share(run.evaluation.valid.overall.accuracy),
+            share(run.evaluation.test.overall.accuracy),
+            format!("{:.3}", outcome.final_loss),
+            format!("{:.0}", outcome.wall_s),
+            if outcome.collapsed { "yes" } else { "no" }.to_owned(),
+            run.trained.model.short(),
+            run.folder.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(),
+        ]
+    });
+    let columns = columns.iter().map(|column| (*column).to_owned()).collect();
+    Table { name: "runs".to_owned(), caption: "All runs".to_owned(), columns, rows: rows.collect() }
+}

@@ -1,0 +1,152 @@
+//! The study's runs, gathered by combination.
+
+use std::collections::{BTreeMap, HashMap};
+
+use anyhow::Result;
+use pipeline::{
+    Context,
+    evaluation::{self, EvaluatedRun, TestAnswers},
+    paper::{self, PaperRow},
+};
+use sources::Combination;
+use statistics::MeanInterval;
+
+/// A run with its answers about the test images.
+#[derive(Debug)]
+pub struct EvaluatedCell {
+    /// What was measured.
+    pub run: EvaluatedRun,
+    /// What it answered.
+    pub answers: TestAnswers,
+    /// Whether each answer is correct.
+    pub correct: Vec<bool>,
+}
+
+/// A combination: what the paper reports of it, and our runs.
+#[derive(Debug)]
+pub struct Cell {
+    /// The inputs.
+    pub combination: Combination,
+    /// The paper's row, where ours can be set beside it.
+    pub paper: Option<PaperRow>,
+    /// Our runs by seed.
+    pub runs: BTreeMap<u64, EvaluatedCell>,
+}
+
+/// What of a run is looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Measure {
+    /// Accuracy on the images trained on.
+    Train,
+    /// Accuracy on the validation images.
+    Valid,
+    /// Accuracy on the test images.
+    Test,
+    /// The same without images that have a copy among those trained on.
+    TestWithoutCopies,
+    /// Mean recall of the classes on the test images.
+    Balanced,
+    /// Mean F1 of the classes on the test images.
+    MacroF1,
+}
+
+/// Everything that is evaluated.
+#[derive(Debug)]
+pub struct Results {
+    /// In the order of the paper's tables.
+    pub cells: Vec<Cell>,
+    /// Runs of the study that are not there yet.
+    pub missing: Vec<String>,
+}
+
+impl Results {
+    /// Reads what is fresh.
+    pub fn read(context: &Context) -> Result<Self> {
+        let report = evaluation::fresh(context)?;
+        let paper =
+            if report.runs.iter().any(|run| run.paper_test.is_some()) { paper::rows()? } else { Default::default() };
+        let mut runs: HashMap<Combination, BTreeMap<u64, EvaluatedCell>> = HashMap::new();
+        for run in report.runs {
+            let answers = TestAnswers::read(context, &run.folder)?;
+            let correct = answers.correct();
+            runs.entry(run.combination).or_default().insert(run.seed, EvaluatedCell { run, answers, correct });
+        }
+        let asked = context.study.combinations();
+        let order = Combination::all().into_iter().filter(|combination| asked.contains(combination));
+        let cells = order.map(|combination| Cell {
+            combination,
+            paper: paper.get(&combination).cloned(),
+            runs: runs.remove(&combination).unwrap_or_default(),
+        });
+        Ok(Self { cells: cells.collect(), missing: report.untrained })
+    }
+
+    /// The cell of `combination`, if it has runs.
+    pub fn cell(&self, combination: Combination) -> Option<&Cell> {
+        self.cells.iter().find(|cell| cell.combination == combination && !cell.runs.is_empty())
+    }
+
+    /// Cells with runs.
+    pub fn evaluated(&self) -> impl Iterator<Item = &Cell> {
+        self.cells.iter().filter(|cell| !cell.runs.is_empty())
+    }
+
+    /// All runs.
+    pub fn runs(&self) -> impl Iterator<Item = &EvaluatedCell> {
+        self.cells.iter().flat_map(|cell| cell.runs.values())
+    }
+
+    /// The run whose validation accuracy is highest: chosen without a look at the test images.
+    pub fn best_by_validation(&self) -> Option<&EvaluatedCell> {
+        self.runs().max_by(|a, b| Measure::Valid.of(a).total_cmp(&Measure::Valid.of(b)))
+    }
+}
+
+impl Cell {
+    /// Mean over the seeds; none without runs.
+    pub fn mean(&self, measure: Measure) -> Option<MeanInterval> {
+        let values: Vec<f64> = self.runs.values().map(|run| measure.of(run)).collect();
+        MeanInterval::of(&values)
+    }
+
+    /// 95% interval of `measure`: Student's over the seeds, and with a single seed Wilson's over the images, which balanced
+    /// accuracy and F1 have not.
+    pub fn interval(&self, measure: Measure) -> Option<[f64; 2]> {
+        self.mean(measure)?.interval_95.or_else(|| {
+            let evaluation = &self.runs.values().next()?.run.evaluation;
+            match measure {
+                Measure::Train => Some(evaluation.train.overall.interval_95),
+                Measure::Valid => Some(evaluation.valid.overall.interval_95),
+                Measure::Test => Some(evaluation.test.overall.interval_95),
+                Measure::TestWithoutCopies => Some(evaluation.test_without_copies.interval_95),
+                Measure::Balanced | Measure::MacroF1 => None,
+            }
+        })
+    }
+
+    /// What the paper reports as a share; it reports training and test accuracy.
+    pub fn paper(&self, measure: Measure) -> Option<f64> {
+        let row = self.paper.as_ref()?;
+        match measure {
+            Measure::Train => Some(row.train_accuracy / 100.0),
+            Measure::Test => Some(row.test_accuracy / 100.0),
+            _ => None,
+        }
+    }
+}
+
+impl Measure {
+    /// Of one run, as a share.
+    pub fn of(self, cell: &EvaluatedCell) -> f64 {
+        let evaluation = &cell.run.evaluation;
+        let accuracy = match self {
+            Self::Train => evaluation.train.overall.accuracy,
+            Self::Valid => evaluation.valid.overall.accuracy,
+            Self::Test => evaluation.test.overall.accuracy,
+            Self::TestWithoutCopies => evaluation.test_without_copies.accuracy,
+            Self::Balanced => Some(evaluation.test.balanced_accuracy),
+            Self::MacroF1 => Some(evaluation.test.macro_f1),
+        };
+        accuracy.unwrap_or(0.0)
+    }
+}
