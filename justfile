@@ -25,6 +25,14 @@ study *overrides:
 report *overrides:
     @cargo run --release --quiet --bin fmstudy -- report "$@"
 
+# Images with their feature maps, as the paper's Figure 3: just figure images=face.png[,…]
+figure *overrides:
+    @cargo run --release --quiet --bin fmstudy -- figure "$@"
+
+# What a trained run says of an image or a folder of images: just predict image=face.png [combo=…]
+predict *overrides:
+    @cargo run --release --quiet --bin fmstudy -- predict "$@"
+
 # What is fresh, stale (and why), partial or missing
 status *overrides:
     @cargo run --release --quiet --bin fmstudy -- status "$@"

@@ -49,8 +49,23 @@ impl Arguments {
 
     /// Reads the configuration and opens the data set.
     pub fn context(&self) -> Result<Context> {
+        self.open(self.study()?)
+    }
+
+    /// The same for each of the configuration's variants, with its overrides.
+    pub fn variants(&self) -> Result<Vec<(String, Context)>> {
+        let variant = |words: String| {
+            let overrides: Vec<String> =
+                self.overrides.iter().cloned().chain(words.split_whitespace().map(str::to_owned)).collect();
+            let context = self.open(Study::load(&self.config, &overrides)?)?;
+            Ok((words, context))
+        };
+        self.study()?.study.variants.into_iter().map(variant).collect()
+    }
+
+    fn open(&self, study: Study) -> Result<Context> {
         let show_progress = !self.quiet && !self.json && std::io::stderr().is_terminal();
-        Context::open(self.study()?, show_progress)
+        Context::open(study, show_progress)
     }
 
     /// Prints a result: as JSON if that is wanted, else what `text` makes of it.

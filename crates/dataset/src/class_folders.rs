@@ -12,6 +12,7 @@ use crate::{
     error::DatasetError,
     fault::{BadInput, BadInputs, Fault},
     files::{FoundImage, is_litter, list_images},
+    foreign::ClassName,
     layout::Layout,
     split::Split,
 };
@@ -72,7 +73,8 @@ pub(crate) fn read(dir: &Path, bad: &mut BadInputs, audit: &mut Audit) -> Result
             let advice = "put the images into `train/<class>` and `test/<class>`";
             return Err(DatasetError::Missing { path: dir.join(split.name()), layout: Layout::Folders, advice });
         };
-        for (class_folder, class_name, emotion) in class_folders(&folder, bad)? {
+        for (class_folder, class_name, emotion) in class_folders(&folder, &[], bad)? {
+            let Some(emotion) = emotion else { continue };
             for name in list_images(&class_folder, &[], bad)? {
                 let id = format!("{folder_name}/{class_name}/{name}");
                 let set_apart = *split == Split::Train && audit.valid_set_apart && is_set_apart(&id);
@@ -95,6 +97,11 @@ fn split_folder(dir: &Path, split: Split) -> Option<(PathBuf, String)> {
     split_folders(dir, split).into_iter().next()
 }
 
+/// The folder for testing of `dir`, if it has one.
+pub(crate) fn test_folder(dir: &Path) -> Option<PathBuf> {
+    split_folder(dir, Split::Test).map(|(folder, _)| folder)
+}
+
 /// All folders that go by a name of the split. More than one would leave the others' images out silently.
 fn split_folders(dir: &Path, split: Split) -> Vec<(PathBuf, String)> {
     let names: &[&str] = match split {
@@ -113,9 +120,14 @@ fn split_folders(dir: &Path, split: Split) -> Vec<(PathBuf, String)> {
     folders
 }
 
-/// The class folders of one split with their names and emotions, sorted by name. An unknown one is never
-/// skipped: numbers beyond RAF-DB's would mean that the known ones are numbered otherwise, too.
-fn class_folders(folder: &Path, bad: &mut BadInputs) -> Result<Vec<(PathBuf, String, Emotion)>, DatasetError> {
+/// The class folders of one split with their names and emotions, sorted by name; `names` come before the usual ones, and may
+/// say that a class is none. An unknown one is never skipped: numbers beyond RAF-DB's would mean that the known ones are
+/// numbered otherwise, too.
+pub(crate) fn class_folders(
+    folder: &Path,
+    names: &[ClassName],
+    bad: &mut BadInputs,
+) -> Result<Vec<(PathBuf, String, Option<Emotion>)>, DatasetError> {
     let mut entries: Vec<PathBuf> =
         fs_err::read_dir(folder)?.map(|entry| entry.map(|entry| entry.path())).collect::<Result<_, _>>()?;
     entries.sort();
@@ -129,7 +141,8 @@ fn class_folders(folder: &Path, bad: &mut BadInputs) -> Result<Vec<(PathBuf, Str
             bad.take(BadInput::file(&path, Fault::NotInClass))?;
             continue;
         }
-        let emotion = emotion_named(&name).ok_or_else(|| unknown_class(&path, &name))?;
+        let given = names.iter().find(|given| given.name.eq_ignore_ascii_case(name.trim())).map(|given| given.emotion);
+        let emotion = given.or_else(|| emotion_named(&name).map(Some)).ok_or_else(|| unknown_class(&path, &name))?;
         classes.push((path, name, emotion));
     }
     Ok(classes)

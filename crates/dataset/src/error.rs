@@ -14,6 +14,12 @@ pub enum DatasetError {
     /// One image or row is bad.
     #[error("{0}\n\nhint: mend or remove it, or set `data.skip_bad = true` to leave it out and list it in the audit")]
     Bad(BadInput),
+    /// There is nothing to look at.
+    #[error("`{dir}` has no images\n\nhint: put them into a folder for each class, `{dir}/happiness/…`")]
+    NoImages {
+        /// The folder.
+        dir: PathBuf,
+    },
     /// The folder is none of the known layouts.
     #[error("`{dir}` is no known data set: {found}\n\nhint: {advice}")]
     Unrecognised {

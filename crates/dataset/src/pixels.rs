@@ -1,8 +1,12 @@
-use std::io::Cursor;
+use std::{io::Cursor, path::Path};
 
 use image::{DynamicImage, ImageDecoder, ImageReader};
 
-use crate::{container, fault::Fault};
+use crate::{
+    container,
+    error::DatasetError,
+    fault::{BadInput, Fault},
+};
 
 /// Largest image that is decoded. A few bytes of a hostile file can promise more memory than there is.
 const MAX_PIXELS: u64 = 64_000_000;
@@ -21,6 +25,17 @@ pub struct Pixels {
 }
 
 impl Pixels {
+    /// Reads a PNG, JPEG or BMP file, going by content rather than by name.
+    ///
+    /// # Errors
+    ///
+    /// [`DatasetError::Bad`] if it cannot be read or decoded.
+    pub fn read(path: &Path) -> Result<Self, DatasetError> {
+        let at_file = |fault| DatasetError::Bad(BadInput::file(path, fault));
+        let bytes = std::fs::read(path).map_err(|error| at_file(Fault::Unreadable { reason: error.to_string() }))?;
+        Self::decode(&bytes).map_err(at_file)
+    }
+
     /// Decodes a PNG, JPEG or BMP file's bytes, going by content rather than by name. Grey stays grey,
     /// sixteen bits become eight, transparency is dropped.
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, Fault> {

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Result, bail};
 use clap::{Parser, Subcommand};
-use pipeline::{Context, clean, evaluation, extraction, status, summary, training, verify};
+use pipeline::{Context, clean, evaluation, extraction, predict, status, summary, training, verify};
 use serde::Serialize;
 
 /// Do a whole study and report it; see what is fresh, whether it is sound, what can go; draw the demo's data
@@ -27,6 +27,12 @@ enum Command {
     /// Write the report of what is evaluated
     #[command(after_help = study::help(study::Stage::Report))]
     Report(cli::Arguments),
+    /// Draw images with their feature maps, as the paper's Figure 3 does
+    #[command(after_help = study::help(study::Stage::Report))]
+    Figure(cli::Arguments),
+    /// Have a trained run answer about images
+    #[command(after_help = study::help(study::Stage::Report))]
+    Predict(cli::Arguments),
     /// Show what is fresh, stale (and why), partial or missing
     Status(cli::Arguments),
     /// Read everything again and compare it with its recorded hash
@@ -52,7 +58,15 @@ enum Command {
 fn main() -> ExitCode {
     match Arguments::parse().command {
         Command::Study(common) => cli::run(&common, whole_study),
-        Command::Report(common) => cli::run(&common, |arguments| write_report(arguments, &arguments.context()?)),
+        Command::Report(common) => {
+            cli::run(&common, |arguments| write_report(arguments, &arguments.context()?, &arguments.variants()?))
+        }
+        Command::Figure(common) => {
+            cli::run(&common, |arguments| arguments.print(&report::draw(&arguments.context()?)?, report::drawn))
+        }
+        Command::Predict(common) => {
+            cli::run(&common, |arguments| arguments.print(&predict::run(&arguments.context()?)?, summary::predictions))
+        }
         Command::Status(common) => {
             cli::run(&common, |arguments| arguments.print(&status::status(&arguments.context()?)?, summary::status))
         }
@@ -79,24 +93,43 @@ fn main() -> ExitCode {
 /// Everything from images to the report. What fails in a run holds the others and the report up no more than it must: it is
 /// told at the end.
 fn whole_study(arguments: &cli::Arguments) -> Result<()> {
-    let mut context = arguments.context()?;
-    let extracted = extraction::run(&mut context)?;
-    tracing::info!("{}", summary::extraction(&context, &extracted));
-    let trained = training::run(&context);
-    if let Ok(trained) = &trained {
-        let fresh = trained.runs.iter().filter(|run| run.before.is_fresh()).count();
-        tracing::info!("train: {} runs, {fresh} were fresh", trained.runs.len());
+    let (mut context, mut variants) = (arguments.context()?, arguments.variants()?);
+    let mut failed = run_stages(&mut context)?;
+    for (name, context) in &mut variants {
+        tracing::info!("variant {name}");
+        failed = failed.or(run_stages(context)?);
     }
-    let evaluated = evaluation::run(&context)?;
-    let fresh = evaluated.runs.iter().filter(|run| run.was_fresh).count();
-    tracing::info!("eval: {} runs, {fresh} were fresh", evaluated.runs.len());
-    write_report(arguments, &context)?;
-    trained.map(|_| ())
+    write_report(arguments, &context, &variants)?;
+    failed.map_or(Ok(()), Err)
 }
 
-fn write_report(arguments: &cli::Arguments, context: &Context) -> Result<()> {
+/// Extraction, training and evaluation, as far as they are not fresh. Gives what kept runs from being trained.
+fn run_stages(context: &mut Context) -> Result<Option<anyhow::Error>> {
+    let extracted = extraction::run(context)?;
+    tracing::info!("{}", summary::extraction(context, &extracted));
+    let failed = match training::run(context) {
+        Ok(trained) => {
+            let fresh = trained.runs.iter().filter(|run| run.before.is_fresh()).count();
+            tracing::info!("train: {} runs, {fresh} were fresh", trained.runs.len());
+            None
+        }
+        Err(error) => Some(error),
+    };
+    match (evaluation::run(context), failed) {
+        (Ok(evaluated), failed) => {
+            let fresh = evaluated.runs.iter().filter(|run| run.was_fresh).count();
+            tracing::info!("eval: {} runs, {fresh} were fresh", evaluated.runs.len());
+            Ok(failed)
+        }
+        // Where nothing is trained, there is nothing to evaluate.
+        (Err(_), Some(failed)) => Err(failed),
+        (Err(error), None) => Err(error),
+    }
+}
+
+fn write_report(arguments: &cli::Arguments, context: &Context, variants: &[(String, Context)]) -> Result<()> {
     let overrides = arguments.overrides.iter().map(|one| format!(" {one}")).collect::<String>();
-    let written = report::write(context, context.paths.report(), &format!("just study{overrides}"))?;
+    let written = report::write(context, variants, context.paths.report(), &format!("just study{overrides}"))?;
     arguments.print(&written, report::summary)
 }
 

@@ -406,7 +406,8 @@ fn write_answers(
     Ok([logits_name, labels_name, predictions_name])
 }
 
-fn softmax(logits: &[f32]) -> Vec<f64> {
+/// Probabilities of the classes.
+pub(crate) fn softmax(logits: &[f32]) -> Vec<f64> {
     let largest = logits.iter().copied().fold(f32::MIN, f32::max);
     let powers: Vec<f64> = logits.iter().map(|logit| f64::from(logit - largest).exp()).collect();
     let sum: f64 = powers.iter().sum();

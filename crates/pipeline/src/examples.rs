@@ -45,6 +45,16 @@ impl Examples {
     }
 }
 
+/// How much an image of each class counts in the loss; none if all count alike.
+pub(crate) fn class_weights(context: &Context, train: &[Example]) -> Option<Vec<f32>> {
+    let mut counts = vec![0.0; context.study.data.classes.len()];
+    for example in train {
+        let probabilities = example.target.probabilities().iter();
+        counts.iter_mut().zip(probabilities).for_each(|(count, probability)| *count += f64::from(*probability));
+    }
+    context.study.loss.weights.of(&counts)
+}
+
 /// Hash of the images' contents and targets, in order.
 pub(crate) fn digest(context: &Context, examples: &[Example]) -> ContentHash {
     let targets: Vec<Vec<u8>> = examples

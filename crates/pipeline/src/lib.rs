@@ -21,14 +21,17 @@ mod feature_pass;
 pub mod inspect;
 mod loader;
 pub mod paper;
+pub mod predict;
 mod progress;
 pub mod runs;
 pub mod scores;
 mod selection;
+pub mod single;
 pub mod status;
 pub mod summary;
 mod tokens;
 pub mod training;
+pub mod transfer;
 pub mod verify;
 
 pub use context::Context;

@@ -306,6 +306,18 @@ pub(crate) struct TrainingBatches<'scope, 'env> {
     running: Option<(Ahead, usize)>,
 }
 
+/// How a run's batches are drawn.
+#[derive(Clone, Debug)]
+pub(crate) struct Draws {
+    /// Images of a batch.
+    pub(crate) batch: usize,
+    pub(crate) seed: u64,
+    /// Whether one class is drawn from an image's votes each time.
+    pub(crate) draws_classes: bool,
+    /// How much an image of each class counts; none if all count alike.
+    pub(crate) class_weights: Option<Vec<f32>>,
+}
+
 /// Which images a batch holds.
 #[derive(Clone, Debug)]
 struct Order<'a> {
@@ -313,6 +325,8 @@ struct Order<'a> {
     batch: usize,
     seed: u64,
     draws_classes: bool,
+    /// How much an image of each class counts; none if all count alike.
+    class_weights: Option<Vec<f32>>,
     /// The permutation of this epoch, kept until another one is needed.
     epoch: Option<(usize, Vec<usize>)>,
 }
@@ -322,9 +336,10 @@ impl<'scope, 'env> TrainingBatches<'scope, 'env> {
         scope: &'scope Scope<'scope, 'env>,
         reader: &'env TokenReader<'env>,
         examples: &'env [Example],
-        (batch, seed, draws_classes): (usize, u64, bool),
+        draws: Draws,
     ) -> Self {
-        let order = Order { examples, batch, seed, draws_classes, epoch: None };
+        let Draws { batch, seed, draws_classes, class_weights } = draws;
+        let order = Order { examples, batch, seed, draws_classes, class_weights, epoch: None };
         Self { scope, reader, order, running: None }
     }
 
@@ -356,6 +371,13 @@ impl<'a> Order<'a> {
             for (position, target) in positions.zip(batch.targets.chunks_exact_mut(classes)) {
                 draw_class(self.seed, position, target);
             }
+        }
+        batch.weights.clear();
+        if let Some(weights) = &self.class_weights {
+            let classes = weights.len();
+            let weight =
+                |target: &[f32]| target.iter().zip(weights).map(|(target, weight)| target * weight).sum::<f32>();
+            batch.weights.extend(batch.targets.chunks_exact(classes).map(weight));
         }
         Ok(())
     }

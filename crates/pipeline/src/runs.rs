@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sources::{Combination, Source};
 use stage::{ContentHash, Fingerprint, Freshness, HashMemo};
-use vit::{CHECKPOINT_FILE, Checkpoint, MODEL_FILE, TrainOutcome, VitError};
+use vit::{CHECKPOINT_FILE, Checkpoint, ClassWeights, MODEL_FILE, TrainOutcome, VitError};
 
 use crate::{
     Context,
@@ -122,6 +122,10 @@ fn shared_fingerprint(context: &Context, examples: &Examples) -> Result<Fingerpr
     let data = &context.study.data;
     fingerprint.set("train.numerics", NUMERICS_VERSION);
     fingerprint.set("train.precision", context.study.train.precision);
+    // Set only where it is used, so that runs from before it was there stay what they are.
+    if context.study.loss.weights != ClassWeights::None {
+        fingerprint.set("loss.weights", context.study.loss.weights);
+    }
     fingerprint.set("data.labels", data.labels);
     fingerprint.set("data.classes", data.classes);
     fingerprint.set("data.train", examples::digest(context, &examples.train));

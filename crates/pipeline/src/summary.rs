@@ -9,9 +9,11 @@ use crate::{
     clean::Leftovers,
     evaluation::EvaluationReport,
     extraction::ExtractionReport,
+    predict::Predictions,
     scores::Accuracy,
     status::StudyStatus,
     training::{RunReport, TrainingReport},
+    transfer::TransferReport,
     verify::Verification,
 };
 
@@ -98,6 +100,50 @@ pub fn evaluation(report: &EvaluationReport) -> String {
         let _ = write!(text, "\nnot trained yet: {}", report.untrained.join(", "));
     }
     text
+}
+
+/// All runs on another data set.
+pub fn transfer(report: &TransferReport) -> String {
+    let mut table = Table::new();
+    let header = ["inputs", "seed", "accuracy % [95%]", "balanced %", "macro F1 %"];
+    table.load_style(comfy_table::presets::UTF8_FULL_CONDENSED).set_header(header);
+    let percent = |share: f64| format!("{:.2}", 100.0 * share);
+    for run in &report.runs {
+        let scores = &run.transfer.scores;
+        let [low, high] = scores.overall.interval_95;
+        let accuracy = scores.overall.accuracy.map_or_else(|| "-".to_owned(), percent);
+        table.add_row([
+            run.combination.to_string(),
+            run.seed.to_string(),
+            format!("{accuracy} [{}, {}]", percent(low), percent(high)),
+            percent(scores.balanced_accuracy),
+            percent(scores.macro_f1),
+        ]);
+    }
+    let left_out: Vec<String> = report.left_out.iter().map(|(class, count)| format!("{count} of {class}")).collect();
+    let left_out = if left_out.is_empty() { String::new() } else { format!("; left out: {}", left_out.join(", ")) };
+    let fresh = report.runs.iter().filter(|run| run.was_fresh).count();
+    format!(
+        "{table}\neval on `{}`: {} images, {} runs, {fresh} were fresh{left_out}",
+        report.data.display(),
+        report.images,
+        report.runs.len()
+    )
+}
+
+/// A row per image.
+pub fn predictions(predictions: &Predictions) -> String {
+    let mut table = Table::new();
+    let classes = predictions.classes.iter().map(|class| format!("{class} %"));
+    let header: Vec<String> = ["image".to_owned(), "answer".to_owned()].into_iter().chain(classes).collect();
+    table.load_style(comfy_table::presets::UTF8_FULL_CONDENSED).set_header(header);
+    for image in &predictions.images {
+        let probabilities = image.probabilities.iter().map(|probability| format!("{:.1}", 100.0 * probability));
+        let name = [image.path.display().to_string(), image.class.clone()];
+        table.add_row(name.into_iter().chain(probabilities).collect::<Vec<_>>());
+    }
+    let Predictions { combination, seed, valid_accuracy, .. } = predictions;
+    format!("{table}\npredict: {combination} seed {seed}, validation accuracy {:.2}%", 100.0 * valid_accuracy)
 }
 
 /// One line per stage and run.

@@ -1,7 +1,9 @@
 //! The faces that the page shows: which images, and what is known of them.
 
+use std::path::PathBuf;
+
 use anyhow::Result;
-use dataset::{Annotation, Emotion};
+use dataset::{Annotation, Emotion, Split, target};
 use pipeline::{Context, inspect::Inspector};
 use sources::Source;
 
@@ -47,15 +49,27 @@ pub struct Mistake {
 }
 
 /// One test image of each class: the one on which the annotators agree most, the first of several.
-pub fn one_of_each_class(context: &Context, cell: &EvaluatedCell) -> Vec<usize> {
-    let names = context.study.data.classes.names();
-    let most_agreed = |class: usize| {
-        let of_class = cell.answers.images.iter().zip(&cell.answers.labels).filter(|(_, label)| **label == class);
-        of_class
-            .map(|(image, _)| *image)
-            .min_by(|a, b| entropy(context, *a).unwrap_or(0.0).total_cmp(&entropy(context, *b).unwrap_or(0.0)))
+pub fn one_of_each_class(context: &Context) -> Vec<usize> {
+    let (data, images) = (&context.study.data, &context.dataset.images);
+    let class = |index: &usize| {
+        let image = &images[*index];
+        Some(
+            target(&image.annotation, data.labels, data.classes, (image.split == Split::Test).then_some(Split::Test)?)?
+                .class(),
+        )
     };
-    (0..names.len()).filter_map(most_agreed).collect()
+    let disagreement = |index: &usize| entropy(context, *index).unwrap_or(0.0);
+    let most_agreed = |wanted: usize| {
+        let of_class = context.selected.iter().copied().filter(|index| class(index) == Some(wanted));
+        of_class.min_by(|a, b| disagreement(a).total_cmp(&disagreement(b)))
+    };
+    (0..data.classes.len()).filter_map(most_agreed).collect()
+}
+
+/// The files of these images; those of a table of pixels have none.
+pub fn files_of_each_class(context: &Context) -> Vec<PathBuf> {
+    let path = |index: usize| context.dataset.dir.join(&context.dataset.images[index].id);
+    one_of_each_class(context).into_iter().map(path).filter(|path| path.is_file()).collect()
 }
 
 /// Portraits of `images` of the data set, seen by the run `cell` if there is one.
@@ -132,9 +146,7 @@ fn lit(
 }
 
 fn original(context: &Context, image: usize) -> Result<Picture> {
-    let pixels = context.dataset.decode(image)?;
-    let grey: Vec<f32> = pixels.data.chunks_exact(pixels.channels).map(|pixel| f32::from(pixel[0]) / 255.0).collect();
-    Picture::grey(&grey, pixels.width, pixels.height)
+    Picture::pixels(&context.dataset.decode(image)?)
 }
 
 /// Such as "happiness 8, neutral 2".

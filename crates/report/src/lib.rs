@@ -12,6 +12,7 @@ mod analysis;
 mod curves;
 mod faces;
 mod figures;
+mod maps;
 mod page;
 mod pictures;
 mod provenance;
@@ -28,9 +29,11 @@ use pipeline::{Context, inspect::Inspector};
 use serde::Serialize;
 use statistics::{expected_calibration_error, reliability};
 
+use analysis::Variant;
 pub use analysis::{Agreement, Analysis, Claim, Comparison, Effect, Verdict};
 use faces::{Mistake, Portrait};
 use figures::Chart;
+pub use maps::{Drawn, draw, drawn};
 use pictures::Picture;
 use provenance::Provenance;
 use results::{EvaluatedCell, Measure, Results};
@@ -45,14 +48,18 @@ const PNG_SCALE: f32 = 2.0;
 /// Everything that the report shows.
 #[derive(Debug)]
 pub struct Report {
+    analysis: Analysis,
     /// None where there is nothing of the paper to compare with.
-    analysis: Option<Analysis>,
     agreement: Option<[Agreement; 2]>,
     cells_table: Vec<Table>,
     charts: BTreeMap<&'static str, Chart>,
     portraits: Vec<Portrait>,
     mistakes: Vec<Mistake>,
     best: Option<Best>,
+    /// The study's variants beside it, if it has any.
+    variants: Option<Table>,
+    /// The runs on other data sets, if there are any.
+    transfers: Option<Table>,
     missing: Vec<String>,
     provenance: Provenance,
 }
@@ -81,22 +88,30 @@ pub struct Written {
 }
 
 /// Builds the report of what is evaluated and writes it to `folder`: the page, `tables/*.csv`, `tables/*.md`,
-/// `figures/*.svg`, `figures/*.png` and `analysis.json`. `command` is what makes it again.
+/// `figures/*.svg`, `figures/*.png` and `analysis.json`. The `variants` of the study, by their overrides, are compared with it.
+/// `command` is what makes it again.
 ///
 /// # Errors
 /// If nothing is evaluated yet, or files fail.
-pub fn write(context: &Context, folder: &Path, command: &str) -> Result<Written> {
+pub fn write(context: &Context, variants: &[(String, Context)], folder: &Path, command: &str) -> Result<Written> {
     let results = Results::read(context)?;
     if results.evaluated().next().is_none() {
         bail!("no run of this configuration is evaluated\n\nhint: run `just study`");
     }
-    let report = Report::new(context, &results, command)?;
+    let mut report = Report::new(context, &results, command)?;
+    if !variants.is_empty() {
+        let mut rows = vec![Variant::of("this study", &results)];
+        for (name, context) in variants {
+            rows.push(Variant::of(name, &Results::read(context)?));
+        }
+        report.variants = Some(tables::variants(&rows));
+    }
     report.write(folder)?;
     Ok(Written {
         page: folder.join(PAGE),
         runs: results.runs().count(),
         missing: results.missing,
-        claims: report.analysis.map(|analysis| analysis.claims).unwrap_or_default(),
+        claims: report.analysis.claims,
     })
 }
 
@@ -130,11 +145,12 @@ impl Report {
         let chosen = results.best_by_validation();
         let (mut portraits, mut mistakes, mut best) = (Vec::new(), Vec::new(), None);
         if let Some(cell) = chosen {
-            portraits = faces::portraits(context, &inspector, &faces::one_of_each_class(context, cell), Some(cell))?;
+            portraits = faces::portraits(context, &inspector, &faces::one_of_each_class(context), Some(cell))?;
             mistakes = faces::mistakes(context, &inspector, cell)?;
             let (about, more) = describe(context, cell)?;
             best = Some(about);
             charts.extend(more);
+            charts.push(gallery(&portraits));
         }
         Ok(Self {
             agreement: has_paper.then(|| analysis::agreement(results.evaluated())),
@@ -143,9 +159,11 @@ impl Report {
             portraits,
             mistakes,
             best,
+            variants: None,
+            transfers: tables::transfers(results),
             missing: results.missing.clone(),
             provenance: Provenance::of(context, results, command)?,
-            analysis: has_paper.then_some(analysis),
+            analysis,
         })
     }
 
@@ -154,15 +172,6 @@ impl Report {
         for chart in self.charts.values() {
             write(format!("figures/{}.svg", chart.name), chart.svg().as_bytes())?;
             write(format!("figures/{}.png", chart.name), &chart.png(PNG_SCALE)?)?;
-        }
-        if !self.portraits.is_empty() {
-            let row = |portrait: &'_ Portrait| -> Vec<Picture> {
-                let maps = portrait.maps.iter().map(|(_, map)| map.clone());
-                [portrait.original.clone()].into_iter().chain(maps).chain(portrait.attention.clone()).collect()
-            };
-            let rows: Vec<Vec<Picture>> = self.portraits.iter().map(row).collect();
-            let rows: Vec<Vec<&Picture>> = rows.iter().map(|row| row.iter().collect()).collect();
-            write("figures/maps.png".to_owned(), &Picture::sheet(&rows)?.png()?)?;
         }
         for table in self.tables() {
             write(format!("tables/{}.csv", table.name), &table.csv()?)?;
@@ -177,10 +186,9 @@ impl Report {
     /// All tables that get files of their own.
     fn tables(&self) -> Vec<Table> {
         let mut all = self.cells_table.clone();
-        if let Some(analysis) = &self.analysis {
-            all.extend([tables::effects(&analysis.effects), tables::comparisons(analysis)]);
-        }
+        all.extend([tables::effects(&self.analysis.effects), tables::comparisons(&self.analysis)]);
         all.extend(self.agreement.iter().map(|agreement| tables::agreement(agreement)));
+        all.extend(self.variants.iter().chain(&self.transfers).cloned());
         all.extend(self.best.iter().flat_map(|best| [best.classes.clone(), best.confusion.clone()]));
         all.push(self.provenance.runs.clone());
         all
@@ -218,6 +226,24 @@ fn describe(context: &Context, cell: &EvaluatedCell) -> Result<(Best, Vec<Chart>
         calibration_error: error.map_or_else(|| "–".to_owned(), |error| format!("{:.1}%", 100.0 * error)),
     };
     Ok((best, charts))
+}
+
+/// The portraits as one drawing.
+fn gallery(portraits: &[Portrait]) -> Chart {
+    let maps = portraits.first().map_or(&[][..], |portrait| &portrait.maps);
+    let maps = maps.iter().map(|(source, _)| source.to_string());
+    let columns: Vec<String> = ["image".to_owned()].into_iter().chain(maps).chain(["attention".to_owned()]).collect();
+    let rows: Vec<(String, Vec<&Picture>)> = portraits
+        .iter()
+        .map(|portrait| {
+            let maps = portrait.maps.iter().map(|(_, map)| map);
+            let pictures = [&portrait.original].into_iter().chain(maps).chain(&portrait.attention).collect();
+            (format!("{} ({}), {}", portrait.class, portrait.votes, portrait.id), pictures)
+        })
+        .collect();
+    let description =
+        "One image of each class, the channel means of its feature maps, and where the best run looks".to_owned();
+    figures::grid("maps", description, &columns, &rows)
 }
 
 /// The answers in five groups of equal size by the entropy of their images' votes: the ends of the entropy, mean confidence,

@@ -5,6 +5,7 @@ use std::io::Cursor;
 use anyhow::{Context as _, Result};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use colorgrad::Gradient as _;
+use dataset::Pixels;
 use image::{DynamicImage, ImageFormat, Rgb, RgbImage, imageops::FilterType};
 use pipeline::inspect::FeatureMap;
 
@@ -26,11 +27,15 @@ impl Picture {
         Ok(picture)
     }
 
-    /// A grey image of `height` rows of `width` values in [0, 1], as large as the others.
-    pub fn grey(values: &[f32], width: usize, height: usize) -> Result<Self> {
-        let bytes: Vec<u8> = values.iter().flat_map(|value| [(255.0 * value.clamp(0.0, 1.0)) as u8; 3]).collect();
-        let small = RgbImage::from_raw(width as u32, height as u32, bytes).context("an image without pixels")?;
-        Self::of(image::imageops::resize(&small, SIDE_PX, SIDE_PX, FilterType::CatmullRom))
+    /// An image, as large as the others.
+    pub fn pixels(pixels: &Pixels) -> Result<Self> {
+        let bytes = match pixels.channels {
+            1 => pixels.data.iter().flat_map(|value| [*value; 3]).collect(),
+            _ => pixels.data.clone(),
+        };
+        let whole = RgbImage::from_raw(pixels.width as u32, pixels.height as u32, bytes);
+        let whole = whole.context("an image without pixels")?;
+        Self::of(image::imageops::resize(&whole, SIDE_PX, SIDE_PX, FilterType::CatmullRom))
     }
 
     /// The mean of a map's channels in a perceptual colour map (viridis), from its smallest to its largest value, each pixel a
@@ -86,21 +91,6 @@ impl Picture {
         let mut bytes = Cursor::new(Vec::new());
         DynamicImage::ImageRgb8(self.pixels.clone()).write_to(&mut bytes, ImageFormat::Png)?;
         Ok(bytes.into_inner())
-    }
-
-    /// Several pictures with a little white between them: rows of equal length.
-    pub fn sheet(rows: &[Vec<&Self>]) -> Result<Self> {
-        const GAP_PX: u32 = 6;
-        let columns = rows.iter().map(Vec::len).max().unwrap_or(0) as u32;
-        let extent = |count: u32| (count * (SIDE_PX + GAP_PX)).saturating_sub(GAP_PX).max(1);
-        let mut sheet = RgbImage::from_pixel(extent(columns), extent(rows.len() as u32), Rgb([255; 3]));
-        for (y, row) in rows.iter().enumerate() {
-            for (x, picture) in row.iter().enumerate() {
-                let place = |index: usize| i64::from(index as u32 * (SIDE_PX + GAP_PX));
-                image::imageops::replace(&mut sheet, &picture.pixels, place(x), place(y));
-            }
-        }
-        Self::of(sheet)
     }
 }
 

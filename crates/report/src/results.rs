@@ -150,3 +150,86 @@ impl Measure {
         accuracy.unwrap_or(0.0)
     }
 }
+
+/// Results that tests make up.
+#[cfg(test)]
+pub(crate) mod made_up {
+    use std::path::PathBuf;
+
+    use pipeline::{
+        evaluation::Evaluation,
+        runs::Trained,
+        scores::{Accuracy, Scores},
+    };
+    use serde_json::json;
+
+    use super::*;
+
+    /// A run of `combination` whose answers about the test images are as `correct` says.
+    fn run(combination: Combination, seed: u64, correct: &[bool]) -> EvaluatedCell {
+        let labels = vec![0; correct.len()];
+        let answers: Vec<usize> = correct.iter().map(|correct| usize::from(!correct)).collect();
+        let pairs: Vec<(usize, usize)> = labels.iter().copied().zip(answers.iter().copied()).collect();
+        let scores = Scores::new(&["right", "wrong"], &pairs);
+        let validation = json!({
+            "step": 1, "loss": 1.0, "accuracy": scores.overall.accuracy, "predicted": [1, 1], "seconds": 0.1
+        });
+        let trained: Trained = serde_json::from_value(json!({
+            "model": stage::ContentHash::of(b""),
+            "train_images": 1,
+            "valid_images": 1,
+            "outcome": {
+                "steps": 1, "resumed_from": 0, "final_loss": 1.0, "class_entropy": 1.0, "validation": validation,
+                "best_validation": validation, "collapsed": false, "parameters": 1, "wall_s": 1.0
+            }
+        }))
+        .unwrap();
+        let evaluation = Evaluation {
+            fingerprint: stage::Fingerprint::default(),
+            train: scores.clone(),
+            valid: scores.clone(),
+            test_without_copies: Accuracy::new(scores.overall.correct, scores.overall.images),
+            test: scores,
+            files: BTreeMap::new(),
+        };
+        let probabilities = answers.iter().map(|answer| if *answer == 0 { vec![0.9, 0.1] } else { vec![0.2, 0.8] });
+        EvaluatedCell {
+            correct: correct.to_vec(),
+            answers: TestAnswers {
+                images: (0..correct.len()).collect(),
+                labels,
+                probabilities: probabilities.collect(),
+                answers,
+            },
+            run: EvaluatedRun {
+                combination,
+                seed,
+                folder: PathBuf::new(),
+                was_fresh: true,
+                trained,
+                evaluation,
+                paper_train: None,
+                paper_test: None,
+            },
+        }
+    }
+
+    /// All 31 cells beside the paper's, with a run for each combination, seed and number of correct answers of `runs`. The images
+    /// that a run answers correctly are the first ones, so that a better run is right wherever a worse one is.
+    pub(crate) fn results(images: usize, runs: &[(&str, u64, usize)]) -> Results {
+        let paper = paper::rows().unwrap();
+        let cell = |combination: Combination| Cell {
+            combination,
+            paper: paper.get(&combination).cloned(),
+            runs: runs
+                .iter()
+                .filter(|(name, _, _)| name.parse::<Combination>().unwrap() == combination)
+                .map(|(_, seed, correct)| {
+                    let correct: Vec<bool> = (0..images).map(|image| image < *correct).collect();
+                    (*seed, run(combination, *seed, &correct))
+                })
+                .collect(),
+        };
+        Results { cells: Combination::all().into_iter().map(cell).collect(), missing: Vec::new() }
+    }
+}

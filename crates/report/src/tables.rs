@@ -1,9 +1,10 @@
 //! Tables that appear on the page, as CSV and as Markdown.
 
 use anyhow::Result;
+use pipeline::transfer::{self, Transfer};
 
 use crate::{
-    analysis::{Agreement, Analysis, Effect, p_value},
+    analysis::{Agreement, Analysis, Effect, Variant, p_value},
     results::{Cell, Measure, Results},
 };
 
@@ -152,6 +153,56 @@ pub fn agreement(agreements: &[Agreement]) -> Table {
     };
     let caption = "Test accuracies: agreement with the paper";
     Table::new("agreement", caption, &columns, agreements.iter().map(row).collect())
+}
+
+/// The study and its variants.
+pub fn variants(variants: &[Variant]) -> Table {
+    let columns = [
+        "configuration",
+        "combinations",
+        "RMSE to the paper, points",
+        "ρ",
+        "RMSE without fm4",
+        "ρ without fm4",
+        "mean test %",
+        "mean balanced %",
+        "mean macro F1 %",
+    ];
+    let row = |variant: &Variant| {
+        let mut row = vec![variant.name.clone(), variant.combinations.to_string()];
+        for index in 0..2 {
+            let agreement = variant.agreement.as_ref().map(|agreement| &agreement[index]);
+            let rmse = agreement.and_then(|agreement| agreement.rmse);
+            let rho = agreement.and_then(|agreement| agreement.spearman).map(|found| found.rho);
+            row.push(rmse.map_or_else(absent, |rmse| format!("{:.2}", 100.0 * rmse)));
+            row.push(rho.map_or_else(absent, |rho| format!("{rho:.3}")));
+        }
+        row.extend(variant.means.map(percent));
+        row
+    };
+    let caption = "Configurations: how close each is to the paper's cells, and how good";
+    Table::new("variants", caption, &columns, variants.iter().map(row).collect())
+}
+
+/// The runs on other data sets; none if there are none.
+pub fn transfers(results: &Results) -> Option<Table> {
+    let columns = ["data set", "inputs", "seed", "images", "accuracy % [95%]", "balanced %", "macro F1 %"];
+    let mut rows = Vec::new();
+    for cell in results.runs() {
+        for Transfer { data_set, scores, .. } in transfer::known(&cell.run.folder) {
+            let [low, high] = scores.overall.interval_95.map(|end| 100.0 * end);
+            rows.push(vec![
+                data_set,
+                cell.run.combination.to_string(),
+                cell.run.seed.to_string(),
+                scores.overall.images.to_string(),
+                format!("{} [{low:.2}, {high:.2}]", percent(scores.overall.accuracy)),
+                percent(Some(scores.balanced_accuracy)),
+                percent(Some(scores.macro_f1)),
+            ]);
+        }
+    }
+    (!rows.is_empty()).then(|| Table::new("transfers", "Runs on other data sets", &columns, rows))
 }
 
 /// All pairs that were tested.

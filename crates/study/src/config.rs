@@ -1,11 +1,11 @@
 use std::path::PathBuf;
 
 use backbone::{Engine, Precision};
-use dataset::{ClassSet, LabelRule, LabelSource, Layout};
+use dataset::{ClassName, ClassSet, LabelRule, LabelSource, Layout};
 use serde::{Deserialize, Serialize};
 use shards::Dtype;
 use sources::Combination;
-use vit::{ModelConfig, Recipe};
+use vit::{ClassWeights, ModelConfig, Recipe};
 
 use crate::{CombinationChoice, DeviceChoice};
 
@@ -34,10 +34,14 @@ pub struct Study {
     pub model: ModelConfig,
     /// How it is trained.
     pub recipe: Recipe,
+    /// What the model learns from its mistakes.
+    pub loss: LossConfig,
     /// What a training run does besides.
     pub train: TrainConfig,
     /// What belongs to the study.
     pub study: StudyConfig,
+    /// Another data set to judge the runs on.
+    pub eval: EvalConfig,
     /// The report.
     pub report: ReportConfig,
     /// Pictures of feature maps.
@@ -103,6 +107,14 @@ pub struct ExportConfig {
     pub npy: Option<PathBuf>,
 }
 
+/// `loss.*`
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LossConfig {
+    /// How much an image counts by its class.
+    pub weights: ClassWeights,
+}
+
 /// `train.*`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -125,9 +137,22 @@ pub struct StudyConfig {
     pub combos: Vec<Combination>,
     /// The seeds.
     pub seeds: Vec<u64>,
+    /// Other configurations of the same study, each as overrides with spaces between them.
+    pub variants: Vec<String>,
     /// Whether the paper's accuracies are set beside ours. They are those of FERPlus with six classes, so they are
     /// left out in any case with other classes and with class-named folders.
     pub paper: bool,
+}
+
+/// `eval.*`
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EvalConfig {
+    /// Its folder, with a folder for each class; none when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data: Option<PathBuf>,
+    /// What its class folders' names mean where the usual names do not say it.
+    pub class_names: Vec<ClassName>,
 }
 
 /// `report.*`
@@ -205,7 +230,7 @@ impl Default for TrainConfig {
 
 impl Default for StudyConfig {
     fn default() -> Self {
-        Self { combos: Combination::all(), seeds: vec![0], paper: true }
+        Self { combos: Combination::all(), seeds: vec![0], variants: Vec::new(), paper: true }
     }
 }
 

@@ -88,13 +88,17 @@ pub const KEYS: &[Key] = keys! {
     "recipe.clip_norm", RUNS, "number", "highest gradient norm, 0 for no limit";
     "recipe.label_smoothing", RUNS, "0 … 1", "share of a target spread over all classes";
     "recipe.drop_path", RUNS, "0 … 1", "probability of dropping the last block's branches";
+    "loss.weights", RUNS, "none | inverse | effective", "how much an image counts by its class: all alike, or rare classes more";
     "train.precision", RUNS, "f32 | bf16", "what the training step multiplies, on the CPU; bf16 is faster where the processor multiplies bfloat16 at twice f32's rate";
     "train.memory_gib", RUNS, "number", "memory for runs of one seed that learn from the same batches, so that the cache is read once for all; 0 for half of what is free; never changes the weights";
     "train.validate_every", RUNS, "number", "steps between validations; never changes the weights";
     "train.checkpoint_every", RUNS, "number", "steps between checkpoints; never changes the weights";
     "study.combos", RUNS, "list", "the study's combinations";
     "study.seeds", RUNS, "list", "the study's seeds";
+    "study.variants", RESULTS, "list", "other configurations of the study, each as overrides: [\"model.collapse=mean\", \"classes=8 loss.weights=inverse\"]";
     "study.paper", RESULTS, "true | false", "set the paper's accuracies beside ours";
+    "eval.data", RESULTS, "folder", "another data set to judge the trained runs on, a folder for each class; `data=` for short of eval";
+    "eval.class_names", RESULTS, "name=class[,…]", "what its folders' names mean: joy=happiness, or calm=none to leave one out";
     "report.dir", REPORT, "folder", "the report's folder; `report` beside the runs when absent";
     "figure.images", REPORT, "file[,…]", "image files or ids of the data set; one test image of each class when absent";
     "figure.channels", REPORT, "number", "strongest channels of each map shown beside the mean";

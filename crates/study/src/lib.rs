@@ -13,8 +13,8 @@ mod paths;
 
 pub use choices::{CombinationChoice, DeviceChoice};
 pub use config::{
-    CacheConfig, DataConfig, ExportConfig, ExtractConfig, FigureConfig, PredictConfig, ReportConfig, Study,
-    StudyConfig, TrainConfig,
+    CacheConfig, DataConfig, EvalConfig, ExportConfig, ExtractConfig, FigureConfig, LossConfig, PredictConfig,
+    ReportConfig, Study, StudyConfig, TrainConfig,
 };
 pub use error::StudyError;
 pub use keys::{KEYS, Key, Stage, help};

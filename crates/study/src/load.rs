@@ -224,6 +224,7 @@ mod tests {
         let study = Study {
             seed: Some(1),
             export: crate::ExportConfig { npy: Some("x".into()) },
+            eval: crate::EvalConfig { data: Some("x".into()), ..crate::EvalConfig::default() },
             report: crate::ReportConfig { dir: Some("x".into()) },
             ..Study::default()
         };

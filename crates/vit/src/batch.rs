@@ -48,6 +48,8 @@ pub struct Batch {
     pub tokens: BTreeMap<Source, Tokens>,
     /// Probabilities of the classes: (B, K).
     pub targets: Vec<f32>,
+    /// How much each image's loss counts: (B); all alike if there are none.
+    pub weights: Vec<f32>,
 }
 
 impl Batch {
@@ -79,6 +81,9 @@ impl Batch {
             all.push(tokens);
         }
         shape("the target tensor".to_owned(), vec![self.images, about.classes.len()], self.targets.len())?;
+        if !self.weights.is_empty() {
+            shape("the tensor of weights".to_owned(), vec![self.images], self.weights.len())?;
+        }
         Ok(all)
     }
 

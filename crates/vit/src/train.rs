@@ -161,7 +161,7 @@ impl<'a> Training<'a> {
         self.trainer.update(self.model, recipe.clip_factor(grad_norm), lr, step)?;
 
         let classes = self.model.about().classes.len();
-        self.state.progress.add_step(step, loss, &target_sums(&batch.targets, classes, recipe.label_smoothing));
+        self.state.progress.add_step(step, loss, &target_sums(batch, classes, recipe.label_smoothing));
         let accuracy = gradient.correct as f64 / batch.images as f64;
         let seconds = (waited + begun.elapsed()).as_secs_f64();
         let record = StepRecord { step, loss, accuracy, lr, grad_norm, seconds };
@@ -258,12 +258,13 @@ const fn is_due(step: usize, every: usize, steps: usize) -> bool {
     step == steps || (every > 0 && step.is_multiple_of(every))
 }
 
-/// Sum over the batch of the smoothed `targets` (B, K): (K).
-fn target_sums(targets: &[f32], classes: usize, smoothing: f64) -> Vec<f64> {
+/// Sum over the batch of the smoothed targets, each as much as its loss counts: (K).
+fn target_sums(batch: &Batch, classes: usize, smoothing: f64) -> Vec<f64> {
     let mut sums = vec![0.0; classes];
-    for target in targets.chunks_exact(classes) {
+    for (image, target) in batch.targets.chunks_exact(classes).enumerate() {
+        let weight = f64::from(batch.weights.get(image).copied().unwrap_or(1.0));
         let smoothed = target.iter().map(|target| f64::from(*target) * (1.0 - smoothing) + smoothing / classes as f64);
-        sums.iter_mut().zip(smoothed).for_each(|(sum, target)| *sum += target);
+        sums.iter_mut().zip(smoothed).for_each(|(sum, target)| *sum += weight * target);
     }
     sums
 }

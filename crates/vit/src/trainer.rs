@@ -23,7 +23,7 @@ enum Step {
 /// What the gradient of a batch amounts to.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Gradient {
-    /// Mean cross-entropy in nats.
+    /// Mean of the images' weighted cross-entropies in nats.
     pub loss: f64,
     /// Images whose most probable class is that of the target.
     pub correct: usize,
@@ -161,7 +161,7 @@ impl Autograd {
     fn gradient(&mut self, model: &Model, batch: &Batch, draws: &mut Draws) -> Result<Gradient, VitError> {
         let mut noise = Noise::from(draws, model.about().model.dropout, self.recipe.drop_path);
         let logits = model.training_logits(&batch.token_tensors(model)?, &mut noise)?; // (B, K)
-        let loss = cross_entropy(&logits, &batch.target_tensor(model)?, self.recipe.label_smoothing)?;
+        let loss = cross_entropy(&logits, &batch.target_tensor(model)?, &batch.weights, self.recipe.label_smoothing)?;
         let gradients = loss.mean.backward()?;
         let norm = gradient_norm(model.parameters(), &gradients)?;
         self.gradients = Some(gradients);

@@ -34,10 +34,15 @@ fn configurations() -> Vec<(&'static str, Change)> {
     ]
 }
 
+/// How much each image counts.
+fn weights(images: usize) -> Vec<f32> {
+    (0..images).map(|image| 0.25 + image as f32).collect()
+}
+
 fn loss(model: &Model) -> Tensor {
     let tokens = tokens(model.about(), IMAGES, 0.3, model.dtype());
     let logits = model.training_logits(&tokens, &mut Noise::off()).unwrap();
-    cross_entropy(&logits, &targets(IMAGES, model.dtype()), SMOOTHING).unwrap().mean
+    cross_entropy(&logits, &targets(IMAGES, model.dtype()), &weights(IMAGES), SMOOTHING).unwrap().mean
 }
 
 #[test]
@@ -97,7 +102,7 @@ fn evaluation_sees_the_trained_weights() {
 
 /// The batch that [`loss`] is of.
 fn the_batch(about: &About) -> Batch {
-    common::batch(about, IMAGES, 0.3)
+    Batch { weights: weights(IMAGES), ..common::batch(about, IMAGES, 0.3) }
 }
 
 /// Relative L2 distance.
@@ -118,7 +123,7 @@ fn the_step_written_out_agrees_with_autograd() {
         let model = Model::new(about.clone(), 4, DType::F32, &Device::Cpu).unwrap();
         let recipe = Recipe { drop_path: 0.3, label_smoothing: SMOOTHING, ..Recipe::paper() };
         // More images than a chunk has.
-        let batch = common::batch(&about, 11, 0.3);
+        let batch = Batch { weights: weights(11), ..common::batch(&about, 11, 0.3) };
         let mut written_out = Trainer::new(&model, &recipe, Precision::F32).unwrap();
         let mut rounded = Trainer::new(&model, &recipe, Precision::Bf16).unwrap();
         let mut autograd = Trainer::autograd(&model, &recipe).unwrap();

@@ -35,7 +35,7 @@ fn compare(change: fn(&mut ModelConfig), recipe: &Recipe, reference: &Reference)
     let mut adam = Adam::new(recipe, model.parameters()).unwrap();
     for step in 1..=reference.losses.len() {
         let logits = model.training_logits(&tokens, &mut Noise::off()).unwrap();
-        let loss = cross_entropy(&logits, &targets, recipe.label_smoothing).unwrap().mean;
+        let loss = cross_entropy(&logits, &targets, &[], recipe.label_smoothing).unwrap().mean;
         let gradients = loss.backward().unwrap();
         let norm = gradient_norm(model.parameters(), &gradients).unwrap();
         adam.step(model.parameters(), &gradients, recipe.clip_factor(norm), recipe.lr_at(step), step).unwrap();

@@ -10,8 +10,8 @@ use vit::{Batches, MODEL_FILE, Model, Tally, TrainOutcome, Training, Validation}
 
 use super::{Common, Waiting};
 use crate::{
-    examples::{Example, draws_classes},
-    loader::{TokenReader, TrainingBatches},
+    examples::{Example, class_weights, draws_classes},
+    loader::{Draws, TokenReader, TrainingBatches},
     progress,
     runs::{self, FINGERPRINT_FILE, Run, STUDY_FILE, TRAIN_FILE, Trained},
 };
@@ -46,7 +46,12 @@ pub(super) fn train_together(
     let name = if let [only] = runs { only.run.name() } else { format!("{} runs, seed {seed}", runs.len()) };
     let bar = progress::bar(context.show_progress, recipe.steps as u64, &name, "steps");
     let results = std::thread::scope(|scope| {
-        let draws = (recipe.batch, seed, draws_classes(context.study.data.labels));
+        let draws = Draws {
+            batch: recipe.batch,
+            seed,
+            draws_classes: draws_classes(context.study.data.labels),
+            class_weights: class_weights(context, &examples.train),
+        };
         let mut batches = TrainingBatches::new(scope, &reader, &examples.train, draws);
         let mut members = Members::new(begun);
         let validate = |due: &[&Training<'_>]| validate(&reader, &examples.valid, due);

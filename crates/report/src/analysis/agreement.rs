@@ -1,7 +1,7 @@
 use sources::{Combination, Source};
-use statistics::{Correlation, rmse, spearman};
+use statistics::{Correlation, MeanInterval, rmse, spearman};
 
-use crate::results::{Cell, Measure};
+use crate::results::{Cell, Measure, Results};
 
 /// How close our test accuracies are to the paper's.
 #[derive(Clone, Debug, serde::Serialize)]
@@ -28,4 +28,34 @@ pub fn agreement<'a>(cells: impl Iterator<Item = &'a Cell>) -> [Agreement; 2] {
         Agreement { cells: name, count: kept.len(), spearman: spearman(&kept), rmse: rmse(&kept) }
     };
     [of("all cells", &|_| true), of("without fm4 alone", &|combination| Some(combination) != fm4)]
+}
+
+/// What a configuration of the study amounts to: a guess at what the paper did, or a step beyond it.
+#[derive(Clone, Debug)]
+pub struct Variant {
+    /// Its overrides.
+    pub name: String,
+    /// Combinations that are evaluated.
+    pub combinations: usize,
+    /// How close it is to the paper; none where nothing is comparable.
+    pub agreement: Option<[Agreement; 2]>,
+    /// Means over the combinations, as shares: test accuracy, balanced accuracy, F1 of the classes.
+    pub means: [Option<f64>; 3],
+}
+
+impl Variant {
+    /// Of its `results`.
+    pub fn of(name: &str, results: &Results) -> Self {
+        let has_paper = results.evaluated().any(|cell| cell.paper.is_some());
+        let mean = |measure| {
+            let values: Vec<f64> = results.evaluated().filter_map(|cell| Some(cell.mean(measure)?.mean)).collect();
+            MeanInterval::of(&values).map(|found| found.mean)
+        };
+        Self {
+            name: name.to_owned(),
+            combinations: results.evaluated().count(),
+            agreement: has_paper.then(|| agreement(results.evaluated())),
+            means: [Measure::Test, Measure::Balanced, Measure::MacroF1].map(mean),
+        }
+    }
 }

@@ -32,7 +32,7 @@ pub struct Claim {
 /// Everything that is tested.
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct Analysis {
-    /// The paper's conclusions.
+    /// The paper's conclusions; none where our runs are on other data than the paper's.
     pub claims: Vec<Claim>,
     /// What each source adds; those without a context are left out.
     pub effects: Vec<Effect>,
@@ -59,7 +59,9 @@ impl Analysis {
             let comparisons = comparisons(results, &claim);
             (claim, comparisons)
         };
-        let standing: Vec<(StandsOut, Vec<Comparison>)> = claims().into_iter().map(compared).collect();
+        let has_paper = results.cells.iter().any(|cell| cell.paper.is_some());
+        let claims = if has_paper { claims() } else { Vec::new() };
+        let standing: Vec<(StandsOut, Vec<Comparison>)> = claims.into_iter().map(compared).collect();
 
         // A pair that several claims ask for is one test; the effects are tests, too.
         let mut pairs: Vec<(Combination, Combination, f64)> = Vec::new();
@@ -83,8 +85,9 @@ impl Analysis {
                 claim.judge(results, comparisons)
             })
             .collect();
-        let orig = effects.iter().find(|effect| effect.source == Source::Orig);
-        claims.insert(2, adding_orig(orig));
+        if has_paper {
+            claims.push(adding_orig(effects.iter().find(|effect| effect.source == Source::Orig)));
+        }
         Self { claims, effects, tests: p_values.len() }
     }
 }
@@ -200,4 +203,92 @@ fn adding_orig(effect: Option<&Effect>) -> Claim {
 /// As it is usually written.
 pub(crate) fn p_value(p: f64) -> String {
     if p < 0.001 { "< 0.001".to_owned() } else { format!("{p:.3}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::results::made_up::results;
+
+    const IMAGES: usize = 1000;
+
+    fn judged(runs: &[(&str, u64, usize)], statement: &str) -> Claim {
+        let analysis = Analysis::of(&results(IMAGES, runs));
+        analysis.claims.into_iter().find(|claim| claim.statement == statement).unwrap()
+    }
+
+    #[test]
+    fn the_best_is_the_best_only_beyond_chance() {
+        const STATEMENT: &str = "FM2 is the best single input";
+        let singles = |fm2: usize, fm3: usize| {
+            [("orig", 0, 500), ("fm1", 0, 600), ("fm2", 0, fm2), ("fm3", 0, fm3), ("fm4", 0, 400)]
+        };
+        let clear = judged(&singles(800, 700), STATEMENT);
+        assert_eq!(clear.verdict, Verdict::Holds, "{}", clear.because);
+        assert!(clear.because.contains("fm2 has 80.00%, the highest of 5; 4 of its 4 rivals"), "{}", clear.because);
+
+        let close = judged(&singles(702, 700), STATEMENT);
+        assert_eq!(close.verdict, Verdict::CannotBeTold);
+        assert!(
+            close.because.contains("3 of its 4 rivals") && close.because.contains("1000 test images"),
+            "{}",
+            close.because
+        );
+
+        let beaten = judged(&singles(650, 700), STATEMENT);
+        assert_eq!(beaten.verdict, Verdict::DoesNotHold);
+        assert!(beaten.because.contains("fm3 has 70.00%: 5.0 points better"), "{}", beaten.because);
+
+        let alone = judged(&singles(800, 700)[..3], STATEMENT);
+        assert_eq!(alone.verdict, Verdict::CannotBeTold, "two have no runs");
+        assert!(alone.because.contains("2 have no runs yet"), "{}", alone.because);
+        assert!(judged(&[], STATEMENT).because.contains("no runs of fm2"));
+    }
+
+    #[test]
+    fn the_weakest_is_judged_the_other_way_round() {
+        const STATEMENT: &str = "FM4 is the weakest single input";
+        let singles =
+            |fm4: usize| [("orig", 0, 500), ("fm1", 0, 600), ("fm2", 0, 700), ("fm3", 0, 700), ("fm4", 0, fm4)];
+        assert_eq!(judged(&singles(400), STATEMENT).verdict, Verdict::Holds);
+        let strong = judged(&singles(750), STATEMENT);
+        assert_eq!(strong.verdict, Verdict::DoesNotHold);
+        assert!(strong.because.contains("orig has 50.00%: 25.0 points worse"), "{}", strong.because);
+    }
+
+    #[test]
+    fn seeds_that_disagree_say_nothing() {
+        let runs = [("fm1", 0, 500), ("fm2", 0, 800), ("fm1", 1, 800), ("fm2", 1, 560)];
+        let claim = judged(&runs, "FM2 is the best single input");
+        assert_eq!((claim.comparisons[0].seeds, claim.comparisons[0].p), (2, 1.0));
+        assert!((claim.comparisons[0].difference - 0.03).abs() < 1e-9, "{:?}", claim.comparisons);
+    }
+
+    #[test]
+    fn effects_are_those_of_all_contexts() {
+        let all = Combination::all();
+        let names: Vec<String> = all.iter().map(ToString::to_string).collect();
+        // orig adds 4 points to whatever it is added to, fm4 takes 2.
+        let runs: Vec<(&str, u64, usize)> = all
+            .iter()
+            .zip(&names)
+            .map(|(combination, name)| {
+                let of = |source| usize::from(combination.contains(source));
+                (name.as_str(), 0, 600 + 40 * of(Source::Orig) - 20 * of(Source::Fm4))
+            })
+            .collect();
+        let analysis = Analysis::of(&results(IMAGES, &runs));
+        let effect = |source| analysis.effects.iter().find(|effect| effect.source == source).unwrap();
+        assert_eq!(effect(Source::Orig).contexts.len(), 15);
+        assert!((effect(Source::Orig).mean.mean - 0.04).abs() < 1e-9);
+        assert!((effect(Source::Fm4).mean.mean + 0.02).abs() < 1e-9);
+        // The paper's own effects: +3.7 points for orig, −0.7 for fm4.
+        let paper = |source| 100.0 * effect(source).paper_mean.unwrap();
+        assert!((paper(Source::Orig) - 3.7).abs() < 0.05 && (paper(Source::Fm4) + 0.7).abs() < 0.05);
+        let claim = analysis.claims.iter().find(|claim| claim.statement == "Adding the original image helps").unwrap();
+        assert_eq!(claim.verdict, Verdict::Holds);
+        assert!(claim.because.contains("+4.00 points on average and raises it in 15 of 15"), "{}", claim.because);
+        // 4 + 9 + 30 + 4 comparisons, of which fm2 against fm4 is asked for twice, and 5 effects.
+        assert_eq!(analysis.tests, 4 + 9 + 30 + 3 + 5);
+    }
 }

@@ -4,6 +4,7 @@ mod calibration;
 mod cells;
 mod curves;
 mod effects;
+mod grid;
 
 use anyhow::{Result, anyhow};
 use plotters::{coord::Shift, prelude::*};
@@ -14,6 +15,7 @@ pub use calibration::{confidence_and_votes, reliability_diagram};
 pub use cells::cells_beside_the_paper;
 pub use curves::learning_curves;
 pub use effects::effects_of_sources;
+pub use grid::grid;
 
 /// Where a chart is drawn.
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;

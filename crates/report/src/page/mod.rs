@@ -23,6 +23,8 @@ pub fn page(report: &Report) -> String {
         ("claims", "What the paper concludes, tested", claims(report)),
         ("tables", "The paper's tables", beside_the_paper(report)),
         ("effects", "What each input adds", effects(report)),
+        ("variants", "Other configurations", variants(report)),
+        ("transfers", "Other data sets", transfers(report)),
         ("maps", "Feature maps", maps(report)),
         ("run", "The best run", best_run(report)),
         ("provenance", "Where the numbers come from", provenance(report)),
@@ -98,7 +100,7 @@ fn results(report: &Report) -> Option<Markup> {
 }
 
 fn claims(report: &Report) -> Option<Markup> {
-    let analysis = report.analysis.as_ref()?;
+    let analysis = (!report.analysis.claims.is_empty()).then_some(&report.analysis)?;
     let word = |verdict| match verdict {
         Verdict::Holds => ("holds", "Holds"),
         Verdict::DoesNotHold => ("does-not-hold", "Does not hold"),
@@ -132,7 +134,7 @@ fn beside_the_paper(report: &Report) -> Option<Markup> {
 }
 
 fn effects(report: &Report) -> Option<Markup> {
-    let analysis = report.analysis.as_ref()?;
+    let analysis = &report.analysis;
     let chart = report.charts.get("effects")?;
     let has_paper = analysis.effects.iter().any(|effect| effect.paper_mean.is_some());
     Some(html! {
@@ -143,6 +145,25 @@ fn effects(report: &Report) -> Option<Markup> {
         (key(&[("ours", "mean of ours")])) @if has_paper { (key(&[("paper", "mean of the paper's")])) }
         (figure(chart))
         (sortable(&tables::effects(&analysis.effects), false))
+    })
+}
+
+fn variants(report: &Report) -> Option<Markup> {
+    let table = report.variants.as_ref()?;
+    Some(html! {
+        p {
+            "The same study with other settings: guesses at what the paper left open, scored by how close they come to its cells, and "
+            "steps beyond it."
+        }
+        (sortable(table, false))
+    })
+}
+
+fn transfers(report: &Report) -> Option<Markup> {
+    let table = report.transfers.as_ref()?;
+    Some(html! {
+        p { "The runs, trained on " (report.provenance.data_set) " alone, asked about the images of other data sets." }
+        (sortable(table, true))
     })
 }
 

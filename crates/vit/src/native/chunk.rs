@@ -141,6 +141,8 @@ impl<'a> ChunkMasks<'a> {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Targets<'a> {
     pub(crate) values: &'a [f32],
+    /// How much each image counts: (B); all alike if there are none.
+    pub(crate) weights: &'a [f32],
     pub(crate) smoothing: f64,
     /// Images of the batch.
     pub(crate) batch: usize,
@@ -297,13 +299,14 @@ impl Chunk {
         }
     }
 
-    /// Cross-entropy against soft targets, of which a part is spread evenly over the classes, with its gradient
-    /// (softmax − target) / B.
+    /// Weighted cross-entropy against soft targets, of which a part is spread evenly over the classes, with its gradient
+    /// weight × (softmax − target) / B.
     fn cross_entropy(&mut self, targets: &Targets<'_>) {
         let classes = self.logits.columns();
         self.correct = 0;
         for image in 0..self.images {
             let target = &targets.values[(self.first + image) * classes..][..classes];
+            let weight = f64::from(targets.weights.get(self.first + image).copied().unwrap_or(1.0));
             let logits = self.logits.row(image);
             let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
             let total: f64 = logits.iter().map(|logit| f64::from(logit - largest).exp()).sum();
@@ -313,9 +316,9 @@ impl Chunk {
                 let shifted = f64::from(logits[class] - largest);
                 let target = f64::from(target[class]) * (1.0 - targets.smoothing) + targets.smoothing / classes as f64;
                 loss -= target * (shifted - total.ln());
-                *grad = ((shifted.exp() / total - target) / targets.batch as f64) as f32;
+                *grad = (weight * (shifted.exp() / total - target) / targets.batch as f64) as f32;
             }
-            self.losses[image] = loss;
+            self.losses[image] = weight * loss;
         }
     }
 

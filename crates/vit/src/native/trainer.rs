@@ -68,7 +68,8 @@ impl Trainer {
         self.masks.draw(draws, (config, self.recipe.drop_path), batch.images, sequence);
         self.network.prepare(&self.weights);
         let smoothing = self.recipe.label_smoothing;
-        let targets = Targets { values: &batch.targets, smoothing, batch: batch.images };
+        let (values, weights) = (&batch.targets[..], &batch.weights[..]);
+        let targets = Targets { values, weights, smoothing, batch: batch.images };
         let Self { network, groups, chunks, masks, weights, layout, gradients, .. } = self;
         network.forward_backward((groups, chunks), tokens, &targets, masks, (weights, layout), gradients);
         let losses = groups.iter().flat_map(|group| &group.losses);

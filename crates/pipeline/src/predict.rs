@@ -1,0 +1,110 @@
+//! Answers of a trained run about images outside the study.
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use anyhow::{Context as _, Result, bail};
+use candle_core::Device;
+use kernels::Isa;
+use serde::Serialize;
+use sources::{Combination, Source};
+use study::CombinationChoice;
+use vit::{Batch, MODEL_FILE, Model, Predictor, Tokens, first_largest};
+
+use crate::{
+    Context,
+    evaluation::softmax,
+    examples::Examples,
+    loader::Features,
+    runs,
+    single::{self, SingleImage, SinglePass},
+    tokens::TokenCutter,
+};
+
+/// What a run says of some images.
+#[derive(Debug, Serialize)]
+pub struct Predictions {
+    /// The run's inputs.
+    pub combination: Combination,
+    /// Its seed.
+    pub seed: u64,
+    /// Its validation accuracy.
+    pub valid_accuracy: f64,
+    /// Names of the classes.
+    pub classes: Vec<String>,
+    /// One per image.
+    pub images: Vec<Prediction>,
+}
+
+/// What it says of one.
+#[derive(Debug, Serialize)]
+pub struct Prediction {
+    /// The file.
+    pub path: PathBuf,
+    /// The answered class.
+    pub class: String,
+    /// Of each class, in the order of the classes.
+    pub probabilities: Vec<f64>,
+}
+
+/// Has the configured run answer about `predict.image`: the one that `combo` and `seed` name, or else the trained run with the
+/// highest validation accuracy.
+pub fn run(context: &Context) -> Result<Predictions> {
+    let names = &context.study.predict.image;
+    if names.is_empty() {
+        bail!("no image to answer about\n\nhint: run `just predict image=face.png`, or a folder");
+    }
+    let paths = single::image_files(context, names)?;
+    let examples = Examples::new(context);
+    let features = Features::open(context, &examples)?;
+    let trained = runs::requested(context, &features, &examples)?.runs.into_iter().filter_map(|run| {
+        let trained = run.trained(&context.memo)?;
+        Some((run, trained.outcome.validation.validation.accuracy))
+    });
+    // The first of several, so that the answer does not depend on the order of equals.
+    let best = trained.reduce(|best, other| if other.1 > best.1 { other } else { best });
+    let Some((run, valid_accuracy)) = best else {
+        let asked = match &context.study.combo {
+            CombinationChoice::Study => String::new(),
+            combo => format!(" combo={combo}"),
+        };
+        bail!("no run of this configuration is trained\n\nhint: run `just train{asked}`");
+    };
+    let maps: Vec<Source> = run.combination.feature_maps().collect();
+    let images = SinglePass::new(context, &maps)?.run(&paths)?;
+    let model = Model::load(&run.folder.join(MODEL_FILE), &Device::Cpu)?;
+    let classes = model.about().classes.clone();
+    let batch = batch(&features, &model, &images)?;
+    let logits = Predictor::new(&model)?.logits(&batch)?;
+    let prediction = |(image, logits): (&SingleImage, &Vec<f32>)| Prediction {
+        path: image.path.clone(),
+        class: classes[first_largest(logits)].clone(),
+        probabilities: softmax(logits),
+    };
+    Ok(Predictions {
+        combination: run.combination,
+        seed: run.seed,
+        valid_accuracy,
+        images: images.iter().zip(&logits).map(prediction).collect(),
+        classes,
+    })
+}
+
+/// The tokens of `images` as `model` reads them, standardised by the moments of the images that it was trained on.
+pub(crate) fn batch(features: &Features, model: &Model, images: &[SingleImage]) -> Result<Batch> {
+    let (isa, about) = (Isa::choose()?, model.about());
+    let mut tokens = BTreeMap::new();
+    for source in about.inputs.iter().map(|input| input.source) {
+        let cutter = TokenCutter::new(source, &about.model, features.moments(source)?);
+        let mut values = vec![0.0; images.len() * cutter.values_per_image()];
+        for (image, tokens) in images.iter().zip(values.chunks_exact_mut(cutter.values_per_image())) {
+            let map = match source {
+                Source::Orig => &image.original,
+                map => &image.maps.iter().find(|other| other.source == map).context("a map is missing")?.values,
+            };
+            cutter.cut(isa, map, tokens);
+        }
+        tokens.insert(source, Tokens::Ready(values));
+    }
+    let targets = vec![0.0; images.len() * about.classes.len()];
+    Ok(Batch { images: images.len(), tokens, targets, weights: Vec::new() })
+}

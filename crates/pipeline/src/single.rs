@@ -1,0 +1,134 @@
+//! The backbone pass over single images, which need not be part of any data set.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail};
+use backbone::{Backbone, Weights, fetch_weights, preprocess};
+use dataset::Pixels;
+use half::f16;
+use rayon::prelude::*;
+use shards::Dtype;
+use sources::Source;
+
+use crate::{Context, feature_cache::FeatureCache, feature_pass, inspect::FeatureMap};
+
+/// Endings of files that are taken for images in a folder.
+const ENDINGS: [&str; 4] = ["png", "jpg", "jpeg", "bmp"];
+
+/// An image and what the backbone makes of it.
+#[derive(Clone, Debug)]
+pub struct SingleImage {
+    /// Its file.
+    pub path: PathBuf,
+    /// Its pixels.
+    pub pixels: Pixels,
+    /// Grey, (224, 224) in [0, 1].
+    pub original: Vec<f32>,
+    /// The maps asked for, in canonical order, rounded as the feature cache rounds them.
+    pub maps: Vec<FeatureMap>,
+}
+
+/// The image files that `names` mean: files, ids of the data set's image files, and the images in folders, sorted.
+///
+/// # Errors
+/// If there is no such file, or no image in a folder.
+pub fn image_files(context: &Context, names: &[PathBuf]) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for name in names {
+        let of_data_set = context.study.data.dir.join(name);
+        let path = if name.exists() { name } else { &of_data_set };
+        if path.is_file() {
+            files.push(path.clone());
+        } else if path.is_dir() {
+            let before = files.len();
+            let entries = fs_err::read_dir(path)?.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
+            files.extend(entries.into_iter().filter(|path| is_image(path)));
+            if files.len() == before {
+                bail!("no image in `{}`, expected files ending in {}", path.display(), ENDINGS.join(", "));
+            }
+            files[before..].sort();
+        } else {
+            bail!("no image `{}`, neither there nor in `{}`", name.display(), context.study.data.dir.display());
+        }
+    }
+    Ok(files)
+}
+
+fn is_image(path: &Path) -> bool {
+    let ending = path.extension().map(|ending| ending.to_string_lossy().to_lowercase());
+    ending.is_some_and(|ending| ENDINGS.contains(&ending.as_str()))
+}
+
+/// The configured backbone, and which of its maps are wanted.
+#[derive(Debug)]
+pub struct SinglePass<'a> {
+    context: &'a Context,
+    wanted: Vec<Source>,
+    /// None where no map is wanted.
+    backbone: Option<Backbone>,
+}
+
+impl<'a> SinglePass<'a> {
+    /// For the maps `wanted`.
+    ///
+    /// # Errors
+    /// If the weights cannot be had.
+    pub fn new(context: &'a Context, wanted: &[Source]) -> Result<Self> {
+        let wanted: Vec<Source> = Source::FEATURE_MAPS.into_iter().filter(|source| wanted.contains(source)).collect();
+        let backbone = if wanted.is_empty() {
+            None
+        } else {
+            let weights = Weights::read(&fetch_weights(&context.study.extract.weights)?)?;
+            Some(FeatureCache::find(context, &weights)?.backbone(context, &weights)?)
+        };
+        Ok(Self { context, wanted, backbone })
+    }
+
+    /// Images of a batch of the pass.
+    pub fn batch(&self) -> usize {
+        self.context.study.extract.batch
+    }
+
+    /// Runs over the image files `paths`.
+    ///
+    /// # Errors
+    /// If an image cannot be read or decoded, or the backbone fails.
+    pub fn run(&self, paths: &[PathBuf]) -> Result<Vec<SingleImage>> {
+        let mut images = Vec::with_capacity(paths.len());
+        for paths in paths.chunks(self.batch()) {
+            let read = paths.par_iter().map(|path| read(path)).collect::<Result<Vec<_>>>()?;
+            let (resized, mut batch): (Vec<Vec<f32>>, Vec<SingleImage>) = read.into_iter().unzip();
+            if let Some(backbone) = &self.backbone {
+                for (source, values) in backbone.feature_maps(&resized, &self.wanted)?.maps {
+                    for (image, values) in batch.iter_mut().zip(values.chunks_exact(source.values_per_image())) {
+                        let values = rounded(values, self.context.study.extract.dtype);
+                        image.maps.push(FeatureMap { source, values });
+                    }
+                }
+            }
+            images.append(&mut batch);
+        }
+        Ok(images)
+    }
+}
+
+/// The image file `path`, and as the backbone wants it.
+fn read(path: &Path) -> Result<(Vec<f32>, SingleImage)> {
+    let pixels = Pixels::read(path)?;
+    let resized = preprocess::resize(&pixels.data, pixels.width, pixels.height, pixels.channels)
+        .with_context(|| format!("cannot resize `{}`", path.display()))?;
+    let original = match pixels.channels {
+        1 => resized.clone(),
+        _ => resized.chunks_exact(pixels.channels).map(feature_pass::luma).collect(),
+    };
+    Ok((resized, SingleImage { path: path.to_owned(), pixels, original, maps: Vec::new() }))
+}
+
+/// As they come back from a shard.
+fn rounded(values: &[f32], dtype: Dtype) -> Vec<f32> {
+    match dtype {
+        Dtype::F16 => values.iter().map(|value| f16::from_f32(*value).to_f32()).collect(),
+        Dtype::Bf16 => values.iter().map(|value| half::bf16::from_f32(*value).to_f32()).collect(),
+        Dtype::F32 => values.to_vec(),
+    }
+}

@@ -1,0 +1,188 @@
+//! Trained runs judged on another data set: faces, cameras and labels that they have never seen.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, Result, bail};
+use candle_core::Device;
+use dataset::{ForeignImage, foreign_images};
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+use sources::{Combination, Source};
+use stage::{ContentHash, Fingerprint, Lock, write_json};
+use vit::{MODEL_FILE, Model, Predictor, first_largest};
+
+use crate::{
+    Context,
+    examples::Examples,
+    loader::Features,
+    predict, progress,
+    runs::{self, Run, Trained},
+    scores::Scores,
+    single::SinglePass,
+};
+
+/// Version of everything between an image of another data set and the scores.
+const NUMERICS_VERSION: u32 = 1;
+
+const FOLDER: &str = "transfer";
+
+/// `transfer/NAME.json` in a run's folder.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Transfer {
+    /// What the scores depend on.
+    pub fingerprint: Fingerprint,
+    /// Name of the other data set: that of its folder.
+    pub data_set: String,
+    /// On its images.
+    pub scores: Scores,
+}
+
+/// A run on the other data set.
+#[derive(Debug, Serialize)]
+pub struct TransferredRun {
+    /// Its inputs.
+    pub combination: Combination,
+    /// Its seed.
+    pub seed: u64,
+    /// Whether this was known already.
+    pub was_fresh: bool,
+    /// What was found.
+    pub transfer: Transfer,
+}
+
+/// What became of all runs.
+#[derive(Debug, Serialize)]
+pub struct TransferReport {
+    /// The other data set.
+    pub data: PathBuf,
+    /// Images that were judged.
+    pub images: usize,
+    /// Images of classes that the runs do not know, by class.
+    pub left_out: BTreeMap<String, usize>,
+    /// Every trained run asked for.
+    pub runs: Vec<TransferredRun>,
+}
+
+/// A run without fresh scores.
+struct Due {
+    run: Run,
+    fingerprint: Fingerprint,
+    model: Model,
+    _lock: Lock,
+}
+
+/// Has every trained run of the configuration answer about the images in `data`; those whose answers are known are left
+/// alone. The backbone runs once for all of them.
+///
+/// # Errors
+/// If the folder has images of unknown classes or that cannot be decoded, or nothing is trained.
+pub fn run(context: &Context, data: &Path) -> Result<TransferReport> {
+    let classes = context.study.data.classes;
+    let mut images: Vec<(ForeignImage, usize)> = Vec::new();
+    let mut left_out = BTreeMap::new();
+    for image in foreign_images(data, &context.study.eval.class_names)? {
+        match classes.index_of(image.emotion) {
+            Some(class) => images.push((image, class)),
+            None => *left_out.entry(image.emotion.name().to_owned()).or_insert(0) += 1,
+        }
+    }
+    if images.is_empty() {
+        bail!("`{}` has images of none of the {classes} classes of data.classes", data.display());
+    }
+    let name = std::path::absolute(data)?.file_name().map(|name| name.to_string_lossy().into_owned());
+    let name = name.with_context(|| format!("`{}` has no name", data.display()))?;
+
+    let examples = Examples::new(context);
+    let features = Features::open(context, &examples)?;
+    let digest = digest(context, &images)?;
+    let (mut done, mut due) = (Vec::new(), Vec::new());
+    for run in runs::requested(context, &features, &examples)?.runs {
+        let Some(trained) = run.trained(&context.memo) else { continue };
+        let fingerprint = fingerprint(&run, &trained, digest);
+        match read(&run.folder, &name).filter(|known| known.fingerprint == fingerprint) {
+            Some(transfer) => done.push(transferred(&run, true, transfer)),
+            None => {
+                let lock = Lock::acquire(&run.folder)?;
+                let model = Model::load(&run.folder.join(MODEL_FILE), &Device::Cpu)?;
+                due.push(Due { run, fingerprint, model, _lock: lock });
+            }
+        }
+    }
+    if done.is_empty() && due.is_empty() {
+        bail!("no run of this configuration is trained\n\nhint: run `just train`");
+    }
+    for (due, scores) in due.iter().zip(judge(context, &features, &images, &due)?) {
+        let transfer = Transfer { fingerprint: due.fingerprint.clone(), data_set: name.clone(), scores };
+        write_json(&path(&due.run.folder, &name), &transfer)?;
+        done.push(transferred(&due.run, false, transfer));
+    }
+    let (combinations, seeds) = (context.study.combinations(), context.study.seeds());
+    let combination = |run: &TransferredRun| combinations.iter().position(|one| *one == run.combination);
+    done.sort_by_key(|run| (combination(run), seeds.iter().position(|seed| *seed == run.seed)));
+    Ok(TransferReport { data: data.to_owned(), images: images.len(), left_out, runs: done })
+}
+
+/// Scores of all `due` runs on `images`.
+fn judge(context: &Context, features: &Features, images: &[(ForeignImage, usize)], due: &[Due]) -> Result<Vec<Scores>> {
+    let maps: Vec<Source> = due.iter().flat_map(|due| due.run.combination.feature_maps()).collect();
+    let names = context.study.data.classes.names();
+    let mut predictors = due.iter().map(|due| Ok(Predictor::new(&due.model)?)).collect::<Result<Vec<_>>>()?;
+    let mut answers: Vec<Vec<(usize, usize)>> = vec![Vec::with_capacity(images.len()); due.len()];
+    if due.is_empty() {
+        return Ok(Vec::new());
+    }
+    let pass = SinglePass::new(context, &maps)?;
+    let bar = progress::bar(context.show_progress, images.len() as u64, "eval", "images");
+    for some in images.chunks(pass.batch()) {
+        let paths: Vec<PathBuf> = some.iter().map(|(image, _)| image.path.clone()).collect();
+        let computed = pass.run(&paths)?;
+        for ((predictor, due), answers) in predictors.iter_mut().zip(due).zip(&mut answers) {
+            let logits = predictor.logits(&predict::batch(features, &due.model, &computed)?)?;
+            answers.extend(some.iter().zip(&logits).map(|((_, class), logits)| (*class, first_largest(logits))));
+        }
+        bar.inc(some.len() as u64);
+    }
+    bar.finish_and_clear();
+    Ok(answers.iter().map(|answers| Scores::new(&names, answers)).collect())
+}
+
+/// Everything that is known of the run in `folder` on other data sets, fresh or not.
+pub fn known(folder: &Path) -> Vec<Transfer> {
+    let entries = std::fs::read_dir(folder.join(FOLDER)).into_iter().flatten().flatten();
+    let mut paths: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
+    paths.sort();
+    paths.iter().filter_map(|path| serde_json::from_slice(&std::fs::read(path).ok()?).ok()).collect()
+}
+
+fn path(folder: &Path, name: &str) -> PathBuf {
+    folder.join(FOLDER).join(format!("{name}.json"))
+}
+
+fn read(folder: &Path, name: &str) -> Option<Transfer> {
+    serde_json::from_slice(&std::fs::read(path(folder, name)).ok()?).ok()
+}
+
+fn transferred(run: &Run, was_fresh: bool, transfer: Transfer) -> TransferredRun {
+    TransferredRun { combination: run.combination, seed: run.seed, was_fresh, transfer }
+}
+
+fn fingerprint(run: &Run, trained: &Trained, images: ContentHash) -> Fingerprint {
+    let mut fingerprint = Fingerprint::default();
+    fingerprint.set("run", run.fingerprint.digest());
+    fingerprint.set("model", trained.model);
+    fingerprint.set("transfer.images", images);
+    fingerprint.set("transfer.numerics", NUMERICS_VERSION);
+    fingerprint
+}
+
+/// Hash of the images' contents and classes.
+fn digest(context: &Context, images: &[(ForeignImage, usize)]) -> Result<ContentHash> {
+    let hashes = images.par_iter().map(|(image, _)| Ok(context.memo.hash_file(&image.path)?));
+    let hashes = hashes.collect::<Result<Vec<ContentHash>>>()?;
+    let classes: Vec<[u8; 8]> = images.iter().map(|(_, class)| (*class as u64).to_le_bytes()).collect();
+    let parts = hashes.iter().zip(&classes).flat_map(|(hash, class)| [hash.as_bytes().as_slice(), class.as_slice()]);
+    Ok(ContentHash::of_parts(parts))
+}
