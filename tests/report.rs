@@ -27,17 +27,24 @@ fn a_study_is_one_command_and_leaves_a_page_that_needs_nothing_else() {
     for reference in ["src=\"http", "href=\"http", "url(http", "@import"] {
         assert!(!page.contains(reference), "the page fetches something: {reference}");
     }
-    // Drawn faces lie in class folders: the paper's figures have no place beside them.
-    assert!(!page.contains("the paper's mean") && !page.contains("<h2 id=\"claims\">"), "nothing of the paper");
-    let table = fs::read_to_string(folder.join("tables/combinations.csv")).unwrap();
-    assert_eq!(table.lines().count(), 4, "{table}");
-    assert!(table.lines().nth(1).unwrap().starts_with("fm3,2,"), "{table}");
+    let table = fs::read_to_string(folder.join("tables/table1.csv")).unwrap();
+    assert_eq!(table.lines().count(), 3, "{table}");
+    assert!(table.lines().nth(1).unwrap().starts_with("fm3,2,91.64,"), "{table}");
+    let effects = fs::read_to_string(folder.join("tables/effects.csv")).unwrap();
+    assert_eq!(effects.lines().count(), 3, "fm3 and fm4 in one context each: {effects}");
     for name in ["cells", "curves", "maps", "reliability"] {
         let svg = fs::read_to_string(folder.join(format!("figures/{name}.svg"))).unwrap();
         assert!(svg.starts_with("<svg") && !svg.contains("var("), "{name}: colours of its own");
         let png = fs::read(folder.join(format!("figures/{name}.png"))).unwrap();
         assert!(png.starts_with(b"\x89PNG"), "{name}");
     }
+
+    // Other faces than the paper's have nothing of it beside them.
+    study.run("fmstudy", &with("report", &["study.paper=false", "report.dir=alone"]));
+    let alone = fs::read_to_string(study.path("alone/index.html")).unwrap();
+    assert!(!alone.contains("<h2 id=\"claims\">") && !alone.contains("the paper's mean"), "something of the paper");
+    let table = fs::read_to_string(study.path("alone/tables/combinations.csv")).unwrap();
+    assert_eq!(table.lines().count(), 4, "{table}");
 
     // Nothing is computed again, and the report is the same.
     let before = study.changed();
@@ -112,8 +119,9 @@ fn an_answer_about_a_file_is_the_one_that_eval_gave() {
         assert!((got - expected).abs() < 1e-4, "{got}, {expected}");
     }
     // A folder, and the run that is best on the validation images.
-    let folder = study.path("faces/test/happiness");
-    let images = fs::read_dir(&folder).unwrap().count();
+    let folder = study.path("faces/FER2013Test");
+    let images =
+        files_below(&folder).iter().filter(|path| path.extension().is_some_and(|ending| ending == "png")).count();
     let text = study.run("fmstudy", &with("predict", &[&format!("image={}", folder.display())]));
     assert_eq!(text.lines().filter(|line| line.contains(".png")).count(), images, "{text}");
     assert!(study.fails("fmstudy", &with("predict", &["image=nobody.png"]), 1).contains("no image `nobody.png`"));
@@ -124,7 +132,8 @@ fn an_answer_about_a_file_is_the_one_that_eval_gave() {
 fn figures_show_any_image() {
     let study = Study::new();
     study.run("extract", &MORE);
-    let face = files_below(&study.path("faces/test")).into_iter().find(|path| path.extension().is_some()).unwrap();
+    let face =
+        files_below(&study.path("faces/FER2013Test")).into_iter().find(|path| !path.ends_with("label.csv")).unwrap();
     fs::copy(&face, study.path("mine.png")).unwrap();
     let drawn = study.json("fmstudy", &with("figure", &["images=mine.png", "figure.channels=2"]));
     assert_eq!(drawn["images"].as_array().unwrap().len(), 1);
@@ -135,4 +144,50 @@ fn figures_show_any_image() {
     // Without a name, a test image of each class.
     let drawn = study.json("fmstudy", &with("figure", &[]));
     assert!(drawn["images"].as_array().unwrap().len() > 3, "{drawn}");
+}
+
+#[test]
+fn runs_are_judged_on_another_data_set() {
+    let study = Study::new();
+    study.run("extract", &MORE);
+    study.run("train", &MORE);
+    let faces = files_below(&study.path("faces/FER2013Test"));
+    let faces: Vec<_> = faces.iter().filter(|path| !path.ends_with("label.csv")).collect();
+    for (class, face) in ["joy", "Sad", "disgust", "masked"].iter().zip(&faces) {
+        fs::create_dir_all(study.path("other").join(class)).unwrap();
+        fs::copy(face, study.path("other").join(class).join("face.png")).unwrap();
+    }
+    let unknown = study.fails("eval", &with("data=other", &[]), 1);
+    assert!(unknown.contains("masked") && unknown.contains("happiness (happy, joy)"), "{unknown}");
+    let asked = with("data=other", &["eval.class_names=masked=none"]);
+    let judged = study.json("eval", &asked);
+    assert_eq!(judged["images"], 2, "one of disgust is left out");
+    assert_eq!(judged["left_out"]["disgust"], 1);
+    assert_eq!(judged["runs"].as_array().unwrap().len(), 6);
+    assert_eq!(judged["runs"][0]["transfer"]["scores"]["overall"]["images"], 2);
+    assert!(study.run("eval", &asked).contains("6 runs, 6 were fresh; left out: 1 of disgust"));
+    // Another image is another question.
+    fs::copy(faces[4], study.path("other/joy/second.png")).unwrap();
+    assert!(study.run("eval", &asked).contains("3 images, 6 runs, 0 were fresh"));
+    study.run("eval", &MORE);
+    study.run("fmstudy", &with("report", &[]));
+    let page = fs::read_to_string(study.path("cache/faces/report/index.html")).unwrap();
+    assert!(page.contains("<h2 id=\"transfers\">"), "the report shows it");
+}
+
+#[test]
+fn variants_are_part_of_the_study() {
+    let study = Study::new();
+    let variants = "study.variants=model.collapse=mean,classes=8 loss.weights=inverse";
+    let text = study.run("fmstudy", &with("study", &[variants]));
+    assert!(text.contains("of 6 runs"), "the page is about the study itself: {text}");
+    let table = fs::read_to_string(study.path("cache/faces/report/tables/variants.csv")).unwrap();
+    let rows: Vec<&str> = table.lines().collect();
+    assert_eq!(rows.len(), 4, "{table}");
+    assert!(rows[1].starts_with("this study,3,") && rows[2].starts_with("model.collapse=mean,3,"), "{table}");
+    assert!(rows[3].starts_with("classes=8 loss.weights=inverse,3,–,–,"), "eight classes are not the paper's: {table}");
+    // Weights make another run, and leave the others what they are.
+    assert!(study.run("fmstudy", &with("status", &[])).contains("train fm3 seed 0: fresh"));
+    let weighted = study.run("fmstudy", &with("status", &["loss.weights=effective"]));
+    assert!(weighted.contains("train fm3 seed 0: stale (loss.weights"), "{weighted}");
 }
