@@ -112,6 +112,10 @@ pub struct TrainArguments {
     #[arg(long)]
     no_compile: bool,
 
+    /// Models to measure, the smallest first
+    #[arg(long, default_value_t = 3)]
+    models: usize,
+
     /// Drawn faces whose features the steps are fed with
     #[arg(long, default_value_t = 1024)]
     images: usize,

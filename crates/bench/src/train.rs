@@ -103,7 +103,7 @@ pub fn measure(arguments: &TrainArguments) -> Result<Measured> {
         peer_missing: None,
         rows: Vec::new(),
     };
-    for case in &CASES {
+    for case in CASES.iter().take(arguments.models) {
         let (mut peer, variants) = match start_peer(arguments, case) {
             Ok((mut peer, variants)) => {
                 measured.peer_versions = Some(peer.ask("versions")?);

@@ -38,8 +38,8 @@ impl Picture {
         Self::of(image::imageops::resize(&whole, SIDE_PX, SIDE_PX, FilterType::CatmullRom))
     }
 
-    /// The mean of a map's channels in a perceptual colour map (viridis), from its smallest to its largest value, each pixel a
-    /// square: as the paper's Figure 3 has it.
+    /// The mean of a map's channels in a perceptual colour map (viridis), each pixel a square: as the paper's Figure 3
+    /// has it.
     pub fn channel_mean(map: &FeatureMap) -> Result<Self> {
         let channels = map.source.channels();
         let mean = |pixel: &[f32]| pixel.iter().sum::<f32>() / channels as f32;
@@ -52,9 +52,13 @@ impl Picture {
         Self::coloured(&values, map.source.side())
     }
 
-    /// `values` (side, side), from the smallest to the largest.
+    /// `values` (side, side) between their percentiles 1 and 99: padding leaves extremes in the corners of a map, which would
+    /// leave the face a single tone.
     fn coloured(values: &[f32], side: usize) -> Result<Self> {
-        let (low, high) = ends(values);
+        let mut sorted = values.to_vec();
+        sorted.sort_by(f32::total_cmp);
+        let percentile = |share: f64| sorted[(share * (sorted.len() - 1) as f64).round() as usize];
+        let (low, high) = (percentile(0.01), percentile(0.99));
         let viridis = colorgrad::preset::viridis();
         let colour = |value: &f32| {
             let [r, g, b, _] = viridis.at((value - low) / (high - low).max(f32::MIN_POSITIVE)).to_rgba8();

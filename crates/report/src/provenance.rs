@@ -46,11 +46,14 @@ impl Provenance {
             ("runs", results.runs().count().to_string()),
             ("combinations", results.evaluated().count().to_string()),
             ("seeds", seeds.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")),
-            ("steps", format!("{} of {}", recipe.steps, recipe.batch)),
-            ("recipe", format!("{}, lr {}", recipe.name, recipe.lr)),
-            ("model", format!("width {}, depth {}, {} heads", study.model.width, study.model.depth, study.model.heads)),
+            ("training", format!("{} steps of {} images", recipe.steps, recipe.batch)),
+            ("recipe, learning rate", format!("{}, {}", recipe.name, recipe.lr)),
+            (
+                "model: width, depth, heads",
+                format!("{}, {}, {}", study.model.width, study.model.depth, study.model.heads),
+            ),
             ("classes, labels", format!("{}, {}", study.data.classes, study.data.labels)),
-            ("train / valid / test", images.unwrap_or_default()),
+            ("images: train / valid / test", images.unwrap_or_default()),
         ];
         Ok(Self {
             data_set: context

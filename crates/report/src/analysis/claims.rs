@@ -147,7 +147,7 @@ impl StandsOut {
         let [better, best] = if self.above { ["better", "highest"] } else { ["worse", "lowest"] };
         if let Some(winner) = winner {
             let because = format!(
-                "{} has {}, {} has {}: {:.1} points {better} (adjusted p {}).",
+                "{} has {}; {}, with {}, is {better} by {:.1} points (adjusted p {}).",
                 self.champion,
                 accuracy(self.champion),
                 winner.second,
@@ -158,7 +158,7 @@ impl StandsOut {
             return claim(Verdict::DoesNotHold, because);
         }
         let rank = 1 + comparisons.iter().filter(|comparison| sign * comparison.difference < 0.0).count();
-        let place = if rank == 1 { format!("the {best}") } else { format!("place {rank} from the {best}") };
+        let place = if rank == 1 { format!("the {best}") } else { format!("the {} {best}", ordinal(rank)) };
         let told = format!(
             "{} has {}, {place} of {}; {beaten} of its {} rivals are {} beyond chance",
             self.champion,
@@ -200,6 +200,17 @@ fn adding_orig(effect: Option<&Effect>) -> Claim {
     claim(verdict, because)
 }
 
+/// 2nd, 3rd, 4th.
+fn ordinal(rank: usize) -> String {
+    let ending = match (rank % 10, rank % 100) {
+        (1, last) if last != 11 => "st",
+        (2, last) if last != 12 => "nd",
+        (3, last) if last != 13 => "rd",
+        _ => "th",
+    };
+    format!("{rank}{ending}")
+}
+
 /// As it is usually written.
 pub(crate) fn p_value(p: f64) -> String {
     if p < 0.001 { "< 0.001".to_owned() } else { format!("{p:.3}") }
@@ -237,7 +248,7 @@ mod tests {
 
         let beaten = judged(&singles(650, 700), STATEMENT);
         assert_eq!(beaten.verdict, Verdict::DoesNotHold);
-        assert!(beaten.because.contains("fm3 has 70.00%: 5.0 points better"), "{}", beaten.because);
+        assert!(beaten.because.contains("fm3, with 70.00%, is better by 5.0 points"), "{}", beaten.because);
 
         let alone = judged(&singles(800, 700)[..3], STATEMENT);
         assert_eq!(alone.verdict, Verdict::CannotBeTold, "two have no runs");
@@ -253,7 +264,7 @@ mod tests {
         assert_eq!(judged(&singles(400), STATEMENT).verdict, Verdict::Holds);
         let strong = judged(&singles(750), STATEMENT);
         assert_eq!(strong.verdict, Verdict::DoesNotHold);
-        assert!(strong.because.contains("orig has 50.00%: 25.0 points worse"), "{}", strong.because);
+        assert!(strong.because.contains("orig, with 50.00%, is worse by 25.0 points"), "{}", strong.because);
     }
 
     #[test]

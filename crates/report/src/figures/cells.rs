@@ -1,7 +1,7 @@
 use anyhow::Result;
 use plotters::prelude::*;
 
-use super::{Chart, FAINT, INK, OURS, PAPER, text};
+use super::{Chart, FAINT, INK, OURS, PAPER, row_label, text};
 use crate::results::{Cell, Measure, Results};
 
 const ROW_PX: u32 = 19;
@@ -32,16 +32,16 @@ pub fn cells_beside_the_paper(results: &Results) -> Result<Option<Chart>> {
             .build_cartesian_2d(low..high, rows)?;
         chart
             .configure_mesh()
+            .disable_y_mesh()
+            // The coordinate ends in a tick without a row.
+            .set_tick_mark_size(LabelAreaPosition::Left, 0)
             .bold_line_style(FAINT)
             .light_line_style(TRANSPARENT)
             .axis_style(INK)
             .x_desc("test accuracy, %")
             .x_label_formatter(&|value| format!("{value:.0}"))
             .y_labels(cells.len())
-            .y_label_formatter(&|row| match row {
-                SegmentValue::CenterOf(row) | SegmentValue::Exact(row) => names.get(*row).cloned().unwrap_or_default(),
-                SegmentValue::Last => String::new(),
-            })
+            .y_label_formatter(&|row| row_label(&names, row))
             .label_style(text(13))
             .axis_desc_style(text(13))
             .draw()?;

@@ -1,7 +1,7 @@
 use anyhow::Result;
 use plotters::prelude::*;
 
-use super::{Chart, FAINT, INK, OURS, PAPER, source_colour, text};
+use super::{Chart, FAINT, INK, OURS, PAPER, row_label, source_colour, text};
 use crate::analysis::Effect;
 
 /// The change of test accuracy that each source makes in each context, its mean, and the paper's mean.
@@ -15,7 +15,7 @@ pub fn effects_of_sources(effects: &[Effect]) -> Result<Option<Chart>> {
     if effects.is_empty() {
         return Ok(None);
     }
-    let names: Vec<&str> = effects.iter().rev().map(|effect| effect.source.name()).collect();
+    let names: Vec<String> = effects.iter().rev().map(|effect| effect.source.to_string()).collect();
     let description = "Change of test accuracy that each source makes when it is added to other inputs".to_owned();
     let height = 46 * effects.len() as u32 + 64;
     let chart = Chart::draw("effects", description, (760, height), |area| {
@@ -28,18 +28,16 @@ pub fn effects_of_sources(effects: &[Effect]) -> Result<Option<Chart>> {
             .build_cartesian_2d((low - 0.5).floor()..(high + 0.5).ceil(), rows)?;
         chart
             .configure_mesh()
+            .disable_y_mesh()
+            // The coordinate ends in a tick without a row.
+            .set_tick_mark_size(LabelAreaPosition::Left, 0)
             .bold_line_style(FAINT)
             .light_line_style(TRANSPARENT)
             .axis_style(INK)
             .x_desc("change of test accuracy, points")
-            .x_label_formatter(&|value| format!("{value:+.0}"))
+            .x_label_formatter(&|value| if value.abs() < 0.5 { "0".to_owned() } else { format!("{value:+.0}") })
             .y_labels(effects.len())
-            .y_label_formatter(&|row| match row {
-                SegmentValue::CenterOf(row) | SegmentValue::Exact(row) => {
-                    names.get(*row).copied().unwrap_or("").to_owned()
-                }
-                SegmentValue::Last => String::new(),
-            })
+            .y_label_formatter(&|row| row_label(&names, row))
             .label_style(text(13))
             .axis_desc_style(text(13))
             .draw()?;

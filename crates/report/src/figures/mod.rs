@@ -132,6 +132,16 @@ fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('"', "&quot;")
 }
 
+/// The label of a row: `names` from the bottom upwards, with a little space before the axis.
+fn row_label(names: &[String], row: &SegmentValue<usize>) -> String {
+    match row {
+        SegmentValue::CenterOf(row) | SegmentValue::Exact(row) => {
+            names.get(*row).map_or_else(String::new, |name| format!("{name}\u{a0}\u{a0}"))
+        }
+        SegmentValue::Last => String::new(),
+    }
+}
+
 /// Labels of axes and marks.
 fn text(size: u32) -> TextStyle<'static> {
     ("sans-serif", size).into_font().color(&INK)

@@ -171,7 +171,7 @@ fn maps(report: &Report) -> Option<Markup> {
     (!report.portraits.is_empty()).then(|| html! {
         p {
             "One test image of each class, the one on which the annotators agree most, and the mean over the channels of each of its "
-            "feature maps (viridis, from the smallest to the largest value), as in the paper's Figure 3. Last: where the best run's answer comes "
+            "feature maps (viridis, from its 1st to its 99th percentile), as in the paper's Figure 3. Last: where the best run's answer comes "
             "from, by attention roll-out over the token grid."
         }
         (portraits(&report.portraits))
