@@ -8,6 +8,13 @@ use support::{Study, exists_below, files_below, kill_when};
 /// Three combinations with two seeds: an effect of fm4 in one context, and comparisons.
 const MORE: [&str; 3] = ["study.combos=fm3,fm4,fm3+fm4", "study.seeds=0,1", "extract.features=fm3+fm4"];
 
+/// Whether a PNG has more than a few colours: letters alone have shades of grey.
+fn shows_something(png: &[u8]) -> bool {
+    let pixels = image::load_from_memory(png).unwrap().into_rgb8();
+    let colours: std::collections::HashSet<_> = pixels.pixels().filter(|pixel| pixel[0] != pixel[2]).collect();
+    colours.len() > 10
+}
+
 fn with<'a>(command: &'a str, more: &[&'a str]) -> Vec<&'a str> {
     [command].into_iter().chain(MORE).chain(more.iter().copied()).collect()
 }
@@ -36,13 +43,14 @@ fn a_study_is_one_command_and_leaves_a_page_that_needs_nothing_else() {
         let svg = fs::read_to_string(folder.join(format!("figures/{name}.svg"))).unwrap();
         assert!(svg.starts_with("<svg") && !svg.contains("var("), "{name}: colours of its own");
         let png = fs::read(folder.join(format!("figures/{name}.png"))).unwrap();
-        assert!(png.starts_with(b"\x89PNG"), "{name}");
+        assert!(shows_something(&png), "{name}");
     }
 
     // Other faces than the paper's have nothing of it beside them.
     study.run("fmstudy", &with("report", &["study.paper=false", "report.dir=alone"]));
     let alone = fs::read_to_string(study.path("alone/index.html")).unwrap();
     assert!(!alone.contains("<h2 id=\"claims\">") && !alone.contains("the paper's mean"), "something of the paper");
+    assert!(!study.path("alone/tables/table1.csv").exists());
     let table = fs::read_to_string(study.path("alone/tables/combinations.csv")).unwrap();
     assert_eq!(table.lines().count(), 4, "{table}");
 
@@ -140,7 +148,7 @@ fn figures_show_any_image() {
     let svg = fs::read_to_string(study.path(drawn["svg"].as_str().unwrap())).unwrap();
     // The image, and of both maps the mean and two channels.
     assert_eq!(svg.matches("<image").count(), 1 + 2 * 3, "{svg}");
-    assert!(fs::read(study.path(drawn["png"].as_str().unwrap())).unwrap().starts_with(b"\x89PNG"));
+    assert!(shows_something(&fs::read(study.path(drawn["png"].as_str().unwrap())).unwrap()));
     // Without a name, a test image of each class.
     let drawn = study.json("fmstudy", &with("figure", &[]));
     assert!(drawn["images"].as_array().unwrap().len() > 3, "{drawn}");
@@ -165,14 +173,25 @@ fn runs_are_judged_on_another_data_set() {
     assert_eq!(judged["left_out"]["disgust"], 1);
     assert_eq!(judged["runs"].as_array().unwrap().len(), 6);
     assert_eq!(judged["runs"][0]["transfer"]["scores"]["overall"]["images"], 2);
+    // Another folder of the same name is another data set.
+    fs::create_dir_all(study.path("elsewhere/other/sad")).unwrap();
+    fs::copy(faces[5], study.path("elsewhere/other/sad/face.png")).unwrap();
+    assert!(study.run("eval", &with("data=elsewhere/other", &[])).contains("1 images, 6 runs, 0 were fresh"));
     assert!(study.run("eval", &asked).contains("6 runs, 6 were fresh; left out: 1 of disgust"));
     // Another image is another question.
     fs::copy(faces[4], study.path("other/joy/second.png")).unwrap();
     assert!(study.run("eval", &asked).contains("3 images, 6 runs, 0 were fresh"));
-    study.run("eval", &MORE);
     study.run("fmstudy", &with("report", &[]));
-    let page = fs::read_to_string(study.path("cache/faces/report/index.html")).unwrap();
-    assert!(page.contains("<h2 id=\"transfers\">"), "the report shows it");
+    let table = || fs::read_to_string(study.path("cache/faces/report/tables/transfers.csv")).unwrap();
+    assert_eq!(table().lines().count(), 1 + 2 * 6, "the report shows it: {}", table());
+    assert!(table().contains("other,fm3,0,3,1 disgust,"), "{}", table());
+    // What has changed since is not shown, nor what is left of an earlier report.
+    fs::copy(faces[6], study.path("other/joy/third.png")).unwrap();
+    study.run("fmstudy", &with("report", &[]));
+    assert_eq!(table().lines().count(), 1 + 6, "{}", table());
+    fs::copy(faces[6], study.path("elsewhere/other/sad/another.png")).unwrap();
+    study.run("fmstudy", &with("report", &[]));
+    assert!(!study.path("cache/faces/report/tables/transfers.csv").exists());
 }
 
 #[test]
@@ -186,8 +205,18 @@ fn variants_are_part_of_the_study() {
     assert_eq!(rows.len(), 4, "{table}");
     assert!(rows[1].starts_with("this study,3,") && rows[2].starts_with("model.collapse=mean,3,"), "{table}");
     assert!(rows[3].starts_with("classes=8 loss.weights=inverse,3,–,–,"), "eight classes are not the paper's: {table}");
+    // A variant that fails is told of, and keeps nothing else from being done.
+    let failing = study.fails("fmstudy", &with("study", &["study.variants=recipe.lr=1e30,model.collapse=max"]), 1);
+    assert!(failing.contains("recipe.lr"), "{failing}");
+    let table = fs::read_to_string(study.path("cache/faces/report/tables/variants.csv")).unwrap();
+    assert!(table.lines().count() == 4 && table.contains("model.collapse=max,"), "{table}");
+    // What a variant uses is no leftover, until it is no variant any more.
+    let kept = study.run("fmstudy", &with("clean-stale", &[variants, "--yes"]));
+    assert!(kept.contains("12 leftovers"), "six runs of each of the other two: {kept}");
     // Weights make another run, and leave the others what they are.
     assert!(study.run("fmstudy", &with("status", &[])).contains("train fm3 seed 0: fresh"));
     let weighted = study.run("fmstudy", &with("status", &["loss.weights=effective"]));
     assert!(weighted.contains("train fm3 seed 0: stale (loss.weights"), "{weighted}");
+    let gone = study.run("fmstudy", &with("clean-stale", &["--yes"]));
+    assert!(gone.contains("12 leftovers"), "{gone}");
 }

@@ -5,7 +5,7 @@
 
 use std::{
     io::{IsTerminal, Write},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
 };
 
@@ -16,6 +16,9 @@ use serde::Serialize;
 use study::{Study, StudyError};
 use tracing_subscriber::EnvFilter;
 
+/// Where the configuration is looked for.
+const DEFAULT_CONFIG: &str = "study.toml";
+
 /// Arguments of every binary.
 #[derive(Debug, Args)]
 #[group(skip)]
@@ -25,7 +28,7 @@ pub struct Arguments {
     pub overrides: Vec<String>,
 
     /// Configuration file
-    #[arg(long, value_name = "FILE", default_value = "study.toml", global = true)]
+    #[arg(long, value_name = "FILE", default_value = DEFAULT_CONFIG, global = true)]
     pub config: PathBuf,
 
     /// Print the result as one JSON object on stdout
@@ -52,15 +55,27 @@ impl Arguments {
         self.open(self.study()?)
     }
 
-    /// The same for each of the configuration's variants, with its overrides.
+    /// The same for the variant of the configuration that `words` describe.
+    pub fn variant(&self, words: &str) -> Result<Context> {
+        let words = words.split_whitespace().map(str::to_owned);
+        let overrides: Vec<String> = self.overrides.iter().cloned().chain(words).collect();
+        self.open(Study::load(&self.config, &overrides)?)
+    }
+
+    /// All variants of the configuration by their words.
     pub fn variants(&self) -> Result<Vec<(String, Context)>> {
-        let variant = |words: String| {
-            let overrides: Vec<String> =
-                self.overrides.iter().cloned().chain(words.split_whitespace().map(str::to_owned)).collect();
-            let context = self.open(Study::load(&self.config, &overrides)?)?;
-            Ok((words, context))
-        };
-        self.study()?.study.variants.into_iter().map(variant).collect()
+        let words = self.study()?.study.variants;
+        words.into_iter().map(|words| Ok((words.clone(), self.variant(&words)?))).collect()
+    }
+
+    /// What to type for `recipe` of the justfile with this configuration.
+    pub fn command(&self, recipe: &str) -> String {
+        let mut words = vec!["just".to_owned(), recipe.to_owned()];
+        words.extend(self.overrides.iter().cloned());
+        if self.config != Path::new(DEFAULT_CONFIG) {
+            words.extend(["--config".to_owned(), self.config.display().to_string()]);
+        }
+        words.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" ")
     }
 
     fn open(&self, study: Study) -> Result<Context> {
@@ -112,6 +127,15 @@ pub fn run(arguments: &Arguments, work: impl FnOnce(&Arguments) -> Result<()>) -
     }
 }
 
+/// A word as a shell takes it.
+fn quoted(word: &str) -> String {
+    let is_plain = |character: char| character.is_ascii_alphanumeric() || "-_=+.,/:".contains(character);
+    if !word.is_empty() && word.chars().all(is_plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', "'\\''"))
+}
+
 /// The error with its causes, outermost first; one that only repeats the last is left out.
 fn message(error: &anyhow::Error) -> String {
     let mut text = String::new();
@@ -133,4 +157,24 @@ fn is_closed_pipe(error: &anyhow::Error) -> bool {
         _ => None,
     };
     kind == Some(std::io::ErrorKind::BrokenPipe)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commands_are_what_a_shell_takes() {
+        let mut arguments = Arguments {
+            overrides: vec!["recipe.lr=0.01".to_owned(), "study.variants=classes=8 seed=1".to_owned()],
+            config: DEFAULT_CONFIG.into(),
+            json: false,
+            quiet: false,
+            verbose: false,
+        };
+        assert_eq!(arguments.command("study"), "just study recipe.lr=0.01 'study.variants=classes=8 seed=1'");
+        arguments.overrides = vec!["data.dir=it's".to_owned()];
+        arguments.config = "other.toml".into();
+        assert_eq!(arguments.command("study"), r"just study 'data.dir=it'\''s' --config other.toml");
+    }
 }

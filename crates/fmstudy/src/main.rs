@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Result, bail};
 use clap::{Parser, Subcommand};
-use pipeline::{Context, clean, evaluation, extraction, predict, status, summary, training, verify};
+use pipeline::{Context, clean, evaluation, extraction, predict, status, summary, training, transfer, verify};
 use serde::Serialize;
 
 /// Do a whole study and report it; see what is fresh, whether it is sound, what can go; draw the demo's data
@@ -58,11 +58,9 @@ enum Command {
 fn main() -> ExitCode {
     match Arguments::parse().command {
         Command::Study(common) => cli::run(&common, whole_study),
-        Command::Report(common) => {
-            cli::run(&common, |arguments| write_report(arguments, &arguments.context()?, &arguments.variants()?))
-        }
+        Command::Report(common) => cli::run(&common, write_report),
         Command::Figure(common) => {
-            cli::run(&common, |arguments| arguments.print(&report::draw(&arguments.context()?)?, report::drawn))
+            cli::run(&common, |arguments| arguments.print(&report::draw(&arguments.context()?)?, report::drawn_summary))
         }
         Command::Predict(common) => {
             cli::run(&common, |arguments| arguments.print(&predict::run(&arguments.context()?)?, summary::predictions))
@@ -76,7 +74,9 @@ fn main() -> ExitCode {
             verify::require_sound(&verification)
         }),
         Command::CleanStale { common, yes } => cli::run(&common, |arguments| {
-            let leftovers = clean::leftovers(&arguments.context()?)?;
+            let variants = arguments.variants()?;
+            let variants: Vec<&Context> = variants.iter().map(|(_, context)| context).collect();
+            let leftovers = clean::leftovers(&arguments.context()?, &variants)?;
             arguments.print(&leftovers, summary::leftovers)?;
             if leftovers.leftovers.is_empty() || !(yes || confirmed()?) { Ok(()) } else { clean::remove(&leftovers) }
         }),
@@ -90,46 +90,67 @@ fn main() -> ExitCode {
     }
 }
 
-/// Everything from images to the report. What fails in a run holds the others and the report up no more than it must: it is
-/// told at the end.
+/// Everything from images to the report. What fails holds nothing else up: it is told at once, and again at the end.
 fn whole_study(arguments: &cli::Arguments) -> Result<()> {
-    let (mut context, mut variants) = (arguments.context()?, arguments.variants()?);
-    let mut failed = run_stages(&mut context)?;
-    for (name, context) in &mut variants {
-        tracing::info!("variant {name}");
-        failed = failed.or(run_stages(context)?);
+    let mut failed = run_stages(&mut arguments.context()?);
+    for words in arguments.study()?.study.variants {
+        tracing::info!("variant {words}");
+        // One after the other: each saves what it has learned of files' hashes for the next.
+        match arguments.variant(&words) {
+            Ok(mut context) => failed.extend(run_stages(&mut context)),
+            Err(error) => failed.push(error),
+        }
     }
-    write_report(arguments, &context, &variants)?;
-    failed.map_or(Ok(()), Err)
+    failed.extend(write_report(arguments).err());
+    let count = failed.len();
+    match failed.into_iter().next() {
+        None => Ok(()),
+        Some(only) if count == 1 => Err(only),
+        Some(first) => Err(first.context(format!("{count} things failed, first"))),
+    }
 }
 
-/// Extraction, training and evaluation, as far as they are not fresh. Gives what kept runs from being trained.
-fn run_stages(context: &mut Context) -> Result<Option<anyhow::Error>> {
-    let extracted = extraction::run(context)?;
+/// Extraction, training and evaluation, also on another data set if one is configured, as far as they are not fresh. Gives what
+/// went wrong.
+fn run_stages(context: &mut Context) -> Vec<anyhow::Error> {
+    let extracted = match extraction::run(context) {
+        Ok(extracted) => extracted,
+        // Nothing else can be done without features.
+        Err(error) => return vec![error],
+    };
     tracing::info!("{}", summary::extraction(context, &extracted));
-    let failed = match training::run(context) {
+    let mut failed = Vec::new();
+    match training::run(context) {
         Ok(trained) => {
             let fresh = trained.runs.iter().filter(|run| run.before.is_fresh()).count();
             tracing::info!("train: {} runs, {fresh} were fresh", trained.runs.len());
-            None
         }
-        Err(error) => Some(error),
-    };
-    match (evaluation::run(context), failed) {
-        (Ok(evaluated), failed) => {
+        Err(error) => failed.push(error),
+    }
+    match evaluation::run(context) {
+        Ok(evaluated) => {
             let fresh = evaluated.runs.iter().filter(|run| run.was_fresh).count();
             tracing::info!("eval: {} runs, {fresh} were fresh", evaluated.runs.len());
-            Ok(failed)
         }
-        // Where nothing is trained, there is nothing to evaluate.
-        (Err(_), Some(failed)) => Err(failed),
-        (Err(error), None) => Err(error),
+        // That runs are missing is told already, with the reason.
+        Err(_) if !failed.is_empty() => {}
+        Err(error) => failed.push(error),
     }
+    if let Some(data) = context.study.eval.data.clone() {
+        match transfer::run(context, &data) {
+            Ok(transferred) => tracing::info!("eval on `{}`: {} runs", data.display(), transferred.runs.len()),
+            Err(error) => failed.push(error),
+        }
+    }
+    for error in &failed {
+        tracing::error!("{error:#}");
+    }
+    failed
 }
 
-fn write_report(arguments: &cli::Arguments, context: &Context, variants: &[(String, Context)]) -> Result<()> {
-    let overrides = arguments.overrides.iter().map(|one| format!(" {one}")).collect::<String>();
-    let written = report::write(context, variants, context.paths.report(), &format!("just study{overrides}"))?;
+fn write_report(arguments: &cli::Arguments) -> Result<()> {
+    let (context, variants) = (arguments.context()?, arguments.variants()?);
+    let written = report::write(&context, &variants, context.paths.report(), &arguments.command("study"))?;
     arguments.print(&written, report::summary)
 }
 

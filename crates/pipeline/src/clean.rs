@@ -31,32 +31,40 @@ pub struct Leftovers {
 
 /// Feature caches and runs of other configurations, and files that killed processes left unfinished.
 ///
-/// The configuration's own combinations and seeds count as used, with `combo` and `seed` as given: runs of
-/// other combinations under the same settings are leftovers only if `study.combos` does not name them.
-pub fn leftovers(context: &Context) -> Result<Leftovers> {
-    let extraction = Extraction::plan(context)?;
+/// What the study or one of its `variants` uses is none. The configuration's own combinations and seeds count as used, with
+/// `combo` and `seed` as given: runs of other combinations under the same settings are leftovers only if `study.combos`
+/// does not name them.
+pub fn leftovers(study: &Context, variants: &[&Context]) -> Result<Leftovers> {
+    let (mut caches, mut used, mut unknown) = (HashSet::new(), HashSet::new(), HashSet::new());
+    let mut runs_can_be_judged = true;
+    for context in variants.iter().copied().chain([study]) {
+        caches.insert(Extraction::plan(context)?.cache.folder);
+        let examples = Examples::new(context);
+        // Without features nobody can say which runs are current: neither of all, nor of those that need some.
+        match Features::open(context, &examples).and_then(|features| runs::requested(context, &features, &examples)) {
+            Ok(Requested { runs, blocked, .. }) => {
+                used.extend(runs.into_iter().map(|run| run.folder));
+                unknown.extend(blocked.into_iter().map(|combination| context.paths.runs_of(combination)));
+            }
+            Err(_) => runs_can_be_judged = false,
+        }
+    }
+
     let mut leftovers = Vec::new();
-    for path in folders(&context.paths.all_features()) {
-        if path == extraction.cache.folder {
+    for path in folders(&study.paths.all_features()) {
+        if caches.contains(&path) {
             unfinished(&path, &mut leftovers);
         } else {
             push(path, "other weights, engine, precision, dtype or numerics", &mut leftovers);
         }
     }
-    let examples = Examples::new(context);
-    // Without features nobody can say which runs are current: neither of all, nor of those that need some.
-    let requested =
-        Features::open(context, &examples).and_then(|features| runs::requested(context, &features, &examples)).ok();
-    if let Some(Requested { runs, blocked, .. }) = requested {
-        let used: HashSet<PathBuf> = runs.into_iter().map(|run| run.folder).collect();
-        let unknown: HashSet<PathBuf> = blocked.into_iter().map(|combo| context.paths.runs_of(combo)).collect();
-        let judged = folders(&context.paths.all_runs()).into_iter().filter(|folder| !unknown.contains(folder));
-        for path in judged.flat_map(|combination| folders(&combination)) {
-            if used.contains(&path) {
-                unfinished(&path, &mut leftovers);
-            } else {
-                push(path, "another configuration", &mut leftovers);
-            }
+    let combinations = if runs_can_be_judged { folders(&study.paths.all_runs()) } else { Vec::new() };
+    let judged = combinations.into_iter().filter(|folder| !unknown.contains(folder));
+    for path in judged.flat_map(|combination| folders(&combination)) {
+        if used.contains(&path) {
+            unfinished(&path, &mut leftovers);
+        } else {
+            push(path, "another configuration", &mut leftovers);
         }
     }
     Ok(Leftovers { leftovers })

@@ -29,6 +29,9 @@ use crate::{
 /// Version of everything between a trained model and its scores.
 const NUMERICS_VERSION: u32 = 2;
 
+/// Runs that are evaluated in one pass over the images. What a pass has found is kept, whatever becomes of the next.
+const MOST_TOGETHER: usize = 16;
+
 const FOLDER: &str = "evaluation";
 const FILE: &str = "evaluation.json";
 
@@ -87,8 +90,15 @@ pub fn run(context: &Context) -> Result<EvaluationReport> {
     }
     let features = Features::open(context, &examples)?;
     let device = context.study.device.open()?;
-    let (mut report, due) = judge(context, &features, &examples)?;
-    evaluate(context, (&features, &examples, &device), due, &mut report)?;
+    let paper = paper_rows(context)?;
+    let (mut report, mut due) = judge(context, &features, &examples, &paper)?;
+    while !due.is_empty() {
+        let together = due.drain(..due.len().min(MOST_TOGETHER)).collect();
+        for (due, evaluation) in evaluate(context, (&features, &examples, &device), together)? {
+            report.push(&paper, due, evaluation, false);
+        }
+    }
+    report.runs.sort_by_key(|run| runs::place(context, run.combination, run.seed));
     if report.runs.is_empty() {
         bail!("no run of this configuration is trained\n\nhint: run `just train {}`", asked_for(context));
     }
@@ -100,12 +110,16 @@ pub fn run(context: &Context) -> Result<EvaluationReport> {
 
 /// What is evaluated already; computes nothing. Trained runs without a fresh evaluation are named as if they were not
 /// trained.
-pub fn fresh(context: &Context) -> Result<EvaluationReport> {
+///
+/// With each run come its answers about the test images.
+pub fn fresh(context: &Context) -> Result<(EvaluationReport, Vec<TestAnswers>)> {
     let examples = Examples::new(context);
     let features = Features::open(context, &examples)?;
-    let (mut report, due) = judge(context, &features, &examples)?;
+    let (mut report, due) = judge(context, &features, &examples, &paper_rows(context)?)?;
     report.untrained.extend(due.iter().map(|due| due.run.name()));
-    Ok(report)
+    let answers =
+        report.runs.iter().map(|run| TestAnswers::read(&run.folder, &examples.test)).collect::<Result<_>>()?;
+    Ok((report, answers))
 }
 
 /// A trained run without a fresh evaluation.
@@ -116,7 +130,12 @@ struct Due {
 }
 
 /// All runs asked for: those with a fresh evaluation, in the report, and those without.
-fn judge(context: &Context, features: &Features, examples: &Examples) -> Result<(EvaluationReport, Vec<Due>)> {
+fn judge(
+    context: &Context,
+    features: &Features,
+    examples: &Examples,
+    paper: &HashMap<Combination, PaperRow>,
+) -> Result<(EvaluationReport, Vec<Due>)> {
     let (mut report, mut all_due) = (EvaluationReport { runs: Vec::new(), untrained: Vec::new() }, Vec::new());
     let requested = runs::requested(context, features, examples)?;
     report.untrained.extend(requested.blocked.iter().map(ToString::to_string));
@@ -131,7 +150,7 @@ fn judge(context: &Context, features: &Features, examples: &Examples) -> Result<
             .filter(|evaluation| has_answers(&run.folder, evaluation, &context.memo));
         let due = Due { run, trained, fingerprint };
         match fresh {
-            Some(evaluation) => report.push(context, due, evaluation, true)?,
+            Some(evaluation) => report.push(paper, due, evaluation, true),
             None => all_due.push(due),
         }
     }
@@ -139,14 +158,12 @@ fn judge(context: &Context, features: &Features, examples: &Examples) -> Result<
 }
 
 impl EvaluationReport {
-    fn push(&mut self, context: &Context, of: Due, evaluation: Evaluation, was_fresh: bool) -> Result<()> {
+    fn push(&mut self, paper: &HashMap<Combination, PaperRow>, of: Due, evaluation: Evaluation, was_fresh: bool) {
         let Due { run: Run { combination, seed, folder, .. }, trained, .. } = of;
-        let paper = paper_rows(context)?;
         let row = paper.get(&combination);
         let (paper_train, paper_test) = (row.map(|row| row.train_accuracy), row.map(|row| row.test_accuracy));
         let run = EvaluatedRun { combination, seed, folder, was_fresh, trained, evaluation, paper_train, paper_test };
         self.runs.push(run);
-        Ok(())
     }
 }
 
@@ -207,8 +224,7 @@ pub struct TestAnswers {
 
 impl TestAnswers {
     /// Reads what the fresh evaluation of the run in `folder` left.
-    pub fn read(context: &Context, folder: &Path) -> Result<Self> {
-        let examples = Examples::new(context).test;
+    fn read(folder: &Path, examples: &[Example]) -> Result<Self> {
         let path = folder.join(FOLDER).join("test_logits.npy");
         let logits: Array2<f32> = Array2::read_npy(fs_err::File::open(&path)?)
             .with_context(|| format!("cannot read `{}`; run `just eval`", path.display()))?;
@@ -270,10 +286,9 @@ fn evaluate(
     context: &Context,
     (features, examples, device): (&Features, &Examples, &Device),
     due: Vec<Due>,
-    report: &mut EvaluationReport,
-) -> Result<()> {
+) -> Result<Vec<(Due, Evaluation)>> {
     let Some(sources) = Combination::new(due.iter().flat_map(|due| due.run.combination.iter())) else {
-        return Ok(());
+        return Ok(Vec::new());
     };
     let name = match &due[..] {
         [only] => only.run.name(),
@@ -310,15 +325,13 @@ fn evaluate(
     bar.finish_and_clear();
     drop(predictors);
 
+    let mut done = Vec::with_capacity(members.len());
     for (Member { due, _lock, .. }, found) in members.into_iter().zip(found) {
         let evaluation = found.into_evaluation(due.fingerprint.clone())?;
         write_json(&due.run.folder.join(FOLDER).join(FILE), &evaluation)?;
-        report.push(context, due, evaluation, false)?;
+        done.push((due, evaluation));
     }
-    let (combinations, seeds) = (context.study.combinations(), context.study.seeds());
-    let combination = |run: &EvaluatedRun| combinations.iter().position(|combination| *combination == run.combination);
-    report.runs.sort_by_key(|run| (combination(run), seeds.iter().position(|seed| *seed == run.seed)));
-    Ok(())
+    Ok(done)
 }
 
 /// What has been found of a run.

@@ -185,10 +185,15 @@ fn write(
 /// Grey values in [0, 1]: as they are, or the luma of colours.
 pub(crate) fn grey(pixels: &Pixels) -> Vec<f32> {
     let values: Vec<f32> = pixels.data.iter().map(|value| f32::from(*value) / 255.0).collect();
-    if pixels.channels == 3 { values.chunks_exact(3).map(luma).collect() } else { values }
+    grey_of(&values, pixels.channels)
+}
+
+/// Values of 1 or 3 channels as grey.
+pub(crate) fn grey_of(values: &[f32], channels: usize) -> Vec<f32> {
+    if channels == 3 { values.chunks_exact(3).map(luma).collect() } else { values.to_vec() }
 }
 
 /// Luma of a colour (Rec. 601, <https://www.itu.int/rec/R-REC-BT.601>).
-pub(crate) fn luma(rgb: &[f32]) -> f32 {
+fn luma(rgb: &[f32]) -> f32 {
     0.299 * rgb[0] + 0.587 * rgb[1] + 0.114 * rgb[2]
 }

@@ -1,9 +1,12 @@
 //! A look at single images: their pixels, their cached feature maps, and where a model looks.
 
+use std::{collections::BTreeMap, path::Path};
+
 use anyhow::{Context as _, Result};
 use candle_core::Device;
 use shards::FeatureReader;
 use sources::{Combination, Source};
+use stage::Lock;
 use vit::{Batch, MODEL_FILE, Model};
 
 use crate::{
@@ -27,38 +30,42 @@ pub struct Inspector<'a> {
     context: &'a Context,
     features: Features,
     examples: Examples,
+    readers: BTreeMap<Source, FeatureReader>,
+    /// As long as it lives no extraction changes the shards.
+    _lock: Option<Lock>,
 }
 
 impl<'a> Inspector<'a> {
-    /// Opens the feature cache.
+    /// Opens the feature cache, and checks that its shards are what was written.
     pub fn open(context: &'a Context) -> Result<Self> {
         let examples = Examples::new(context);
-        Ok(Self { features: Features::open(context, &examples)?, examples, context })
+        let features = Features::open(context, &examples)?;
+        let cached = Combination::new(features.manifest.features.keys().copied());
+        let lock = cached.map(|cached| features.verify(context, cached)).transpose()?;
+        let reader =
+            |source: &Source| Ok((*source, FeatureReader::open(&features.cache, &features.manifest, *source)?));
+        let readers = features.manifest.features.keys().map(reader).collect::<Result<_>>()?;
+        Ok(Self { context, features, examples, readers, _lock: lock })
     }
 
     /// The feature maps that are cached.
     pub fn cached(&self) -> impl Iterator<Item = Source> {
-        self.features.manifest.features.keys().copied()
+        self.readers.keys().copied()
     }
 
     /// The map of the image at `index` of the data set.
     pub fn map(&self, source: Source, index: usize) -> Result<FeatureMap> {
-        let reader = FeatureReader::open(&self.features.cache, &self.features.manifest, source)?;
         let id = &self.context.dataset.images[index].id;
-        let place = self.features.place(id).with_context(|| format!("`{id}` is not in the feature cache"))?;
+        let missing = || format!("{source} of `{id}` is not in the feature cache");
+        let (reader, place) = self.readers.get(&source).zip(self.features.place(id)).with_context(missing)?;
         let mut values = vec![0.0; source.values_per_image()];
         reader.read(place, &mut Vec::new(), &mut values)?;
         Ok(FeatureMap { source, values })
     }
 
-    /// Where the answer of `run` about each of the test images at `indices` comes from: the shares (grid²) of the places of
-    /// the token grid, by attention roll-out ([`Model::attention_rollout`]).
-    pub fn attention(
-        &self,
-        folder: &std::path::Path,
-        combination: Combination,
-        indices: &[usize],
-    ) -> Result<Vec<Vec<f32>>> {
+    /// Where the run in `folder` looks in each of the images at `indices`: the shares (grid²) of the places of the token grid,
+    /// by attention roll-out ([`Model::attention_rollout`]).
+    pub fn attention(&self, folder: &Path, combination: Combination, indices: &[usize]) -> Result<Vec<Vec<f32>>> {
         let model = Model::load(&folder.join(MODEL_FILE), &Device::Cpu)?;
         let reader = TokenReader::new(self.context, &self.features, combination, &model.about().model)?;
         let wanted = indices.iter().map(|index| {

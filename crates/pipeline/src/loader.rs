@@ -17,7 +17,7 @@ use kernels::Isa;
 use rand::{Rng, SeedableRng, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
-use shards::{Dtype, FeatureReader, Manifest, Moments, Place};
+use shards::{Dtype, FeatureReader, Manifest, Moments, Place, ShardError};
 use sources::{Combination, Source};
 use stage::Lock;
 use vit::{Batch, Batches, BoxError, Input, ModelConfig, Tokens};
@@ -118,6 +118,15 @@ impl Features {
     }
 }
 
+/// What a read may wait for.
+#[derive(Clone, Copy)]
+enum Wait {
+    /// Nothing: what does not lie in memory is not read.
+    Never,
+    /// The disk.
+    ForDisk,
+}
+
 /// One image's map on its way to tokens.
 #[derive(Default)]
 struct MapBuffer {
@@ -181,21 +190,33 @@ impl<'a> TokenReader<'a> {
                     let values = source.values_per_image();
                     // What is there already is overwritten: filling it with zeros first would cost as much as reading.
                     maps.resize(examples.len() * values, f16::ZERO);
-                    self.read_stored(reader, examples, maps)?;
+                    self.fill(reader, examples, maps.par_chunks_exact_mut(values), |wait, place, map, _| match wait {
+                        Wait::Never => reader.read_f16_cached(place, map),
+                        Wait::ForDisk => reader.read_f16(place, map).map(|()| true),
+                    })?;
                 }
                 (None, Tokens::Stored(..)) => bail!("the original image is not stored"),
-                (reader, Tokens::Ready(values)) => {
+                (Some(reader), Tokens::Ready(values)) => {
                     values.resize(examples.len() * cutter.values_per_image(), 0.0);
-                    let tokens = values.par_chunks_exact_mut(cutter.values_per_image()).zip(examples);
-                    tokens.try_for_each_init(MapBuffer::default, |map, (tokens, example)| {
-                        match reader {
-                            Some(reader) => {
-                                map.floats.resize(source.values_per_image(), 0.0);
-                                reader.read(self.place(example), &mut map.bytes, &mut map.floats)?;
-                            }
-                            None => map.floats = self.original(example.index)?,
+                    let tokens = values.par_chunks_exact_mut(cutter.values_per_image());
+                    self.fill(reader, examples, tokens, |wait, place, tokens, MapBuffer { bytes, floats }| {
+                        floats.resize(source.values_per_image(), 0.0);
+                        let is_read = match wait {
+                            Wait::Never => reader.read_cached(place, bytes, floats)?,
+                            Wait::ForDisk => reader.read(place, bytes, floats).map(|()| true)?,
+                        };
+                        if is_read {
+                            cutter.cut(self.isa, floats, tokens);
                         }
-                        cutter.cut(self.isa, &map.floats, tokens);
+                        Ok(is_read)
+                    })?;
+                }
+                (None, Tokens::Ready(values)) => {
+                    values.resize(examples.len() * cutter.values_per_image(), 0.0);
+                    // The pool decodes: image files are small, and decoding takes far longer than reading.
+                    let tokens = values.par_chunks_exact_mut(cutter.values_per_image()).zip(examples);
+                    tokens.try_for_each(|(tokens, example)| {
+                        cutter.cut(self.isa, &self.original(example.index)?, tokens);
                         Ok::<_, anyhow::Error>(())
                     })?;
                 }
@@ -205,21 +226,28 @@ impl<'a> TokenReader<'a> {
         Ok(())
     }
 
-    /// Reads the maps of `examples`. Those that lie in memory are copied by the pool's threads, between their other work:
-    /// a thread beside them would take the time of one, and all the others would wait for that one. Those that lie on the
-    /// disk are waited for here.
-    fn read_stored(&self, reader: &FeatureReader, examples: &[&Example], maps: &mut [f16]) -> Result<()> {
-        let maps = maps.par_chunks_exact_mut(reader.source().values_per_image()).zip(examples);
-        let on_disk = maps.map(|(map, example)| {
+    /// Has `read` fill the `parts` of a batch, one for each of `examples`. Maps that lie in memory are copied by the pool's threads,
+    /// between their other work: a thread beside them would take the time of one, and all the others would wait for that
+    /// one. Maps that lie on the disk are waited for here. Nobody in the pool may wait for this function: it waits for
+    /// the pool.
+    fn fill<'b, T: Send + 'b>(
+        &self,
+        reader: &FeatureReader,
+        examples: &[&Example],
+        parts: impl IndexedParallelIterator<Item = &'b mut [T]>,
+        read: impl Fn(Wait, Place, &mut [T], &mut MapBuffer) -> Result<bool, ShardError> + Sync,
+    ) -> Result<()> {
+        let cached = parts.zip(examples).map_init(MapBuffer::default, |buffer, (part, example)| {
             let place = self.place(example);
-            Ok((!reader.read_f16_cached(place, map)?).then_some((place, map)))
+            Ok((!read(Wait::Never, place, part, buffer)?).then_some((place, part)))
         });
-        let on_disk: Vec<_> = on_disk.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect();
+        let on_disk: Vec<_> = cached.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect();
         for (place, _) in &on_disk {
             reader.fetch(*place)?;
         }
-        for (place, map) in on_disk {
-            reader.read_f16(place, map)?;
+        let mut buffer = MapBuffer::default();
+        for (place, part) in on_disk {
+            read(Wait::ForDisk, place, part, &mut buffer)?;
         }
         Ok(())
     }
@@ -233,10 +261,7 @@ impl<'a> TokenReader<'a> {
     fn original(&self, index: usize) -> Result<Vec<f32>> {
         let pixels = self.context.dataset.decode(index)?;
         let resized = preprocess::resize(&pixels.data, pixels.width, pixels.height, pixels.channels)?;
-        if pixels.channels == 1 {
-            return Ok(resized);
-        }
-        Ok(resized.chunks_exact(3).map(feature_pass::luma).collect())
+        Ok(feature_pass::grey_of(&resized, pixels.channels))
     }
 
     /// Calls `consume` with every batch of `examples` in order, each made while the one before is consumed.

@@ -116,6 +116,13 @@ pub(crate) fn requested(context: &Context, features: &Features, examples: &Examp
     Ok(Requested { runs, blocked, missing })
 }
 
+/// Where a run stands in the configuration's order: combinations first, then seeds.
+pub(crate) fn place(context: &Context, combination: Combination, seed: u64) -> (Option<usize>, Option<usize>) {
+    let (combinations, seeds) = (context.study.combinations(), context.study.seeds());
+    let combination = combinations.iter().position(|one| *one == combination);
+    (combination, seeds.iter().position(|one| *one == seed))
+}
+
 /// What all runs of a configuration have in common.
 fn shared_fingerprint(context: &Context, examples: &Examples) -> Result<Fingerprint> {
     let mut fingerprint = Fingerprint::default();
@@ -218,9 +225,12 @@ pub(crate) fn read_trained(folder: &Path) -> Option<Trained> {
     serde_json::from_slice(&std::fs::read(folder.join(TRAIN_FILE)).ok()?).ok()
 }
 
-/// The configuration of a run as JSON, without what changes no result.
+/// The configuration of a run as JSON, without what looks at results only.
 pub(crate) fn resolved(context: &Context, run: &Run) -> Result<Value> {
     let mut value = serde_json::to_value(&context.study)?;
+    if let Some(tables) = value.as_object_mut() {
+        tables.retain(|table, _| !["export", "eval", "report", "figure", "predict"].contains(&table.as_str()));
+    }
     value["combo"] = run.combination.to_string().into();
     value["seed"] = run.seed.into();
     Ok(value)

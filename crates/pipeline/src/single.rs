@@ -117,10 +117,7 @@ fn read(path: &Path) -> Result<(Vec<f32>, SingleImage)> {
     let pixels = Pixels::read(path)?;
     let resized = preprocess::resize(&pixels.data, pixels.width, pixels.height, pixels.channels)
         .with_context(|| format!("cannot resize `{}`", path.display()))?;
-    let original = match pixels.channels {
-        1 => resized.clone(),
-        _ => resized.chunks_exact(pixels.channels).map(feature_pass::luma).collect(),
-    };
+    let original = feature_pass::grey_of(&resized, pixels.channels);
     Ok((resized, SingleImage { path: path.to_owned(), pixels, original, maps: Vec::new() }))
 }
 

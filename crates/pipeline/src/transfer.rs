@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use candle_core::Device;
-use dataset::{ForeignImage, foreign_images};
+use dataset::{ClassName, ForeignImage, foreign_images};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use sources::{Combination, Source};
@@ -16,6 +16,7 @@ use vit::{MODEL_FILE, Model, Predictor, first_largest};
 
 use crate::{
     Context,
+    evaluation::EvaluatedRun,
     examples::Examples,
     loader::Features,
     predict, progress,
@@ -29,13 +30,17 @@ const NUMERICS_VERSION: u32 = 1;
 
 const FOLDER: &str = "transfer";
 
-/// `transfer/NAME.json` in a run's folder.
+/// `transfer/NAME-HASH.json` in a run's folder: name of the other data set's folder, and hash of its path.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Transfer {
     /// What the scores depend on.
     pub fingerprint: Fingerprint,
-    /// Name of the other data set: that of its folder.
-    pub data_set: String,
+    /// Folder of the other data set.
+    pub data: PathBuf,
+    /// What its class folders' names mean.
+    pub class_names: Vec<ClassName>,
+    /// Images of classes that the run does not know, by class.
+    pub left_out: BTreeMap<String, usize>,
     /// On its images.
     pub scores: Scores,
 }
@@ -80,21 +85,11 @@ struct Due {
 /// # Errors
 /// If the folder has images of unknown classes or that cannot be decoded, or nothing is trained.
 pub fn run(context: &Context, data: &Path) -> Result<TransferReport> {
-    let classes = context.study.data.classes;
-    let mut images: Vec<(ForeignImage, usize)> = Vec::new();
-    let mut left_out = BTreeMap::new();
-    for image in foreign_images(data, &context.study.eval.class_names)? {
-        match classes.index_of(image.emotion) {
-            Some(class) => images.push((image, class)),
-            None => *left_out.entry(image.emotion.name().to_owned()).or_insert(0) += 1,
-        }
-    }
+    let class_names = &context.study.eval.class_names;
+    let OtherImages { images, left_out } = OtherImages::list(context, data, class_names)?;
     if images.is_empty() {
-        bail!("`{}` has images of none of the {classes} classes of data.classes", data.display());
+        bail!("`{}` has images of none of the {} classes of data.classes", data.display(), context.study.data.classes);
     }
-    let name = std::path::absolute(data)?.file_name().map(|name| name.to_string_lossy().into_owned());
-    let name = name.with_context(|| format!("`{}` has no name", data.display()))?;
-
     let examples = Examples::new(context);
     let features = Features::open(context, &examples)?;
     let digest = digest(context, &images)?;
@@ -102,7 +97,7 @@ pub fn run(context: &Context, data: &Path) -> Result<TransferReport> {
     for run in runs::requested(context, &features, &examples)?.runs {
         let Some(trained) = run.trained(&context.memo) else { continue };
         let fingerprint = fingerprint(&run, &trained, digest);
-        match read(&run.folder, &name).filter(|known| known.fingerprint == fingerprint) {
+        match read(&path(&run.folder, data)?).filter(|known| known.fingerprint == fingerprint) {
             Some(transfer) => done.push(transferred(&run, true, transfer)),
             None => {
                 let lock = Lock::acquire(&run.folder)?;
@@ -115,13 +110,13 @@ pub fn run(context: &Context, data: &Path) -> Result<TransferReport> {
         bail!("no run of this configuration is trained\n\nhint: run `just train`");
     }
     for (due, scores) in due.iter().zip(judge(context, &features, &images, &due)?) {
-        let transfer = Transfer { fingerprint: due.fingerprint.clone(), data_set: name.clone(), scores };
-        write_json(&path(&due.run.folder, &name), &transfer)?;
+        let (fingerprint, left_out) = (due.fingerprint.clone(), left_out.clone());
+        let transfer =
+            Transfer { fingerprint, data: data.to_owned(), class_names: class_names.clone(), left_out, scores };
+        write_json(&path(&due.run.folder, data)?, &transfer)?;
         done.push(transferred(&due.run, false, transfer));
     }
-    let (combinations, seeds) = (context.study.combinations(), context.study.seeds());
-    let combination = |run: &TransferredRun| combinations.iter().position(|one| *one == run.combination);
-    done.sort_by_key(|run| (combination(run), seeds.iter().position(|seed| *seed == run.seed)));
+    done.sort_by_key(|run| runs::place(context, run.combination, run.seed));
     Ok(TransferReport { data: data.to_owned(), images: images.len(), left_out, runs: done })
 }
 
@@ -149,20 +144,55 @@ fn judge(context: &Context, features: &Features, images: &[(ForeignImage, usize)
     Ok(answers.iter().map(|answers| Scores::new(&names, answers)).collect())
 }
 
-/// Everything that is known of the run in `folder` on other data sets, fresh or not.
-pub fn known(folder: &Path) -> Vec<Transfer> {
-    let entries = std::fs::read_dir(folder.join(FOLDER)).into_iter().flatten().flatten();
+/// The images of another data set that the runs can be asked about, with their classes.
+struct OtherImages {
+    images: Vec<(ForeignImage, usize)>,
+    /// Those of classes that the runs do not know, by class.
+    left_out: BTreeMap<String, usize>,
+}
+
+impl OtherImages {
+    fn list(context: &Context, data: &Path, class_names: &[ClassName]) -> Result<Self> {
+        let (mut images, mut left_out) = (Vec::new(), BTreeMap::new());
+        for image in foreign_images(data, class_names)? {
+            match context.study.data.classes.index_of(image.emotion) {
+                Some(class) => images.push((image, class)),
+                None => *left_out.entry(image.emotion.name().to_owned()).or_insert(0) += 1,
+            }
+        }
+        Ok(Self { images, left_out })
+    }
+}
+
+/// What is known of `run` on other data sets and still true: of this model, and of the images as they are now, where they are
+/// still there.
+pub fn known(context: &Context, run: &EvaluatedRun) -> Vec<Transfer> {
+    let entries = std::fs::read_dir(run.folder.join(FOLDER)).into_iter().flatten().flatten();
     let mut paths: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
     paths.sort();
-    paths.iter().filter_map(|path| serde_json::from_slice(&std::fs::read(path).ok()?).ok()).collect()
+    let is_true = |transfer: &Transfer| {
+        let says = |key: &str, value: String| transfer.fingerprint.get(key) == Some(&value);
+        let images = || {
+            let OtherImages { images, .. } = OtherImages::list(context, &transfer.data, &transfer.class_names)?;
+            digest(context, &images)
+        };
+        says("model", run.trained.model.to_string())
+            && says("transfer.numerics", NUMERICS_VERSION.to_string())
+            && (!transfer.data.is_dir() || images().is_ok_and(|digest| says("transfer.images", digest.to_string())))
+    };
+    paths.iter().filter_map(|path| read(path)).filter(is_true).collect()
 }
 
-fn path(folder: &Path, name: &str) -> PathBuf {
-    folder.join(FOLDER).join(format!("{name}.json"))
+/// Where the scores of the run in `folder` on `data` are kept. Folders of many data sets are called `test`.
+fn path(folder: &Path, data: &Path) -> Result<PathBuf> {
+    let data = std::path::absolute(data)?;
+    let name = data.file_name().with_context(|| format!("`{}` has no name", data.display()))?.to_string_lossy();
+    let hash = ContentHash::of(data.as_os_str().as_encoded_bytes());
+    Ok(folder.join(FOLDER).join(format!("{name}-{}.json", hash.short())))
 }
 
-fn read(folder: &Path, name: &str) -> Option<Transfer> {
-    serde_json::from_slice(&std::fs::read(path(folder, name)).ok()?).ok()
+fn read(path: &Path) -> Option<Transfer> {
+    serde_json::from_slice(&std::fs::read(path).ok()?).ok()
 }
 
 fn transferred(run: &Run, was_fresh: bool, transfer: Transfer) -> TransferredRun {

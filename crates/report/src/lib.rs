@@ -33,7 +33,7 @@ use analysis::Variant;
 pub use analysis::{Agreement, Analysis, Claim, Comparison, Effect, Verdict};
 use faces::{Mistake, Portrait};
 use figures::Chart;
-pub use maps::{Drawn, draw, drawn};
+pub use maps::{Drawn, draw, summary as drawn_summary};
 use pictures::Picture;
 use provenance::Provenance;
 use results::{EvaluatedCell, Measure, Results};
@@ -62,6 +62,44 @@ pub struct Report {
     transfers: Option<Table>,
     missing: Vec<String>,
     provenance: Provenance,
+}
+
+/// `analysis.json`
+#[derive(Serialize)]
+struct Numbers<'a> {
+    #[serde(flatten)]
+    analysis: &'a Analysis,
+    agreement: Option<&'a [Agreement; 2]>,
+}
+
+/// Names of all charts and tables that a report may have.
+const CHARTS: [&str; 6] = ["cells", "curves", "effects", "maps", "reliability", "votes"];
+const TABLES: [&str; 12] = [
+    "agreement",
+    "classes",
+    "combinations",
+    "comparisons",
+    "confusion",
+    "effects",
+    "runs",
+    "table1",
+    "table2",
+    "table3",
+    "transfers",
+    "variants",
+];
+
+/// Removes from `folder` the files of an earlier report whose `names` this one does not have: they would be taken for its own.
+fn remove_others(folder: &Path, names: &[&str], is_written: impl Fn(&str) -> bool) -> Result<()> {
+    for name in names.iter().filter(|name| !is_written(name)) {
+        for ending in ["svg", "png", "csv", "md"] {
+            let path = folder.join(format!("{name}.{ending}"));
+            if path.is_file() {
+                fs_err::remove_file(path)?;
+            }
+        }
+    }
+    Ok(())
 }
 
 /// What is told of the run with the highest validation accuracy.
@@ -100,11 +138,14 @@ pub fn write(context: &Context, variants: &[(String, Context)], folder: &Path, c
     }
     let mut report = Report::new(context, &results, command)?;
     if !variants.is_empty() {
-        let mut rows = vec![Variant::of("this study", &results)];
-        for (name, context) in variants {
-            rows.push(Variant::of(name, &Results::read(context)?));
-        }
-        report.variants = Some(tables::variants(&rows));
+        // A variant that cannot be read is told of, and keeps nothing else from being shown.
+        let read = |(name, context): &'_ (String, Context)| {
+            (name.clone(), Results::read(context).map_err(|error| first_line(&error)))
+        };
+        let read: Vec<(String, Result<Results, String>)> = variants.iter().map(read).collect();
+        let mut all = vec![("this study", Ok(&results))];
+        all.extend(read.iter().map(|(name, results)| (name.as_str(), results.as_ref().map_err(Clone::clone))));
+        report.variants = Some(tables::variants(&Variant::compare(&all)));
     }
     report.write(folder)?;
     Ok(Written {
@@ -113,6 +154,11 @@ pub fn write(context: &Context, variants: &[(String, Context)], folder: &Path, c
         missing: results.missing,
         claims: report.analysis.claims,
     })
+}
+
+/// What went wrong, without the hint.
+fn first_line(error: &anyhow::Error) -> String {
+    error.to_string().lines().next().unwrap_or_default().to_owned()
 }
 
 /// What was written, for the terminal.
@@ -160,7 +206,7 @@ impl Report {
             mistakes,
             best,
             variants: None,
-            transfers: tables::transfers(results),
+            transfers: tables::transfers(context, results),
             missing: results.missing.clone(),
             provenance: Provenance::of(context, results, command)?,
             analysis,
@@ -177,8 +223,10 @@ impl Report {
             write(format!("tables/{}.csv", table.name), &table.csv()?)?;
             write(format!("tables/{}.md", table.name), table.markdown().as_bytes())?;
         }
-        stage::write_json(&folder.join("analysis.json"), &(&self.analysis, &self.agreement))?;
-        // Last, so that a page never shows what is not there beside it.
+        remove_others(&folder.join("figures"), &CHARTS, |name| self.charts.contains_key(name))?;
+        remove_others(&folder.join("tables"), &TABLES, |name| self.tables().iter().any(|table| table.name == name))?;
+        let numbers = Numbers { analysis: &self.analysis, agreement: self.agreement.as_ref() };
+        stage::write_json(&folder.join("analysis.json"), &numbers)?;
         write(PAGE.to_owned(), page::page(self).as_bytes())?;
         Ok(())
     }
@@ -198,15 +246,17 @@ impl Report {
 /// What is told of `cell`, and its charts.
 fn describe(context: &Context, cell: &EvaluatedCell) -> Result<(Best, Vec<Chart>)> {
     let test = &cell.run.evaluation.test;
-    let percent = |measure: Measure| format!("{:.2}%", 100.0 * measure.of(cell));
+    let percent =
+        |measure: Measure| measure.of(cell).map_or_else(|| "–".to_owned(), |share| format!("{:.2}%", 100.0 * share));
     let confidences: Vec<f64> = cell.answers.confidences().collect();
     let answers: Vec<(f64, bool)> = confidences.iter().copied().zip(cell.correct.iter().copied()).collect();
     let bins = reliability(&answers);
     let error = expected_calibration_error(&bins);
-    let mut charts = vec![
-        figures::learning_curves(cell.run.combination, cell.run.seed, &curves::Curves::read(&cell.run.folder)?)?,
-        figures::reliability_diagram(&bins)?,
-    ];
+    let mut charts = vec![figures::reliability_diagram(&bins)?];
+    match curves::Curves::read(&cell.run.folder) {
+        Ok(curves) => charts.push(figures::learning_curves(cell.run.combination, cell.run.seed, &curves)?),
+        Err(error) => tracing::warn!("no learning curves: {error:#}"),
+    }
     let groups = by_agreement(context, cell, &answers);
     if groups.len() > 1 {
         charts.push(figures::confidence_and_votes(&groups)?);

@@ -39,11 +39,15 @@ pub fn draw(context: &Context) -> Result<Drawn> {
     let named = &context.study.figure.images;
     let paths =
         if named.is_empty() { faces::files_of_each_class(context) } else { single::image_files(context, named)? };
-    if paths.is_empty() || paths.len() > MOST_IMAGES {
+    if paths.is_empty() {
         bail!(
-            "{} images to draw, expected 1 to {MOST_IMAGES}\n\nhint: name them: `just figure images=face.png`",
-            paths.len()
+            "no image to draw: those of `{}` have no files of their own, or no label\n\n\
+             hint: name some: `just figure images=face.png`",
+            context.study.data.dir.display()
         );
+    }
+    if paths.len() > MOST_IMAGES {
+        bail!("{} images to draw, expected at most {MOST_IMAGES}", paths.len());
     }
     let wanted: Vec<Source> = context.study.extract.features.feature_maps().collect();
     let images = SinglePass::new(context, &wanted)?.run(&paths)?;
@@ -84,6 +88,6 @@ fn row(image: &SingleImage, channels: usize) -> Result<(String, Vec<Picture>)> {
 }
 
 /// What was drawn, for the terminal.
-pub fn drawn(drawn: &Drawn) -> String {
+pub fn summary(drawn: &Drawn) -> String {
     format!("figure: `{}` and `{}` of {} images", drawn.svg.display(), drawn.png.display(), drawn.images.len())
 }

@@ -62,12 +62,11 @@ pub struct Results {
 impl Results {
     /// Reads what is fresh.
     pub fn read(context: &Context) -> Result<Self> {
-        let report = evaluation::fresh(context)?;
+        let (report, answers) = evaluation::fresh(context)?;
         let paper =
             if report.runs.iter().any(|run| run.paper_test.is_some()) { paper::rows()? } else { Default::default() };
         let mut runs: HashMap<Combination, BTreeMap<u64, EvaluatedCell>> = HashMap::new();
-        for run in report.runs {
-            let answers = TestAnswers::read(context, &run.folder)?;
+        for (run, answers) in report.runs.into_iter().zip(answers) {
             let correct = answers.correct();
             runs.entry(run.combination).or_default().insert(run.seed, EvaluatedCell { run, answers, correct });
         }
@@ -96,16 +95,17 @@ impl Results {
         self.cells.iter().flat_map(|cell| cell.runs.values())
     }
 
-    /// The run whose validation accuracy is highest: chosen without a look at the test images.
+    /// The run whose validation accuracy is highest, the first of several in the order of the tables and of the seeds: chosen
+    /// without a look at the test images.
     pub fn best_by_validation(&self) -> Option<&EvaluatedCell> {
-        self.runs().max_by(|a, b| Measure::Valid.of(a).total_cmp(&Measure::Valid.of(b)))
+        self.runs().reduce(|best, other| if Measure::Valid.of(other) > Measure::Valid.of(best) { other } else { best })
     }
 }
 
 impl Cell {
     /// Mean over the seeds; none without runs.
     pub fn mean(&self, measure: Measure) -> Option<MeanInterval> {
-        let values: Vec<f64> = self.runs.values().map(|run| measure.of(run)).collect();
+        let values: Vec<f64> = self.runs.values().filter_map(|run| measure.of(run)).collect();
         MeanInterval::of(&values)
     }
 
@@ -136,18 +136,17 @@ impl Cell {
 }
 
 impl Measure {
-    /// Of one run, as a share.
-    pub fn of(self, cell: &EvaluatedCell) -> f64 {
+    /// Of one run, as a share; none where there is nothing to measure it on.
+    pub fn of(self, cell: &EvaluatedCell) -> Option<f64> {
         let evaluation = &cell.run.evaluation;
-        let accuracy = match self {
+        match self {
             Self::Train => evaluation.train.overall.accuracy,
             Self::Valid => evaluation.valid.overall.accuracy,
             Self::Test => evaluation.test.overall.accuracy,
             Self::TestWithoutCopies => evaluation.test_without_copies.accuracy,
             Self::Balanced => Some(evaluation.test.balanced_accuracy),
             Self::MacroF1 => Some(evaluation.test.macro_f1),
-        };
-        accuracy.unwrap_or(0.0)
+        }
     }
 }
 

@@ -1,10 +1,13 @@
 //! Tables that appear on the page, as CSV and as Markdown.
 
 use anyhow::Result;
-use pipeline::transfer::{self, Transfer};
+use pipeline::{
+    Context,
+    transfer::{self, Transfer},
+};
 
 use crate::{
-    analysis::{Agreement, Analysis, Effect, Variant, p_value},
+    analysis::{Agreement, Analysis, Effect, Variant, VariantFigures, p_value},
     results::{Cell, Measure, Results},
 };
 
@@ -52,9 +55,9 @@ impl Table {
 /// The paper's Tables 1 to 3 with ours beside them; where there is nothing of the paper, all combinations in one table.
 pub fn beside_the_paper(results: &Results) -> Vec<Table> {
     const CAPTIONS: [&str; 3] = [
-        "Table 1: single inputs",
-        "Table 2: combinations of feature maps",
-        "Table 3: combinations with the original image",
+        "The paper's Table 1: single inputs",
+        "The paper's Table 2: combinations of feature maps",
+        "The paper's Table 3: combinations with the original image",
     ];
     if results.cells.iter().all(|cell| cell.paper.is_none()) {
         let columns =
@@ -118,8 +121,15 @@ pub fn beside_the_paper(results: &Results) -> Vec<Table> {
 
 /// What each source adds.
 pub fn effects(effects: &[Effect]) -> Table {
-    let columns =
-        ["source", "contexts", "raised in", "change, points [95%]", "adjusted p", "the paper's change, points"];
+    let columns = [
+        "source",
+        "contexts",
+        "raised in",
+        "change, points [95%]",
+        "adjusted p",
+        "the paper's change, points",
+        "… without fm4 alone",
+    ];
     let row = |effect: &Effect| {
         let points = |share: f64| format!("{:+.2}", 100.0 * share);
         let interval = effect
@@ -131,8 +141,9 @@ pub fn effects(effects: &[Effect]) -> Table {
             effect.contexts.len().to_string(),
             effect.contexts.iter().filter(|(_, change)| *change > 0.0).count().to_string(),
             format!("{}{interval}", points(effect.mean.mean)),
-            p_value(effect.p),
+            p_value(effect.adjusted_p),
             effect.paper_mean.map_or_else(absent, points),
+            effect.paper_mean_without_fm4.map_or_else(absent, points),
         ]
     };
     let caption = "Change of test accuracy when a source is added to other inputs";
@@ -169,33 +180,42 @@ pub fn variants(variants: &[Variant]) -> Table {
         "mean macro F1 %",
     ];
     let row = |variant: &Variant| {
-        let mut row = vec![variant.name.clone(), variant.combinations.to_string()];
+        let VariantFigures { combinations, agreement, means } = match &variant.figures {
+            Ok(figures) => figures,
+            Err(reason) => {
+                let nothing = vec![absent(); columns.len() - 2];
+                return [variant.name.clone(), reason.clone()].into_iter().chain(nothing).collect();
+            }
+        };
+        let mut row = vec![variant.name.clone(), combinations.to_string()];
         for index in 0..2 {
-            let agreement = variant.agreement.as_ref().map(|agreement| &agreement[index]);
+            let agreement = agreement.as_ref().map(|agreement| &agreement[index]);
             let rmse = agreement.and_then(|agreement| agreement.rmse);
             let rho = agreement.and_then(|agreement| agreement.spearman).map(|found| found.rho);
             row.push(rmse.map_or_else(absent, |rmse| format!("{:.2}", 100.0 * rmse)));
             row.push(rho.map_or_else(absent, |rho| format!("{rho:.3}")));
         }
-        row.extend(variant.means.map(percent));
+        row.extend(means.map(percent));
         row
     };
-    let caption = "Configurations: how close each is to the paper's cells, and how good";
+    let caption = "Configurations, over the combinations that all of them have: how close each is to the paper's cells, and how good";
     Table::new("variants", caption, &columns, variants.iter().map(row).collect())
 }
 
 /// The runs on other data sets; none if there are none.
-pub fn transfers(results: &Results) -> Option<Table> {
-    let columns = ["data set", "inputs", "seed", "images", "accuracy % [95%]", "balanced %", "macro F1 %"];
+pub fn transfers(context: &Context, results: &Results) -> Option<Table> {
+    let columns = ["data set", "inputs", "seed", "images", "left out", "accuracy % [95%]", "balanced %", "macro F1 %"];
     let mut rows = Vec::new();
     for cell in results.runs() {
-        for Transfer { data_set, scores, .. } in transfer::known(&cell.run.folder) {
+        for Transfer { data, left_out, scores, .. } in transfer::known(context, &cell.run) {
             let [low, high] = scores.overall.interval_95.map(|end| 100.0 * end);
+            let left_out: Vec<String> = left_out.iter().map(|(class, count)| format!("{count} {class}")).collect();
             rows.push(vec![
-                data_set,
+                data.display().to_string(),
                 cell.run.combination.to_string(),
                 cell.run.seed.to_string(),
                 scores.overall.images.to_string(),
+                if left_out.is_empty() { "none".to_owned() } else { left_out.join(", ") },
                 format!("{} [{low:.2}, {high:.2}]", percent(scores.overall.accuracy)),
                 percent(Some(scores.balanced_accuracy)),
                 percent(Some(scores.macro_f1)),

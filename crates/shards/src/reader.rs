@@ -75,6 +75,17 @@ impl FeatureReader {
         Ok(())
     }
 
+    /// Reads the map at `place` like [`read`](Self::read) if that takes no waiting for the disk; tells whether it did.
+    pub fn read_cached(&self, place: Place, buffer: &mut Vec<u8>, values: &mut [f32]) -> Result<bool, ShardError> {
+        buffer.resize(self.source.values_per_image() * self.dtype.size_bytes(), 0);
+        let (file, offset) = self.locate(place, buffer.len())?;
+        let is_read = read_cached_at(file.file(), buffer, offset);
+        if is_read {
+            self.dtype.decode(buffer, values);
+        }
+        Ok(is_read)
+    }
+
     /// Reads the map at `place` as it is stored.
     ///
     /// # Panics

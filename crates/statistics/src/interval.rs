@@ -13,7 +13,8 @@ pub fn wilson_95(correct: u64, all: u64) -> [f64; 2] {
     let (n, p, z2) = (all as f64, correct as f64 / all as f64, Z_95 * Z_95);
     let centre = (p + z2 / (2.0 * n)) / (1.0 + z2 / n);
     let half = Z_95 / (1.0 + z2 / n) * (p * (1.0 - p) / n + z2 / (4.0 * n * n)).sqrt();
-    [centre - half, centre + half]
+    // Rounding may leave the ends of an interval that touches 0 or 1 a little outside.
+    [(centre - half).max(0.0), (centre + half).min(1.0)]
 }
 
 /// Mean of repeated measurements.

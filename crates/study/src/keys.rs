@@ -97,7 +97,7 @@ pub const KEYS: &[Key] = keys! {
     "study.seeds", RUNS, "list", "the study's seeds";
     "study.variants", RESULTS, "list", "other configurations of the study, each as overrides: [\"model.collapse=mean\", \"classes=8 loss.weights=inverse\"]";
     "study.paper", RESULTS, "true | false", "set the paper's accuracies beside ours";
-    "eval.data", RESULTS, "folder", "another data set to judge the trained runs on, a folder for each class; `data=` for short of eval";
+    "eval.data", RESULTS, "folder", "another data set to judge the trained runs on, a folder for each class; for eval `data=` for short, unless that data set has runs of its own";
     "eval.class_names", RESULTS, "name=class[,…]", "what its folders' names mean: joy=happiness, or calm=none to leave one out";
     "report.dir", REPORT, "folder", "the report's folder; `report` beside the runs when absent";
     "figure.images", REPORT, "file[,…]", "image files or ids of the data set; one test image of each class when absent";

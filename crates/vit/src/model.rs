@@ -116,7 +116,7 @@ impl Model {
         Ok(self.frozen.forward(tokens, &mut Noise::off())?)
     }
 
-    /// Where the answer about each image of `batch` comes from, by attention roll-out (Abnar & Zuidema 2020,
+    /// Where the model looks in each image of `batch`, by attention roll-out (Abnar & Zuidema 2020,
     /// <https://arxiv.org/abs/2005.00928>): for each image, how much of each place of the token grid (N) arrives where the
     /// logits are read, summing to 1. The blocks' attention, averaged over heads and with half of each token passing by, is
     /// multiplied up; sources that lie one after the other count together.

@@ -35,7 +35,14 @@ pub fn agreement<'a>(cells: impl Iterator<Item = &'a Cell>) -> [Agreement; 2] {
 pub struct Variant {
     /// Its overrides.
     pub name: String,
-    /// Combinations that are evaluated.
+    /// Its figures, or why there are none.
+    pub figures: Result<VariantFigures, String>,
+}
+
+/// Over the combinations that all configurations have.
+#[derive(Clone, Debug)]
+pub struct VariantFigures {
+    /// How many these are.
     pub combinations: usize,
     /// How close it is to the paper; none where nothing is comparable.
     pub agreement: Option<[Agreement; 2]>,
@@ -44,18 +51,29 @@ pub struct Variant {
 }
 
 impl Variant {
-    /// Of its `results`.
-    pub fn of(name: &str, results: &Results) -> Self {
-        let has_paper = results.evaluated().any(|cell| cell.paper.is_some());
-        let mean = |measure| {
-            let values: Vec<f64> = results.evaluated().filter_map(|cell| Some(cell.mean(measure)?.mean)).collect();
-            MeanInterval::of(&values).map(|found| found.mean)
+    /// All configurations by their names, over the combinations that all of those with results have.
+    pub fn compare(all: &[(&str, Result<&Results, String>)]) -> Vec<Self> {
+        let with_results = || {
+            let read = all.iter().filter_map(|(_, results)| results.as_ref().ok());
+            read.filter(|results| results.evaluated().next().is_some())
         };
-        Self {
-            name: name.to_owned(),
-            combinations: results.evaluated().count(),
-            agreement: has_paper.then(|| agreement(results.evaluated())),
-            means: [Measure::Test, Measure::Balanced, Measure::MacroF1].map(mean),
-        }
+        let is_common = |cell: &&Cell| with_results().all(|results| results.cell(cell.combination).is_some());
+        let of = |results: &Results| {
+            let cells = || results.evaluated().filter(is_common);
+            let mean = |measure| {
+                let values: Vec<f64> = cells().filter_map(|cell| Some(cell.mean(measure)?.mean)).collect();
+                MeanInterval::of(&values).map(|found| found.mean)
+            };
+            VariantFigures {
+                combinations: cells().count(),
+                agreement: cells().any(|cell| cell.paper.is_some()).then(|| agreement(cells())),
+                means: [Measure::Test, Measure::Balanced, Measure::MacroF1].map(mean),
+            }
+        };
+        let variant = |(name, results): &(&str, Result<&Results, String>)| Self {
+            name: (*name).to_owned(),
+            figures: results.as_ref().map(|results| of(results)).map_err(Clone::clone),
+        };
+        all.iter().map(variant).collect()
     }
 }

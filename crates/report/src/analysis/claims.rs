@@ -2,17 +2,17 @@ use sources::{Combination, Source};
 use statistics::holm;
 
 use super::{ALPHA, Comparison, Effect};
-use crate::results::{Measure, Results};
+use crate::results::Results;
 
 /// What became of a claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Verdict {
-    /// It is so in our runs, and not by chance.
+    /// It is so in our runs, beyond what the choice of test images explains.
     Holds,
-    /// The opposite is so, and not by chance.
+    /// The opposite is so, in the same way.
     DoesNotHold,
-    /// Chance alone may have decided, or runs are missing.
+    /// The choice of test images or the seed may have decided, or runs are missing.
     CannotBeTold,
 }
 
@@ -74,7 +74,7 @@ impl Analysis {
             pairs.iter().map(|(_, _, p)| *p).chain(effects.iter().map(|effect| effect.p)).collect();
         let adjusted = holm(&p_values);
         for (effect, p) in effects.iter_mut().zip(&adjusted[pairs.len()..]) {
-            effect.p = *p;
+            effect.adjusted_p = *p;
         }
         let mut claims: Vec<Claim> = standing
             .into_iter()
@@ -82,7 +82,7 @@ impl Analysis {
                 for comparison in &mut comparisons {
                     comparison.adjusted_p = find(&pairs, comparison).map_or(1.0, |index| adjusted[index]);
                 }
-                claim.judge(results, comparisons)
+                claim.judge(comparisons)
             })
             .collect();
         if has_paper {
@@ -122,61 +122,69 @@ fn comparisons(results: &Results, claim: &StandsOut) -> Vec<Comparison> {
 }
 
 impl StandsOut {
-    fn judge(&self, results: &Results, comparisons: Vec<Comparison>) -> Claim {
-        let (statement, others) = (self.statement, self.among.len() - 1);
-        let claim = |verdict, because| Claim { statement, verdict, because, comparisons: comparisons.clone() };
-        let accuracy = |combination| {
-            let mean = results.cell(combination).and_then(|cell| cell.mean(Measure::Test));
-            mean.map_or_else(|| "no runs".to_owned(), |mean| format!("{:.2}%", 100.0 * mean.mean))
-        };
-        if comparisons.is_empty() {
-            return claim(
-                Verdict::CannotBeTold,
-                format!("There are no runs of {} and its rivals to compare.", self.champion),
-            );
-        }
+    fn judge(&self, comparisons: Vec<Comparison>) -> Claim {
+        let (verdict, because) = self.verdict(&comparisons);
+        Claim { statement: self.statement, verdict, because, comparisons }
+    }
+
+    fn verdict(&self, comparisons: &[Comparison]) -> (Verdict, String) {
         let sign = if self.above { 1.0 } else { -1.0 };
         let is_told = |comparison: &&Comparison| comparison.adjusted_p < ALPHA;
-        let ahead = |comparison: &&Comparison| sign * comparison.difference > 0.0;
-        let beaten = comparisons.iter().filter(is_told).filter(ahead).count();
-        let winner = comparisons
+        let behind = |comparison: &&Comparison| sign * comparison.difference < 0.0;
+        let furthest_ahead = comparisons
             .iter()
             .filter(is_told)
-            .filter(|comparison| !ahead(comparison))
+            .filter(behind)
             .min_by(|a, b| (sign * a.difference).total_cmp(&(sign * b.difference)));
-        let [better, best] = if self.above { ["better", "highest"] } else { ["worse", "lowest"] };
-        if let Some(winner) = winner {
-            let because = format!(
-                "{} has {}; {}, with {}, is {better} by {:.1} points (adjusted p {}).",
-                self.champion,
-                accuracy(self.champion),
-                winner.second,
-                accuracy(winner.second),
-                100.0 * winner.difference.abs(),
-                p_value(winner.adjusted_p),
+        if let Some(winner) = furthest_ahead {
+            return (Verdict::DoesNotHold, self.beaten_by(winner));
+        }
+        let Some(one) = comparisons.first() else {
+            return (
+                Verdict::CannotBeTold,
+                format!("There are no runs of {} and of a rival of the same seed.", self.champion),
             );
-            return claim(Verdict::DoesNotHold, because);
-        }
-        let rank = 1 + comparisons.iter().filter(|comparison| sign * comparison.difference < 0.0).count();
+        };
+        let [worse, best] = if self.above { ["worse", "highest"] } else { ["better", "lowest"] };
+        let (rivals, told) = (comparisons.len(), comparisons.iter().filter(is_told).count());
+        let rank = 1 + comparisons.iter().filter(behind).count();
         let place = if rank == 1 { format!("the {best}") } else { format!("the {} {best}", ordinal(rank)) };
-        let told = format!(
-            "{} has {}, {place} of {}; {beaten} of its {} rivals are {} beyond chance",
+        let facts = format!(
+            "{} has {}, {place} of {}; {told} of its {rivals} rivals are {worse} beyond what the choice of test images explains",
             self.champion,
-            accuracy(self.champion),
-            comparisons.len() + 1,
-            comparisons.len(),
-            if self.above { "worse" } else { "better" },
+            percent(one.accuracies[0]),
+            rivals + 1,
         );
-        let missing = others - comparisons.len();
-        if missing > 0 {
-            return claim(Verdict::CannotBeTold, format!("{told}, and {missing} have no runs yet."));
+        let missing = self.among.len() - 1 - rivals;
+        let disagreements = comparisons.iter().filter(|comparison| comparison.seeds_disagree).count();
+        match (missing, told == rivals) {
+            (0, true) => (Verdict::Holds, format!("{facts}.")),
+            (0, false) if disagreements > 0 => (
+                Verdict::CannotBeTold,
+                format!("{facts}; of {disagreements} rivals some seeds say one thing, some the other."),
+            ),
+            (0, false) => (Verdict::CannotBeTold, format!("{facts}; the test images do not tell it from all of them.")),
+            (missing, _) => {
+                (Verdict::CannotBeTold, format!("{facts}, and {missing} have no run of the same seed yet."))
+            }
         }
-        if beaten == others {
-            return claim(Verdict::Holds, format!("{told}."));
-        }
-        let images = results.runs().next().map_or(0, |run| run.correct.len());
-        claim(Verdict::CannotBeTold, format!("{told}; {images} test images do not tell it from the others."))
     }
+
+    fn beaten_by(&self, winner: &Comparison) -> String {
+        let [champion, rival] = winner.accuracies.map(percent);
+        format!(
+            "{} has {champion}; {}, with {rival}, is {} by {:.1} points (adjusted p {}).",
+            self.champion,
+            winner.second,
+            if self.above { "better" } else { "worse" },
+            100.0 * winner.difference.abs(),
+            p_value(winner.adjusted_p),
+        )
+    }
+}
+
+fn percent(share: f64) -> String {
+    format!("{:.2}%", 100.0 * share)
 }
 
 fn adding_orig(effect: Option<&Effect>) -> Claim {
@@ -190,9 +198,9 @@ fn adding_orig(effect: Option<&Effect>) -> Claim {
         "It changes test accuracy by {:+.2} points on average and raises it in {helped} of {all} contexts \
          (randomised signs, adjusted p {}).",
         100.0 * effect.mean.mean,
-        p_value(effect.p),
+        p_value(effect.adjusted_p),
     );
-    let verdict = match (effect.p < ALPHA, effect.mean.mean > 0.0) {
+    let verdict = match (effect.adjusted_p < ALPHA, effect.mean.mean > 0.0) {
         (true, true) => Verdict::Holds,
         (true, false) => Verdict::DoesNotHold,
         (false, _) => Verdict::CannotBeTold,
@@ -241,7 +249,7 @@ mod tests {
         let close = judged(&singles(702, 700), STATEMENT);
         assert_eq!(close.verdict, Verdict::CannotBeTold);
         assert!(
-            close.because.contains("3 of its 4 rivals") && close.because.contains("1000 test images"),
+            close.because.contains("3 of its 4 rivals") && close.because.contains("from all of them"),
             "{}",
             close.because
         );
@@ -252,7 +260,7 @@ mod tests {
 
         let alone = judged(&singles(800, 700)[..3], STATEMENT);
         assert_eq!(alone.verdict, Verdict::CannotBeTold, "two have no runs");
-        assert!(alone.because.contains("2 have no runs yet"), "{}", alone.because);
+        assert!(alone.because.contains("2 have no run of the same seed yet"), "{}", alone.because);
         assert!(judged(&[], STATEMENT).because.contains("no runs of fm2"));
     }
 
@@ -273,6 +281,22 @@ mod tests {
         let claim = judged(&runs, "FM2 is the best single input");
         assert_eq!((claim.comparisons[0].seeds, claim.comparisons[0].p), (2, 1.0));
         assert!((claim.comparisons[0].difference - 0.03).abs() < 1e-9, "{:?}", claim.comparisons);
+        // A draw of two sure seeds is no defeat.
+        let draw = [("fm1", 0, 500), ("fm2", 0, 800), ("fm1", 1, 800), ("fm2", 1, 500)];
+        let claim = judged(&draw, "FM2 is the best single input");
+        assert_eq!((claim.verdict, claim.comparisons[0].p), (Verdict::CannotBeTold, 1.0), "{}", claim.because);
+    }
+
+    #[test]
+    fn only_seeds_that_both_have_are_compared() {
+        let runs = [("fm1", 0, 500), ("fm2", 0, 800), ("fm2", 1, 100)];
+        let claim = judged(&runs, "FM2 is the best single input");
+        let [comparison] = &claim.comparisons[..] else { panic!("{:?}", claim.comparisons) };
+        assert_eq!((comparison.seeds, comparison.accuracies), (1, [0.8, 0.5]));
+        let effect =
+            &Analysis::of(&results(IMAGES, &[("fm1", 0, 500), ("fm1+fm2", 0, 700), ("fm1", 1, 900)])).effects[0];
+        assert_eq!((effect.source, effect.contexts.len()), (Source::Fm2, 1));
+        assert!((effect.mean.mean - 0.2).abs() < 1e-9, "{effect:?}");
     }
 
     #[test]

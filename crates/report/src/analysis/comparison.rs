@@ -12,8 +12,12 @@ pub struct Comparison {
     pub second: Combination,
     /// Seeds that both have.
     pub seeds: usize,
-    /// Accuracy of the first less that of the second, averaged over these seeds, as a share.
+    /// Accuracies of both over these seeds, as shares.
+    pub accuracies: [f64; 2],
+    /// The first less the second.
     pub difference: f64,
+    /// Whether some of these seeds favour the first and some the second.
+    pub seeds_disagree: bool,
     /// Two-sided p of McNemar's exact test: the largest over the seeds, so that a small one says that the difference shows
     /// with every seed.
     pub p: f64,
@@ -41,10 +45,19 @@ impl Comparison {
         }
         let difference = differences.iter().sum::<f64>() / differences.len() as f64;
         // Seeds that point to opposite sides say together that there is no difference, however sure each is.
-        if differences.iter().any(|one| one * difference < 0.0) {
+        let seeds_disagree = differences.iter().any(|one| *one > 0.0) && differences.iter().any(|one| *one < 0.0);
+        if seeds_disagree {
             p = 1.0;
         }
+        let share = |run: &EvaluatedCell| {
+            run.correct.iter().filter(|correct| **correct).count() as f64 / run.correct.len().max(1) as f64
+        };
+        let mean = |shares: Vec<f64>| shares.iter().sum::<f64>() / shares.len() as f64;
+        let accuracies = [
+            mean(shared.iter().map(|(run, _)| share(run)).collect()),
+            mean(shared.iter().map(|(_, run)| share(run)).collect()),
+        ];
         let (first, second) = (first.combination, second.combination);
-        Some(Self { first, second, seeds: shared.len(), difference, p, adjusted_p: p })
+        Some(Self { first, second, seeds: shared.len(), accuracies, difference, seeds_disagree, p, adjusted_p: p })
     }
 }

@@ -5,7 +5,7 @@ mod claims;
 mod comparison;
 mod effects;
 
-pub use agreement::{Agreement, Variant, agreement};
+pub use agreement::{Agreement, Variant, VariantFigures, agreement};
 pub(crate) use claims::p_value;
 pub use claims::{Analysis, Claim, Verdict};
 pub use comparison::Comparison;

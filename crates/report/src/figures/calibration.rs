@@ -13,6 +13,11 @@ pub fn reliability_diagram(bins: &[Option<Bin>]) -> Result<Chart> {
         let width = 1.0 / bins.len() as f64;
         for (index, bin) in bins.iter().enumerate() {
             let Some(bin) = bin else { continue };
+            // A bar of no height is none.
+            if bin.accuracy == 0.0 {
+                chart.draw_series([Circle::new((bin.confidence, 0.0), 3, OURS.filled())])?;
+                continue;
+            }
             let corners = [(index as f64 * width, 0.0), ((index + 1) as f64 * width, bin.accuracy)];
             chart.draw_series([Rectangle::new(corners, OURS.mix(0.3).filled())])?;
             chart.draw_series([Circle::new((bin.confidence, bin.accuracy), 3, OURS.filled())])?;

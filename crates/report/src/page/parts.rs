@@ -18,7 +18,7 @@ pub(super) fn sortable(table: &Table, filters: bool) -> Markup {
                 label.filter { "Filter " input type="search" aria-label={ "Filter: " (table.caption) }; }
             }
             div.table tabindex="0" role="region" aria-label=(table.caption) {
-                table id=(table.name) {
+                table id={ "table-" (table.name) } {
                     caption { (table.caption) }
                     thead { tr { @for column in &table.columns { th scope="col" { button type="button" { (column) } } } } }
                     tbody { @for row in &table.rows { tr { @for cell in row { td { (cell) } } } } }
