@@ -45,13 +45,14 @@ verify *overrides:
 clean-stale *overrides:
     @cargo run --release --quiet --bin fmstudy -- clean-stale "$@"
 
-# Make a small data set of drawn faces and run the whole chain on it; needs no download
+# Make a small data set of drawn faces and run the whole chain on it, down to the report; needs no download
 demo:
     cargo build --release --workspace --bins
     target/release/fmstudy demo-data
     target/release/extract --config demo.toml
     target/release/train --config demo.toml
     target/release/eval --config demo.toml
+    target/release/fmstudy report --config demo.toml
 
 # All tests
 test:

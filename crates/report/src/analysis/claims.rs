@@ -173,11 +173,12 @@ impl StandsOut {
     fn beaten_by(&self, winner: &Comparison) -> String {
         let [champion, rival] = winner.accuracies.map(percent);
         format!(
-            "{} has {champion}; {}, with {rival}, is {} by {:.1} points (adjusted p {}).",
+            "{} has {champion}; {}, with {rival}, is {} by {:.1} points ({}, adjusted p {}).",
             self.champion,
             winner.second,
             if self.above { "better" } else { "worse" },
             100.0 * winner.difference.abs(),
+            if winner.seeds == 1 { "1 seed".to_owned() } else { format!("{} seeds", winner.seeds) },
             p_value(winner.adjusted_p),
         )
     }
