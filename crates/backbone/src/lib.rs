@@ -27,6 +27,7 @@ mod precision;
 pub mod preprocess;
 mod quantised_engine;
 mod stem;
+mod view;
 mod weights;
 
 pub use backbone::{Backbone, BackboneError, Engine, NUMERICS_VERSION};
@@ -36,4 +37,5 @@ pub use fold::FoldedConv;
 pub use hub::fetch_weights;
 pub use network::{Block, Network};
 pub use precision::Precision;
+pub use view::{View, Views};
 pub use weights::{Weights, WeightsError};

@@ -38,7 +38,7 @@ pub fn leftovers(study: &Context, variants: &[&Context]) -> Result<Leftovers> {
     let (mut caches, mut used, mut unknown) = (HashSet::new(), HashSet::new(), HashSet::new());
     let mut runs_can_be_judged = true;
     for context in variants.iter().copied().chain([study]) {
-        caches.insert(Extraction::plan(context)?.cache.folder);
+        caches.extend(Extraction::plan_all(context)?.into_iter().map(|extraction| extraction.cache.folder));
         let examples = Examples::new(context);
         // Without features nobody can say which runs are current: neither of all, nor of those that need some.
         match Features::open(context, &examples).and_then(|features| runs::requested(context, &features, &examples)) {
@@ -55,7 +55,7 @@ pub fn leftovers(study: &Context, variants: &[&Context]) -> Result<Leftovers> {
         if caches.contains(&path) {
             unfinished(&path, &mut leftovers);
         } else {
-            push(path, "other weights, engine, precision, dtype or numerics", &mut leftovers);
+            push(path, "other weights, engine, precision, view, dtype or numerics", &mut leftovers);
         }
     }
     let combinations = if runs_can_be_judged { folders(&study.paths.all_runs()) } else { Vec::new() };

@@ -311,11 +311,11 @@ fn evaluate(
     let mut found: Vec<Found> = members.iter().map(|_| Found::default()).collect();
     for (split, images) in splits {
         let mut logits: Vec<Vec<Vec<f32>>> = vec![Vec::with_capacity(images.len()); members.len()];
-        reader.for_each_batch(images, |batch| {
-            for (predictor, logits) in predictors.iter_mut().zip(&mut logits) {
-                logits.extend(predictor.logits(batch)?);
+        reader.ask(images, &mut predictors, |index, found, batch| {
+            logits[index].extend(found);
+            if index == 0 {
+                bar.inc(batch.images as u64);
             }
-            bar.set_position(bar.position() + batch.images as u64);
             Ok(())
         })?;
         for ((member, found), logits) in members.iter().zip(&mut found).zip(logits) {

@@ -7,6 +7,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
+use backbone::View;
 use ndarray::Array4;
 use ndarray_npy::write_zeroed_npy;
 use shards::{FeatureReader, Manifest};
@@ -16,9 +17,9 @@ use crate::{Context, extraction::Extraction};
 
 /// Writes the configured features into `folder`: `fm2.npy` is (images, channels, height, width) in f32, as
 /// PyTorch would have it; `ids.txt` names the images, one per line in the same order. Only the selected images
-/// are written (`extract.limit`).
+/// are written (`extract.limit`), as they are, whatever the views.
 pub fn write_npy(context: &Context, folder: &Path) -> Result<()> {
-    let extraction = Extraction::plan(context)?;
+    let extraction = Extraction::plan(context, View::Plain)?;
     let manifest =
         Manifest::read(&extraction.cache.folder)?.context("the features have no manifest; run `just extract`")?;
     let places = manifest.plan.places();

@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use backbone::{Precision, Weights, fetch_weights};
+use backbone::{Precision, View, Weights, fetch_weights};
 use dataset::{DatasetError, ImageRecord, Split};
 use rayon::prelude::*;
 use serde::Serialize;
@@ -43,7 +43,7 @@ pub struct Extraction {
 /// What an extraction did.
 #[derive(Debug, Serialize)]
 pub struct ExtractionReport {
-    /// Folder of the feature cache.
+    /// Folder of the feature cache; that of the images as they are, if there are other views.
     pub cache: PathBuf,
     /// The features asked for.
     pub features: Vec<Source>,
@@ -66,17 +66,23 @@ pub struct ExtractionReport {
 }
 
 impl Extraction {
-    /// Finds out what there is to do, from records and remembered hashes.
-    pub fn plan(context: &Context) -> Result<Self> {
-        Self::plan_with(context, &Self::weights(context)?)
+    /// Finds out what there is to do for one view of the images, from records and remembered hashes.
+    pub fn plan(context: &Context, view: View) -> Result<Self> {
+        Self::plan_with(context, &Self::weights(context)?, view)
+    }
+
+    /// The same for each of the configured views.
+    pub fn plan_all(context: &Context) -> Result<Vec<Self>> {
+        let weights = Self::weights(context)?;
+        context.study.extract.views.each().iter().map(|view| Self::plan_with(context, &weights, *view)).collect()
     }
 
     fn weights(context: &Context) -> Result<Weights> {
         Ok(Weights::read(&fetch_weights(&context.study.extract.weights)?)?)
     }
 
-    fn plan_with(context: &Context, weights: &Weights) -> Result<Self> {
-        let cache = FeatureCache::find(context, weights)?;
+    fn plan_with(context: &Context, weights: &Weights, view: View) -> Result<Self> {
+        let cache = FeatureCache::find(context, weights, view)?;
         let folder = &cache.folder;
         let manifest = Manifest::read(folder).unwrap_or_else(|error| {
             tracing::warn!("{error}");
@@ -180,15 +186,27 @@ fn complete_shard(context: &Context, cache: &Path, plan: &Plan, source: Source, 
     }
 }
 
-/// Computes what is missing and writes the manifest. With data.skip_bad, images that turn out undecodable are left out
-/// of `context`.
+/// Computes what is missing of each view and writes the manifests. With data.skip_bad, images that turn out undecodable are
+/// left out of `context`.
 pub fn run(context: &mut Context) -> Result<ExtractionReport> {
     context.write_audit()?;
     let weights = Extraction::weights(context)?;
     if context.study.extract.precision == Precision::Int8 {
         calibration::ensure(context, &weights)?;
     }
-    let mut extraction = Extraction::plan_with(context, &weights)?;
+    let mut whole: Option<ExtractionReport> = None;
+    for view in context.study.extract.views.each() {
+        let report = run_view(context, &weights, *view)?;
+        whole = Some(match whole {
+            None => report,
+            Some(before) => before.and(report),
+        });
+    }
+    whole.context("there is no view to extract")
+}
+
+fn run_view(context: &mut Context, weights: &Weights, view: View) -> Result<ExtractionReport> {
+    let mut extraction = Extraction::plan_with(context, weights, view)?;
     if extraction.is_fresh() {
         return Ok(report(context, &extraction, None));
     }
@@ -196,8 +214,8 @@ pub fn run(context: &mut Context) -> Result<ExtractionReport> {
     check_free_disk(context, &extraction)?;
 
     let begun = Instant::now();
-    let backbone = extraction.cache.backbone(context, &weights)?;
-    tracing::info!("backbone: {backbone}");
+    let backbone = extraction.cache.backbone(context, weights)?;
+    tracing::info!("backbone: {backbone}; view {view}");
     let mut pass = Pass::default();
     loop {
         Manifest::write_plan(&extraction.cache.folder, &extraction.plan)?;
@@ -210,7 +228,7 @@ pub fn run(context: &mut Context) -> Result<ExtractionReport> {
             Ok(()) => break,
             Err(PassError::Image { index, error }) => {
                 context.leave_out(index, error)?;
-                extraction = Extraction::plan_with(context, &weights)?;
+                extraction = Extraction::plan_with(context, weights, view)?;
             }
             Err(PassError::Other(error)) => return Err(error),
         }
@@ -219,6 +237,22 @@ pub fn run(context: &mut Context) -> Result<ExtractionReport> {
     write_manifest(context, &mut extraction)?;
     let computed = Computed { pass, wall_s: begun.elapsed().as_secs_f64(), engine: backbone.to_string() };
     Ok(report(context, &extraction, Some(computed)))
+}
+
+impl ExtractionReport {
+    /// This view and another.
+    fn and(self, other: Self) -> Self {
+        Self {
+            images_computed: self.images_computed + other.images_computed,
+            shards_written: self.shards_written + other.shards_written,
+            shards: self.shards + other.shards,
+            size_bytes: self.size_bytes + other.size_bytes,
+            wall_s: self.wall_s + other.wall_s,
+            engine: self.engine.or(other.engine),
+            skipped: other.skipped,
+            ..self
+        }
+    }
 }
 
 /// What was computed just now.

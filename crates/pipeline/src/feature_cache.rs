@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
-use backbone::{Backbone, Calibration, Engine, NUMERICS_VERSION, Precision, Weights, preprocess};
+use backbone::{Backbone, Calibration, Engine, NUMERICS_VERSION, Precision, View, Weights, preprocess};
 use shards::Manifest;
 use stage::Fingerprint;
 
@@ -18,6 +18,8 @@ pub struct FeatureCache {
     pub engine: Engine,
     /// What the network multiplies.
     pub precision: Precision,
+    /// How the images are looked at.
+    pub view: View,
     /// What integers stand for; none before they have been calibrated.
     pub calibration: Option<Calibration>,
     /// Everything that a feature's values depend on besides the images.
@@ -27,11 +29,11 @@ pub struct FeatureCache {
 impl FeatureCache {
     /// The cache of the current configuration, there or not. If the engine is left open, the features that are there
     /// decide: what a GPU extracted can be trained from on a machine without one.
-    pub(crate) fn find(context: &Context, weights: &Weights) -> Result<Self> {
+    pub(crate) fn find(context: &Context, weights: &Weights, view: View) -> Result<Self> {
         let extract = &context.study.extract;
         match (extract.engine, extract.precision) {
-            (Engine::Candle, Precision::F32) | (Engine::Native, _) => Self::of(context, weights, extract.engine),
-            (Engine::Auto, Precision::Bf16 | Precision::Int8) => Self::of(context, weights, Engine::Native),
+            (Engine::Candle, Precision::F32) | (Engine::Native, _) => Self::of(context, weights, extract.engine, view),
+            (Engine::Auto, Precision::Bf16 | Precision::Int8) => Self::of(context, weights, Engine::Native, view),
             (Engine::Candle, precision) => bail!(
                 "extract.engine = candle computes in f32 only, not in {precision}\n\n\
                  hint: leave extract.engine = auto, or set extract.precision = f32"
@@ -39,7 +41,8 @@ impl FeatureCache {
             (Engine::Auto, Precision::F32) => {
                 let usual = Engine::of(&context.study.device.open()?);
                 let other = if usual == Engine::Native { Engine::Candle } else { Engine::Native };
-                let (usual, other) = (Self::of(context, weights, usual)?, Self::of(context, weights, other)?);
+                let (usual, other) =
+                    (Self::of(context, weights, usual, view)?, Self::of(context, weights, other, view)?);
                 let exists = |folder: &Path| folder.join(Manifest::PLAN_FILE).is_file();
                 Ok(if !exists(&usual.folder) && exists(&other.folder) { other } else { usual })
             }
@@ -47,7 +50,7 @@ impl FeatureCache {
     }
 
     /// Engines and precisions round differently, so that each has caches of its own.
-    fn of(context: &Context, weights: &Weights, engine: Engine) -> Result<Self> {
+    fn of(context: &Context, weights: &Weights, engine: Engine, view: View) -> Result<Self> {
         let extract = &context.study.extract;
         let precision = extract.precision;
         let calibration = match precision {
@@ -62,11 +65,15 @@ impl FeatureCache {
             let hash = calibration.as_ref().map(calibration::hash).transpose()?;
             fingerprint.set("extract.calibration", hash.map_or_else(|| "none".to_owned(), |hash| hash.to_string()));
         }
+        // Set for other views only, so that caches from before there were any stay what they are.
+        if view != View::Plain {
+            fingerprint.set("extract.view", view);
+        }
         fingerprint.set("extract.dtype", extract.dtype);
         fingerprint.set("extract.image_side", preprocess::IMAGE_SIDE);
         fingerprint.set("extract.numerics", NUMERICS_VERSION);
         let folder = context.paths.features(extract.dtype, &fingerprint.digest());
-        Ok(Self { folder, engine, precision, calibration, fingerprint })
+        Ok(Self { folder, engine, precision, view, calibration, fingerprint })
     }
 
     /// The network that fills it. Other precisions than f32 run on the CPU, whatever the device.

@@ -133,7 +133,7 @@ fn decode(context: &Context, extraction: &Extraction, to_compute: &SyncSender<De
                 .par_iter()
                 .map(|image| {
                     let index = by_id[image.id.as_str()];
-                    resized(dataset, index)
+                    Ok(extraction.cache.view.of(resized(dataset, index)?))
                 })
                 .collect();
             if to_compute.send(Decoded { shard: *shard, images: images? }).is_err() {

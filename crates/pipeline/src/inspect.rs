@@ -32,7 +32,7 @@ pub struct Inspector<'a> {
     examples: Examples,
     readers: BTreeMap<Source, FeatureReader>,
     /// As long as it lives no extraction changes the shards.
-    _lock: Option<Lock>,
+    _locks: Option<Vec<Lock>>,
 }
 
 impl<'a> Inspector<'a> {
@@ -41,11 +41,11 @@ impl<'a> Inspector<'a> {
         let examples = Examples::new(context);
         let features = Features::open(context, &examples)?;
         let cached = Combination::new(features.manifest.features.keys().copied());
-        let lock = cached.map(|cached| features.verify(context, cached)).transpose()?;
+        let locks = cached.map(|cached| features.verify(context, cached)).transpose()?;
         let reader =
             |source: &Source| Ok((*source, FeatureReader::open(&features.cache, &features.manifest, *source)?));
         let readers = features.manifest.features.keys().map(reader).collect::<Result<_>>()?;
-        Ok(Self { context, features, examples, readers, _lock: lock })
+        Ok(Self { context, features, examples, readers, _locks: locks })
     }
 
     /// The feature maps that are cached.

@@ -11,7 +11,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use backbone::preprocess;
+use backbone::{View, preprocess};
 use half::f16;
 use kernels::Isa;
 use rand::{Rng, SeedableRng, seq::SliceRandom};
@@ -20,7 +20,7 @@ use rayon::prelude::*;
 use shards::{Dtype, FeatureReader, Manifest, Moments, Place, ShardError};
 use sources::{Combination, Source};
 use stage::Lock;
-use vit::{Batch, Batches, BoxError, Input, ModelConfig, Tokens};
+use vit::{Batch, Batches, BoxError, Input, ModelConfig, Predictor, Tokens};
 
 use crate::{
     Context,
@@ -42,18 +42,31 @@ const ORDER_STREAM: u64 = 1 << 32;
 /// Stream of random numbers for classes drawn from votes.
 const CLASS_STREAM: u64 = 2;
 
+/// Stream of random numbers for the views in which training shows images.
+const VIEW_STREAM: u64 = 3;
+
 /// The extracted features of the current configuration, checked against the data set.
 #[derive(Debug)]
 pub(crate) struct Features {
     pub(crate) cache: PathBuf,
     pub(crate) manifest: Manifest,
     places: HashMap<String, Place>,
+    /// Those of the mirror images, if they take part.
+    pub(crate) flipped: Option<Box<Features>>,
 }
 
 impl Features {
-    /// Opens the feature cache and checks that it holds all `examples` as they are now.
+    /// Opens the feature cache of each view and checks that it holds all `examples` as they are now.
     pub(crate) fn open(context: &Context, examples: &Examples) -> Result<Self> {
-        let extraction = Extraction::plan(context)?;
+        let mut features = Self::open_view(context, examples, View::Plain)?;
+        if context.study.extract.views.each().contains(&View::Flip) {
+            features.flipped = Some(Box::new(Self::open_view(context, examples, View::Flip)?));
+        }
+        Ok(features)
+    }
+
+    fn open_view(context: &Context, examples: &Examples, view: View) -> Result<Self> {
+        let extraction = Extraction::plan(context, view)?;
         let manifest = Manifest::read(&extraction.cache.folder)?.ok_or_else(|| {
             anyhow!("no features at `{}` yet\n\nhint: run `just extract`", extraction.cache.folder.display())
         })?;
@@ -86,7 +99,28 @@ impl Features {
             );
         }
         let places = stored.into_iter().map(|(id, (place, _))| (id.to_owned(), place)).collect();
-        Ok(Self { cache: extraction.cache.folder, manifest, places })
+        Ok(Self { cache: extraction.cache.folder, manifest, places, flipped: None })
+    }
+
+    /// Whether the feature `map` is there in every view.
+    pub(crate) fn has(&self, map: Source) -> bool {
+        self.views().all(|features| features.manifest.features.contains_key(&map))
+    }
+
+    /// Those of each view.
+    fn views(&self) -> impl Iterator<Item = &Self> {
+        [self].into_iter().chain(self.flipped.as_deref())
+    }
+
+    /// Those of `view`.
+    ///
+    /// # Panics
+    /// If the view takes no part.
+    fn of(&self, view: View) -> &Self {
+        match view {
+            View::Plain => self,
+            View::Flip => self.flipped.as_deref().expect("only configured views are asked for"),
+        }
     }
 
     /// Where the maps of the image `id` lie; none if they are not there.
@@ -102,19 +136,22 @@ impl Features {
         }
     }
 
-    /// Checks the shards of `combination` against the manifest's hashes, remembered or computed. As long as the lock
-    /// lives no extraction changes them: a shard written meanwhile would hold other images in the same places.
-    #[must_use = "dropping the lock lets an extraction write"]
-    pub(crate) fn verify(&self, context: &Context, combination: Combination) -> Result<Lock> {
-        let lock = Lock::shared(&self.cache)?;
-        if Manifest::read(&self.cache)?.as_ref() != Some(&self.manifest) {
-            bail!("the features at `{}` have just changed\n\nhint: run the command again", self.cache.display());
-        }
-        for map in combination.feature_maps() {
-            self.manifest.verify(&self.cache, map, |path| context.memo.hash_file(path))?;
+    /// Checks the shards of `combination` against the manifests' hashes, remembered or computed. As long as the locks
+    /// live no extraction changes them: a shard written meanwhile would hold other images in the same places.
+    #[must_use = "dropping the locks lets an extraction write"]
+    pub(crate) fn verify(&self, context: &Context, combination: Combination) -> Result<Vec<Lock>> {
+        let mut locks = Vec::new();
+        for Self { cache, manifest, .. } in self.views() {
+            locks.push(Lock::shared(cache)?);
+            if Manifest::read(cache)?.as_ref() != Some(manifest) {
+                bail!("the features at `{}` have just changed\n\nhint: run the command again", cache.display());
+            }
+            for map in combination.feature_maps() {
+                manifest.verify(cache, map, |path| context.memo.hash_file(path))?;
+            }
         }
         context.memo.save()?;
-        Ok(lock)
+        Ok(locks)
     }
 }
 
@@ -149,7 +186,48 @@ pub(crate) struct TokenReader<'a> {
     context: &'a Context,
     features: &'a Features,
     isa: Isa,
-    sources: Vec<(Source, TokenCutter, Option<FeatureReader>)>,
+    sources: Vec<SourceReader>,
+}
+
+/// Reads one source.
+#[derive(Debug)]
+struct SourceReader {
+    source: Source,
+    cutter: TokenCutter,
+    /// One for each view; none for the images themselves.
+    maps: Vec<FeatureReader>,
+}
+
+/// An image in one view.
+type Seen<'a> = (&'a Example, View);
+
+/// The mean of the logits that a model gives the views of some images.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct MeanLogits {
+    sums: Vec<Vec<f32>>,
+    views: usize,
+}
+
+impl MeanLogits {
+    /// Adds the logits (K) of each image in another view.
+    pub(crate) fn add(&mut self, logits: Vec<Vec<f32>>) {
+        self.views += 1;
+        if self.views == 1 {
+            self.sums = logits;
+            return;
+        }
+        for (sum, logits) in self.sums.iter_mut().flatten().zip(logits.iter().flatten()) {
+            *sum += logits;
+        }
+    }
+
+    /// The mean; a single view's logits stay what they are.
+    pub(crate) fn finish(mut self) -> Vec<Vec<f32>> {
+        if self.views > 1 {
+            self.sums.iter_mut().flatten().for_each(|sum| *sum /= self.views as f32);
+        }
+        self.sums
+    }
 }
 
 impl<'a> TokenReader<'a> {
@@ -162,44 +240,57 @@ impl<'a> TokenReader<'a> {
         let sources = combination
             .iter()
             .map(|source| {
+                // The mirror images are standardised like the others.
                 let cutter = TokenCutter::new(source, model, features.moments(source)?);
-                let reader = match source {
-                    Source::Orig => None,
-                    map => Some(FeatureReader::open(&features.cache, &features.manifest, map)?),
+                let maps = match source {
+                    Source::Orig => Vec::new(),
+                    map => {
+                        let open = |of: &Features| Ok(FeatureReader::open(&of.cache, &of.manifest, map)?);
+                        features.views().map(open).collect::<Result<_>>()?
+                    }
                 };
-                Ok((source, cutter, reader))
+                Ok(SourceReader { source, cutter, maps })
             })
             .collect::<Result<_>>()?;
         Ok(Self { context, features, isa: Isa::choose()?, sources })
     }
 
-    /// Reads the tokens of `examples` into `batch`, whose memory is used again.
-    fn read(&self, examples: &[&Example], batch: &mut Batch) -> Result<()> {
-        batch.images = examples.len();
+    /// Reads the tokens of `seen` into `batch`, whose memory is used again.
+    fn read(&self, seen: &[Seen<'_>], batch: &mut Batch) -> Result<()> {
+        batch.images = seen.len();
         batch.targets.clear();
-        for (source, cutter, reader) in &self.sources {
+        for SourceReader { source, cutter, maps } in &self.sources {
             let tokens = batch.tokens.entry(*source).or_insert_with(|| Tokens::Ready(Vec::new()));
-            let is_stored =
-                cutter.keeps_channels() && reader.as_ref().is_some_and(|reader| reader.dtype() == Dtype::F16);
+            let is_stored = cutter.keeps_channels() && maps.first().is_some_and(|reader| reader.dtype() == Dtype::F16);
             if is_stored != matches!(tokens, Tokens::Stored(..)) {
                 let standardise = Arc::clone(cutter.standardise());
                 *tokens = if is_stored { Tokens::Stored(Vec::new(), standardise) } else { Tokens::Ready(Vec::new()) };
             }
-            match (reader, &mut *tokens) {
-                (Some(reader), Tokens::Stored(maps, _)) => {
-                    let values = source.values_per_image();
+            match tokens {
+                Tokens::Stored(values, _) => {
+                    let per_image = source.values_per_image();
                     // What is there already is overwritten: filling it with zeros first would cost as much as reading.
-                    maps.resize(examples.len() * values, f16::ZERO);
-                    self.fill(reader, examples, maps.par_chunks_exact_mut(values), |wait, place, map, _| match wait {
-                        Wait::Never => reader.read_f16_cached(place, map),
-                        Wait::ForDisk => reader.read_f16(place, map).map(|()| true),
+                    values.resize(seen.len() * per_image, f16::ZERO);
+                    self.fill(maps, seen, values.par_chunks_exact_mut(per_image), |wait, reader, place, map, _| {
+                        match wait {
+                            Wait::Never => reader.read_f16_cached(place, map),
+                            Wait::ForDisk => reader.read_f16(place, map).map(|()| true),
+                        }
                     })?;
                 }
-                (None, Tokens::Stored(..)) => bail!("the original image is not stored"),
-                (Some(reader), Tokens::Ready(values)) => {
-                    values.resize(examples.len() * cutter.values_per_image(), 0.0);
+                Tokens::Ready(values) if maps.is_empty() => {
+                    values.resize(seen.len() * cutter.values_per_image(), 0.0);
+                    // The pool decodes: image files are small, and decoding takes far longer than reading.
+                    let tokens = values.par_chunks_exact_mut(cutter.values_per_image()).zip(seen);
+                    tokens.try_for_each(|(tokens, (example, view))| {
+                        cutter.cut(self.isa, &self.original(example.index, *view)?, tokens);
+                        Ok::<_, anyhow::Error>(())
+                    })?;
+                }
+                Tokens::Ready(values) => {
+                    values.resize(seen.len() * cutter.values_per_image(), 0.0);
                     let tokens = values.par_chunks_exact_mut(cutter.values_per_image());
-                    self.fill(reader, examples, tokens, |wait, place, tokens, MapBuffer { bytes, floats }| {
+                    self.fill(maps, seen, tokens, |wait, reader, place, tokens, MapBuffer { bytes, floats }| {
                         floats.resize(source.values_per_image(), 0.0);
                         let is_read = match wait {
                             Wait::Never => reader.read_cached(place, bytes, floats)?,
@@ -211,70 +302,96 @@ impl<'a> TokenReader<'a> {
                         Ok(is_read)
                     })?;
                 }
-                (None, Tokens::Ready(values)) => {
-                    values.resize(examples.len() * cutter.values_per_image(), 0.0);
-                    // The pool decodes: image files are small, and decoding takes far longer than reading.
-                    let tokens = values.par_chunks_exact_mut(cutter.values_per_image()).zip(examples);
-                    tokens.try_for_each(|(tokens, example)| {
-                        cutter.cut(self.isa, &self.original(example.index)?, tokens);
-                        Ok::<_, anyhow::Error>(())
-                    })?;
-                }
             }
         }
-        batch.targets.extend(examples.iter().flat_map(|example| example.target.probabilities()));
+        batch.targets.extend(seen.iter().flat_map(|(example, _)| example.target.probabilities()));
         Ok(())
     }
 
-    /// Has `read` fill the `parts` of a batch, one for each of `examples`. Maps that lie in memory are copied by the pool's threads,
-    /// between their other work: a thread beside them would take the time of one, and all the others would wait for that
-    /// one. Maps that lie on the disk are waited for here. Nobody in the pool may wait for this function: it waits for
-    /// the pool.
+    /// Has `read` fill the `parts` of a batch, one for each image of `seen`, from the `maps` of its view. Maps that lie in
+    /// memory are copied by the pool's threads, between their other work: a thread beside them would take the time of one, and
+    /// all the others would wait for that one. Maps that lie on the disk are waited for here. Nobody in the pool may wait
+    /// for this function: it waits for the pool.
     fn fill<'b, T: Send + 'b>(
         &self,
-        reader: &FeatureReader,
-        examples: &[&Example],
+        maps: &[FeatureReader],
+        seen: &[Seen<'_>],
         parts: impl IndexedParallelIterator<Item = &'b mut [T]>,
-        read: impl Fn(Wait, Place, &mut [T], &mut MapBuffer) -> Result<bool, ShardError> + Sync,
+        read: impl Fn(Wait, &FeatureReader, Place, &mut [T], &mut MapBuffer) -> Result<bool, ShardError> + Sync,
     ) -> Result<()> {
-        let cached = parts.zip(examples).map_init(MapBuffer::default, |buffer, (part, example)| {
-            let place = self.place(example);
-            Ok((!read(Wait::Never, place, part, buffer)?).then_some((place, part)))
+        let cached = parts.zip(seen).map_init(MapBuffer::default, |buffer, (part, (example, view))| {
+            let (reader, place) = (&maps[*view as usize], self.place(example, *view));
+            Ok((!read(Wait::Never, reader, place, part, buffer)?).then_some((reader, place, part)))
         });
         let on_disk: Vec<_> = cached.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect();
-        for (place, _) in &on_disk {
+        for (reader, place, _) in &on_disk {
             reader.fetch(*place)?;
         }
         let mut buffer = MapBuffer::default();
-        for (place, part) in on_disk {
-            read(Wait::ForDisk, place, part, &mut buffer)?;
+        for (reader, place, part) in on_disk {
+            read(Wait::ForDisk, reader, place, part, &mut buffer)?;
         }
         Ok(())
     }
 
-    /// Where the feature maps of `example` lie.
-    fn place(&self, example: &Example) -> Place {
-        self.features.places[self.context.dataset.images[example.index].id.as_str()]
+    /// Where the feature maps of `example` in `view` lie.
+    fn place(&self, example: &Example, view: View) -> Place {
+        self.features.of(view).places[self.context.dataset.images[example.index].id.as_str()]
     }
 
-    /// The image itself, grey, (224, 224, 1) in [0, 1].
-    fn original(&self, index: usize) -> Result<Vec<f32>> {
+    /// The image itself in `view`, grey, (224, 224, 1) in [0, 1].
+    fn original(&self, index: usize, view: View) -> Result<Vec<f32>> {
         let pixels = self.context.dataset.decode(index)?;
         let resized = preprocess::resize(&pixels.data, pixels.width, pixels.height, pixels.channels)?;
-        Ok(feature_pass::grey_of(&resized, pixels.channels))
+        Ok(view.of(feature_pass::grey_of(&resized, pixels.channels)))
     }
 
-    /// Calls `consume` with every batch of `examples` in order, each made while the one before is consumed.
+    /// Calls `consume` with every batch of `examples` in order, as they are, each made while the one before is consumed.
     pub(crate) fn for_each_batch(
         &self,
         examples: &[Example],
         mut consume: impl FnMut(&Batch) -> Result<()>,
     ) -> Result<()> {
+        self.for_each_view(examples, &[View::Plain], |_, batch| consume(batch))
+    }
+
+    /// Calls `consume` with the number of each of `predictors`, and for every batch of `examples` in order the logits (K) of its
+    /// images, averaged over the configured views.
+    pub(crate) fn ask(
+        &self,
+        examples: &[Example],
+        predictors: &mut [Predictor<'_>],
+        mut consume: impl FnMut(usize, Vec<Vec<f32>>, &Batch) -> Result<()>,
+    ) -> Result<()> {
+        let views = self.context.study.extract.views.each();
+        let mut means = vec![MeanLogits::default(); predictors.len()];
+        self.for_each_view(examples, views, |view, batch| {
+            for (index, (predictor, mean)) in predictors.iter_mut().zip(&mut means).enumerate() {
+                mean.add(predictor.logits(batch)?);
+                if view + 1 == views.len() {
+                    consume(index, std::mem::take(mean).finish(), batch)?;
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// Calls `consume` with every batch of `examples` in each of `views`, one view after the other, and the view's number.
+    fn for_each_view(
+        &self,
+        examples: &[Example],
+        views: &[View],
+        mut consume: impl FnMut(usize, &Batch) -> Result<()>,
+    ) -> Result<()> {
         std::thread::scope(|scope| {
-            let tasks = examples.chunks(INFERENCE_BATCH).map(|chunk| chunk.iter().collect::<Vec<_>>());
-            let mut batches = Ahead::start(scope, tasks, move |chunk, batch| self.read(&chunk, batch));
+            let tasks = examples.chunks(INFERENCE_BATCH).flat_map(|chunk| {
+                views.iter().map(move |view| chunk.iter().map(|example| (example, *view)).collect::<Vec<_>>())
+            });
+            let mut batches = Ahead::start(scope, tasks, move |seen, batch| self.read(&seen, batch));
+            let mut index = 0;
             while let Some(batch) = batches.next()? {
-                consume(batch)?;
+                consume(index % views.len(), batch)?;
+                index += 1;
             }
             Ok(())
         })
@@ -389,10 +506,13 @@ impl Batches for TrainingBatches<'_, '_> {
 impl<'a> Order<'a> {
     fn read(&mut self, index: usize, reader: &TokenReader, batch: &mut Batch) -> Result<()> {
         let positions = index * self.batch..(index + 1) * self.batch;
-        let examples: Vec<&Example> = positions.clone().map(|position| self.at(position)).collect();
-        reader.read(&examples, batch)?;
+        let has_flips = reader.features.flipped.is_some();
+        let view = |position| if has_flips { draw_view(self.seed, position) } else { View::Plain };
+        let views: Vec<View> = positions.clone().map(view).collect();
+        let seen: Vec<Seen<'_>> = positions.clone().map(|position| self.at(position)).zip(views).collect();
+        reader.read(&seen, batch)?;
         if self.draws_classes {
-            let classes = batch.targets.len() / examples.len();
+            let classes = batch.targets.len() / seen.len();
             for (position, target) in positions.zip(batch.targets.chunks_exact_mut(classes)) {
                 draw_class(self.seed, position, target);
             }
@@ -420,6 +540,14 @@ impl<'a> Order<'a> {
         let permutation = self.epoch.as_ref().map_or(&[][..], |(_, permutation)| permutation);
         &self.examples[permutation[at]]
     }
+}
+
+/// The view in which training shows the image at `position`, counted over all epochs: either is as likely.
+fn draw_view(seed: u64, position: usize) -> View {
+    let mut random = ChaCha8Rng::seed_from_u64(seed);
+    random.set_stream(VIEW_STREAM);
+    random.set_word_pos(position as u128);
+    if random.next_u32() & 1 == 0 { View::Plain } else { View::Flip }
 }
 
 /// Replaces probabilities by one class drawn from them (FERPlus's `probability` mode).

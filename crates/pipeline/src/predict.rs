@@ -8,13 +8,13 @@ use kernels::Isa;
 use serde::Serialize;
 use sources::{Combination, Source};
 use study::CombinationChoice;
-use vit::{Batch, MODEL_FILE, Model, Predictor, Tokens, first_largest};
+use vit::{About, Batch, MODEL_FILE, Model, Predictor, Tokens, first_largest};
 
 use crate::{
     Context,
     evaluation::softmax,
     examples::Examples,
-    loader::Features,
+    loader::{Features, MeanLogits},
     runs,
     single::{self, SingleImage, SinglePass},
     tokens::TokenCutter,
@@ -75,11 +75,10 @@ pub fn run(context: &Context) -> Result<Predictions> {
     let maps: Vec<Source> = run.combination.feature_maps().collect();
     let pass = SinglePass::new(context, &maps)?;
     let model = Model::load(&run.folder.join(MODEL_FILE), &Device::Cpu)?;
-    let (classes, mut predictor) = (model.about().classes.clone(), Predictor::new(&model)?);
+    let (classes, mut predictors) = (model.about().classes.clone(), [Predictor::new(&model)?]);
     let mut images = Vec::with_capacity(paths.len());
     for paths in paths.chunks(pass.batch()) {
-        let batch = batch(&features, &model, &pass.run(paths)?)?;
-        for (path, logits) in paths.iter().zip(predictor.logits(&batch)?) {
+        for (path, logits) in paths.iter().zip(ask(context, &features, &pass, &mut predictors, paths)?.concat()) {
             let class = classes[first_largest(&logits)].clone();
             images.push(Prediction { path: path.clone(), class, probabilities: softmax(&logits) });
         }
@@ -87,9 +86,28 @@ pub fn run(context: &Context) -> Result<Predictions> {
     Ok(Predictions { combination: run.combination, seed: run.seed, valid_accuracy, images, classes })
 }
 
-/// The tokens of `images` as `model` reads them, standardised by the moments of the images that it was trained on.
-pub(crate) fn batch(features: &Features, model: &Model, images: &[SingleImage]) -> Result<Batch> {
-    let (isa, about) = (Isa::choose()?, model.about());
+/// Logits (K) of each image in `paths` by each of `predictors`, averaged over the configured views.
+pub(crate) fn ask(
+    context: &Context,
+    features: &Features,
+    pass: &SinglePass<'_>,
+    predictors: &mut [Predictor<'_>],
+    paths: &[PathBuf],
+) -> Result<Vec<Vec<Vec<f32>>>> {
+    let mut means = vec![MeanLogits::default(); predictors.len()];
+    for view in context.study.extract.views.each() {
+        let images = pass.run(paths, *view)?;
+        for (predictor, mean) in predictors.iter_mut().zip(&mut means) {
+            let batch = batch(features, predictor.about(), &images)?;
+            mean.add(predictor.logits(&batch)?);
+        }
+    }
+    Ok(means.into_iter().map(MeanLogits::finish).collect())
+}
+
+/// The tokens of `images` as a model of `about` reads them, standardised by the moments of the images that it was trained on.
+fn batch(features: &Features, about: &About, images: &[SingleImage]) -> Result<Batch> {
+    let isa = Isa::choose()?;
     let mut tokens = BTreeMap::new();
     for source in about.inputs.iter().map(|input| input.source) {
         let cutter = TokenCutter::new(source, &about.model, features.moments(source)?);

@@ -92,7 +92,7 @@ impl Requested {
 pub(crate) fn requested(context: &Context, features: &Features, examples: &Examples) -> Result<Requested> {
     let shared = shared_fingerprint(context, examples)?;
     let (mut runs, mut blocked) = (Vec::new(), Vec::new());
-    let absent = |source: &Source| *source != Source::Orig && !features.manifest.features.contains_key(source);
+    let absent = |source: &Source| *source != Source::Orig && !features.has(*source);
     let combinations = context.study.combinations();
     for combination in &combinations {
         let combination = *combination;
@@ -106,6 +106,9 @@ pub(crate) fn requested(context: &Context, features: &Features, examples: &Examp
             fingerprint.set("seed", seed);
             for source in combination.iter() {
                 fingerprint.set(format!("features.{source}"), feature_digest(features, source)?);
+                if let Some(flipped) = &features.flipped {
+                    fingerprint.set(format!("features.{source}.flip"), feature_digest(flipped, source)?);
+                }
             }
             let folder = context.paths.run(combination, seed, &fingerprint.digest());
             runs.push(Run { combination, seed, fingerprint, folder });

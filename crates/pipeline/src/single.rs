@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
-use backbone::{Backbone, Weights, fetch_weights, preprocess};
+use backbone::{Backbone, View, Weights, fetch_weights, preprocess};
 use dataset::Pixels;
 use half::f16;
 use rayon::prelude::*;
@@ -79,7 +79,7 @@ impl<'a> SinglePass<'a> {
             None
         } else {
             let weights = Weights::read(&fetch_weights(&context.study.extract.weights)?)?;
-            Some(FeatureCache::find(context, &weights)?.backbone(context, &weights)?)
+            Some(FeatureCache::find(context, &weights, View::Plain)?.backbone(context, &weights)?)
         };
         Ok(Self { context, wanted, backbone })
     }
@@ -89,14 +89,14 @@ impl<'a> SinglePass<'a> {
         self.context.study.extract.batch
     }
 
-    /// Runs over the image files `paths`.
+    /// Runs over the image files `paths` in one view.
     ///
     /// # Errors
     /// If an image cannot be read or decoded, or the backbone fails.
-    pub fn run(&self, paths: &[PathBuf]) -> Result<Vec<SingleImage>> {
+    pub fn run(&self, paths: &[PathBuf], view: View) -> Result<Vec<SingleImage>> {
         let mut images = Vec::with_capacity(paths.len());
         for paths in paths.chunks(self.batch()) {
-            let read = paths.par_iter().map(|path| read(path)).collect::<Result<Vec<_>>>()?;
+            let read = paths.par_iter().map(|path| read(path, view)).collect::<Result<Vec<_>>>()?;
             let (resized, mut batch): (Vec<Vec<f32>>, Vec<SingleImage>) = read.into_iter().unzip();
             if let Some(backbone) = &self.backbone {
                 for (source, values) in backbone.feature_maps(&resized, &self.wanted)?.maps {
@@ -113,10 +113,11 @@ impl<'a> SinglePass<'a> {
 }
 
 /// The image file `path`, and as the backbone wants it.
-fn read(path: &Path) -> Result<(Vec<f32>, SingleImage)> {
+fn read(path: &Path, view: View) -> Result<(Vec<f32>, SingleImage)> {
     let pixels = Pixels::read(path)?;
     let resized = preprocess::resize(&pixels.data, pixels.width, pixels.height, pixels.channels)
         .with_context(|| format!("cannot resize `{}`", path.display()))?;
+    let resized = view.of(resized);
     let original = feature_pass::grey_of(&resized, pixels.channels);
     Ok((resized, SingleImage { path: path.to_owned(), pixels, original, maps: Vec::new() }))
 }

@@ -33,8 +33,7 @@ pub struct RunStatus {
 
 /// Looks at everything, computes nothing.
 pub fn status(context: &Context) -> Result<StudyStatus> {
-    let extraction = Extraction::plan(context)?;
-    let extract = extract_freshness(&extraction);
+    let extract = extract_freshness(&Extraction::plan_all(context)?);
     let examples = Examples::new(context);
     let features = match Features::open(context, &examples) {
         Ok(features) => features,
@@ -61,9 +60,11 @@ pub fn status(context: &Context) -> Result<StudyStatus> {
     Ok(StudyStatus { extract, runs, blocked })
 }
 
-fn extract_freshness(extraction: &Extraction) -> Freshness {
-    let (missing, total) = (extraction.missing_shards() as u64, extraction.shards() as u64);
-    match (extraction.is_fresh(), missing == total) {
+/// Of all views together.
+fn extract_freshness(views: &[Extraction]) -> Freshness {
+    let sum = |of: fn(&Extraction) -> usize| views.iter().map(of).sum::<usize>() as u64;
+    let (missing, total) = (sum(Extraction::missing_shards), sum(Extraction::shards));
+    match (views.iter().all(Extraction::is_fresh), missing == total) {
         (true, _) => Freshness::Fresh,
         (false, true) => Freshness::Missing,
         (false, false) => Freshness::Partial { done: total - missing, total, unit: "shards".into() },

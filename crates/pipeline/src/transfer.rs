@@ -133,10 +133,9 @@ fn judge(context: &Context, features: &Features, images: &[(ForeignImage, usize)
     let bar = progress::bar(context.show_progress, images.len() as u64, "eval", "images");
     for some in images.chunks(pass.batch()) {
         let paths: Vec<PathBuf> = some.iter().map(|(image, _)| image.path.clone()).collect();
-        let computed = pass.run(&paths)?;
-        for ((predictor, due), answers) in predictors.iter_mut().zip(due).zip(&mut answers) {
-            let logits = predictor.logits(&predict::batch(features, &due.model, &computed)?)?;
-            answers.extend(some.iter().zip(&logits).map(|((_, class), logits)| (*class, first_largest(logits))));
+        let found = predict::ask(context, features, &pass, &mut predictors, &paths)?;
+        for (logits, answers) in found.iter().zip(&mut answers) {
+            answers.extend(some.iter().zip(logits).map(|((_, class), logits)| (*class, first_largest(logits))));
         }
         bar.inc(some.len() as u64);
     }

@@ -42,15 +42,11 @@ pub fn run(context: &Context) -> Result<Verification> {
     bar.finish_and_clear();
 
     let mut files: Vec<(PathBuf, ContentHash)> = Vec::new();
-    let extraction = Extraction::plan(context)?;
-    if let Some(manifest) = Manifest::read(&extraction.cache.folder)? {
+    for Extraction { cache, .. } in Extraction::plan_all(context)? {
+        let Some(manifest) = Manifest::read(&cache.folder)? else { continue };
         for (source, entry) in &manifest.features {
-            files.extend(
-                entry
-                    .shards
-                    .iter()
-                    .map(|(number, shard)| (shard_path(&extraction.cache.folder, *source, *number), shard.blake3)),
-            );
+            let shards = entry.shards.iter();
+            files.extend(shards.map(|(number, shard)| (shard_path(&cache.folder, *source, *number), shard.blake3)));
         }
     }
     for combination in sources::Combination::all() {

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::{Result, bail};
+use backbone::View;
 use pipeline::{
     Context,
     single::{self, SingleImage, SinglePass},
@@ -50,7 +51,7 @@ pub fn draw(context: &Context) -> Result<Drawn> {
         bail!("{} images to draw, expected at most {MOST_IMAGES}", paths.len());
     }
     let wanted: Vec<Source> = context.study.extract.features.feature_maps().collect();
-    let images = SinglePass::new(context, &wanted)?.run(&paths)?;
+    let images = SinglePass::new(context, &wanted)?.run(&paths, View::Plain)?;
 
     let channels = context.study.figure.channels;
     let mut columns = vec!["image".to_owned()];

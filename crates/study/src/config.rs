@@ -1,6 +1,6 @@
 use std::path::PathBuf;
 
-use backbone::{Engine, Precision};
+use backbone::{Engine, Precision, Views};
 use dataset::{ClassName, ClassSet, LabelRule, LabelSource, Layout};
 use serde::{Deserialize, Serialize};
 use shards::Dtype;
@@ -90,6 +90,8 @@ pub struct ExtractConfig {
     pub engine: Engine,
     /// What the convolutions multiply.
     pub precision: Precision,
+    /// How each image is looked at.
+    pub views: Views,
     /// Images per batch.
     pub batch: usize,
     /// Images per shard.
@@ -215,6 +217,7 @@ impl Default for ExtractConfig {
             dtype: Dtype::default(),
             engine: Engine::default(),
             precision: Precision::default(),
+            views: Views::default(),
             batch: 32,
             shard_images: 256,
             limit: 0,

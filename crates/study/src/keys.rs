@@ -56,6 +56,7 @@ pub const KEYS: &[Key] = keys! {
     "extract.dtype", EVERY, "f16 | bf16 | f32", "how values are stored";
     "extract.engine", EVERY, "auto | native | candle", "what runs the convolutions; auto: what made the features there, or native on the CPU";
     "extract.precision", EVERY, "f32 | bf16 | int8", "what the convolutions multiply; int8 is twice as fast as f32 and 4% off at fm4 (docs/benchmarks.md)";
+    "extract.views", EVERY, "plain | plain+flip", "with the mirror image, which has a cache of its own: training draws one of the two, evaluation averages both";
     "extract.batch", EXTRACT, "number", "images per batch of the pass";
     "extract.shard_images", EXTRACT, "number", "images per new shard";
     "extract.limit", EVERY, "number", "use only so many images, shared out over the splits; 0 for all. Tokens are standardised over all training images that are cached";

@@ -185,17 +185,13 @@ impl<'a> Members<'a> {
 
 /// Asks all of `due` about `examples`.
 fn validate(reader: &TokenReader<'_>, examples: &[Example], due: &[&Training<'_>]) -> Result<Vec<Validation>> {
-    let mut asked = Vec::with_capacity(due.len());
-    for training in due {
-        asked.push((training.predictor()?, Tally::default()));
-    }
-    reader.for_each_batch(examples, |batch| {
-        for (predictor, tally) in &mut asked {
-            tally.add(&predictor.logits(batch)?, &batch.targets);
-        }
+    let mut predictors = due.iter().map(|training| Ok(training.predictor()?)).collect::<Result<Vec<_>>>()?;
+    let mut tallies = vec![Tally::default(); due.len()];
+    reader.ask(examples, &mut predictors, |index, logits, batch| {
+        tallies[index].add(&logits, &batch.targets);
         Ok(())
     })?;
-    asked.into_iter().map(|(_, tally)| tally.finish().context("there are no validation images")).collect()
+    tallies.into_iter().map(|tally| tally.finish().context("there are no validation images")).collect()
 }
 
 /// Writes down how training went.
