@@ -1,5 +1,7 @@
 //! The whole study in one command, its report, figures of feature maps and answers about single images.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+
 mod support;
 
 use fs_err as fs;

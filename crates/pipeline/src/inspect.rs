@@ -74,7 +74,10 @@ impl<'a> Inspector<'a> {
         });
         let examples = wanted.collect::<Result<Vec<_>>>()?;
         let mut shares = Vec::with_capacity(indices.len());
-        reader.for_each_batch(&examples, |batch: &Batch| Ok(shares.extend(model.attention_rollout(batch)?)))?;
+        reader.for_each_batch(&examples, |batch: &Batch| {
+            shares.extend(model.attention_rollout(batch)?);
+            Ok(())
+        })?;
         Ok(shares)
     }
 }

@@ -1,4 +1,5 @@
 //! Against scipy, statsmodels and scikit-learn: `reference.py` says how the values were made.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail as tests do")]
 
 use serde_json::Value;
 use statistics::{
