@@ -6,8 +6,9 @@ use vit::{Recipe, RecipeName};
 
 use crate::{KEYS, Study, StudyError};
 
-/// A table's name alone means this key of it.
-const SHORT_FORMS: [(&str, &str); 2] = [("recipe", "recipe.name"), ("data", "data.dir")];
+/// A table's name alone, and a last part that several keys have, mean this key.
+const SHORT_FORMS: [(&str, &str); 3] =
+    [("recipe", "recipe.name"), ("data", "data.dir"), ("weights", "extract.weights")];
 
 /// A batch of as many images takes 5 GB for its largest activation; more never makes the pass faster.
 const MAX_EXTRACT_BATCH: usize = 2048;
@@ -255,6 +256,7 @@ mod tests {
 
     #[test]
     fn short_keys_and_lists() {
+        assert_eq!(parse("", &["weights=mine.npz"]).unwrap().extract.weights, "mine.npz");
         let study = parse("", &["lr=0.5", "classes=8", "data=other", "study.seeds=1,2", "study.combos=fm1,fm2+fm3"]);
         let study = study.unwrap();
         assert_eq!((study.recipe.lr, usize::from(study.data.classes)), (0.5, 8));

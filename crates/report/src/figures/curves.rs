@@ -52,7 +52,9 @@ pub fn learning_curves(combination: Combination, seed: u64, curves: &Curves) -> 
                 chart.draw_series(LineSeries::new(losses.iter().copied(), OURS.stroke_width(2)))?;
             } else {
                 chart.draw_series(LineSeries::new(train.iter().copied(), OURS.stroke_width(2)))?;
-                chart.draw_series(LineSeries::new(valid.iter().copied(), PAPER.stroke_width(2)))?;
+                if valid.len() > 1 {
+                    chart.draw_series(LineSeries::new(valid.iter().copied(), PAPER.stroke_width(2)))?;
+                }
                 chart.draw_series(valid.iter().map(|point| Circle::new(*point, 3, PAPER.filled())))?;
             }
         }
