@@ -179,14 +179,15 @@ fn runs_are_judged_on_another_data_set() {
     fs::create_dir_all(study.path("elsewhere/other/sad")).unwrap();
     fs::copy(faces[5], study.path("elsewhere/other/sad/face.png")).unwrap();
     assert!(study.run("eval", &with("data=elsewhere/other", &[])).contains("1 images, 6 runs, 0 were fresh"));
-    assert!(study.run("eval", &asked).contains("6 runs, 6 were fresh; left out: 1 of disgust"));
+    let again = study.run("eval", &with("data=./other/", &["eval.class_names=masked=none"]));
+    assert!(again.contains("6 runs, 6 were fresh; left out: 1 of disgust"), "{again}");
     // Another image is another question.
     fs::copy(faces[4], study.path("other/joy/second.png")).unwrap();
     assert!(study.run("eval", &asked).contains("3 images, 6 runs, 0 were fresh"));
     study.run("fmstudy", &with("report", &[]));
     let table = || fs::read_to_string(study.path("cache/faces/report/tables/transfers.csv")).unwrap();
     assert_eq!(table().lines().count(), 1 + 2 * 6, "the report shows it: {}", table());
-    assert!(table().contains("other,fm3,0,3,1 disgust,"), "{}", table());
+    assert!(table().contains("/other,fm3,0,3,1 disgust,"), "{}", table());
     // What has changed since is not shown, nor what is left of an earlier report.
     fs::copy(faces[6], study.path("other/joy/third.png")).unwrap();
     study.run("fmstudy", &with("report", &[]));
@@ -208,10 +209,17 @@ fn variants_are_part_of_the_study() {
     assert!(rows[1].starts_with("this study,3,") && rows[2].starts_with("model.collapse=mean,3,"), "{table}");
     assert!(rows[3].starts_with("classes=8 loss.weights=inverse,3,–,–,"), "eight classes are not the paper's: {table}");
     // A variant that fails is told of, and keeps nothing else from being done.
-    let failing = study.fails("fmstudy", &with("study", &["study.variants=recipe.lr=1e30,model.collapse=max"]), 1);
-    assert!(failing.contains("recipe.lr"), "{failing}");
+    let failing = study.fails(
+        "fmstudy",
+        &with("study", &["study.variants=recipe.lr=1e30,data.dir=absent,model.collapse=max"]),
+        1,
+    );
+    assert!(failing.contains("3 things failed") && failing.contains("no data set at `absent`"), "{failing}");
     let table = fs::read_to_string(study.path("cache/faces/report/tables/variants.csv")).unwrap();
-    assert!(table.lines().count() == 4 && table.contains("model.collapse=max,"), "{table}");
+    assert!(
+        table.contains("data.dir=absent,no data set at `absent`") && table.contains("model.collapse=max,3,"),
+        "{table}"
+    );
     // What a variant uses is no leftover, until it is no variant any more.
     let kept = study.run("fmstudy", &with("clean-stale", &[variants, "--yes"]));
     assert!(kept.contains("12 leftovers"), "six runs of each of the other two: {kept}");

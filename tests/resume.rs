@@ -58,7 +58,7 @@ fn what_a_training_reads_is_not_written_meanwhile() {
     assert!(study.fails("extract", &[], 1).contains("is in use by process"));
     let kept = study.run("fmstudy", &["clean-stale", "--yes", "dtype=f32"]);
     assert!(
-        kept.contains("other weights, engine, precision, dtype or numerics"),
+        kept.contains("other weights, engine, precision, view, dtype or numerics"),
         "it is listed, but not removed: {kept}"
     );
     assert_eq!(study.feature_files(), sound);

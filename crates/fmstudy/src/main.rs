@@ -92,64 +92,68 @@ fn main() -> ExitCode {
 
 /// Everything from images to the report. What fails holds nothing else up: it is told at once, and again at the end.
 fn whole_study(arguments: &cli::Arguments) -> Result<()> {
-    let mut failed = run_stages(&mut arguments.context()?);
+    let mut failures = Failures::default();
+    run_stages(&mut arguments.context()?, &mut failures);
     for words in arguments.study()?.study.variants {
         tracing::info!("variant {words}");
         // One after the other: each saves what it has learned of files' hashes for the next.
-        match arguments.variant(&words) {
-            Ok(mut context) => failed.extend(run_stages(&mut context)),
-            Err(error) => failed.push(error),
+        if let Some(mut context) = failures.take(arguments.variant(&words)) {
+            run_stages(&mut context, &mut failures);
         }
     }
-    failed.extend(write_report(arguments).err());
-    let count = failed.len();
-    match failed.into_iter().next() {
-        None => Ok(()),
-        Some(only) if count == 1 => Err(only),
-        Some(first) => Err(first.context(format!("{count} things failed, first"))),
+    failures.take(write_report(arguments));
+    failures.into_result()
+}
+
+/// What went wrong in a study.
+#[derive(Default)]
+struct Failures(Vec<anyhow::Error>);
+
+impl Failures {
+    /// The result, if there is one; else tells and keeps what went wrong.
+    fn take<T>(&mut self, result: Result<T>) -> Option<T> {
+        result
+            .map_err(|error| {
+                tracing::error!("{error:#}");
+                self.0.push(error);
+            })
+            .ok()
+    }
+
+    fn into_result(self) -> Result<()> {
+        let all: Vec<String> = self.0.iter().map(|error| format!("{error:#}")).collect();
+        match self.0.into_iter().next() {
+            None => Ok(()),
+            Some(only) if all.len() == 1 => Err(only),
+            Some(_) => bail!("{} things failed:\n{}", all.len(), all.join("\n")),
+        }
     }
 }
 
-/// Extraction, training and evaluation, also on another data set if one is configured, as far as they are not fresh. Gives what
-/// went wrong.
-fn run_stages(context: &mut Context) -> Vec<anyhow::Error> {
-    let extracted = match extraction::run(context) {
-        Ok(extracted) => extracted,
-        // Nothing else can be done without features.
-        Err(error) => return vec![error],
-    };
+/// Extraction, training and evaluation, also on another data set if one is configured, as far as they are not fresh.
+fn run_stages(context: &mut Context, failures: &mut Failures) {
+    // Nothing else can be done without features.
+    let Some(extracted) = failures.take(extraction::run(context)) else { return };
     tracing::info!("{}", summary::extraction(context, &extracted));
-    let mut failed = Vec::new();
-    match training::run(context) {
-        Ok(trained) => {
-            let fresh = trained.runs.iter().filter(|run| run.before.is_fresh()).count();
-            tracing::info!("train: {} runs, {fresh} were fresh", trained.runs.len());
-        }
-        Err(error) => failed.push(error),
+    if let Some(trained) = failures.take(training::run(context)) {
+        let fresh = trained.runs.iter().filter(|run| run.before.is_fresh()).count();
+        tracing::info!("train: {} runs, {fresh} were fresh", trained.runs.len());
     }
-    match evaluation::run(context) {
-        Ok(evaluated) => {
-            let fresh = evaluated.runs.iter().filter(|run| run.was_fresh).count();
-            tracing::info!("eval: {} runs, {fresh} were fresh", evaluated.runs.len());
-        }
-        // That runs are missing is told already, with the reason.
-        Err(_) if !failed.is_empty() => {}
-        Err(error) => failed.push(error),
+    if let Some(evaluated) = failures.take(evaluation::run(context)) {
+        let fresh = evaluated.runs.iter().filter(|run| run.was_fresh).count();
+        tracing::info!("eval: {} runs, {fresh} were fresh", evaluated.runs.len());
     }
-    if let Some(data) = context.study.eval.data.clone() {
-        match transfer::run(context, &data) {
-            Ok(transferred) => tracing::info!("eval on `{}`: {} runs", data.display(), transferred.runs.len()),
-            Err(error) => failed.push(error),
-        }
+    if let Some(data) = context.study.eval.data.clone()
+        && let Some(transferred) = failures.take(transfer::run(context, &data))
+    {
+        tracing::info!("eval on `{}`: {} runs", data.display(), transferred.runs.len());
     }
-    for error in &failed {
-        tracing::error!("{error:#}");
-    }
-    failed
 }
 
 fn write_report(arguments: &cli::Arguments) -> Result<()> {
-    let (context, variants) = (arguments.context()?, arguments.variants()?);
+    let context = arguments.context()?;
+    let variants: Vec<(String, Result<Context>)> =
+        arguments.study()?.study.variants.into_iter().map(|words| (words.clone(), arguments.variant(&words))).collect();
     let written = report::write(&context, &variants, context.paths.report(), &arguments.command("study"))?;
     arguments.print(&written, report::summary)
 }

@@ -40,11 +40,11 @@ impl<'a> Inspector<'a> {
     pub fn open(context: &'a Context) -> Result<Self> {
         let examples = Examples::new(context);
         let features = Features::open(context, &examples)?;
-        let cached = Combination::new(features.manifest.features.keys().copied());
-        let locks = cached.map(|cached| features.verify(context, cached)).transpose()?;
+        let maps: Vec<Source> = features.manifest.features.keys().copied().filter(|map| features.has(*map)).collect();
+        let locks = Combination::new(maps.iter().copied()).map(|maps| features.verify(context, maps)).transpose()?;
         let reader =
             |source: &Source| Ok((*source, FeatureReader::open(&features.cache, &features.manifest, *source)?));
-        let readers = features.manifest.features.keys().map(reader).collect::<Result<_>>()?;
+        let readers = maps.iter().map(reader).collect::<Result<_>>()?;
         Ok(Self { context, features, examples, readers, _locks: locks })
     }
 

@@ -85,6 +85,8 @@ struct Due {
 /// # Errors
 /// If the folder has images of unknown classes or that cannot be decoded, or nothing is trained.
 pub fn run(context: &Context, data: &Path) -> Result<TransferReport> {
+    // However it is named, a data set is one folder.
+    let data = &fs_err::canonicalize(data)?;
     let class_names = &context.study.eval.class_names;
     let OtherImages { images, left_out } = OtherImages::list(context, data, class_names)?;
     if images.is_empty() {
@@ -92,7 +94,7 @@ pub fn run(context: &Context, data: &Path) -> Result<TransferReport> {
     }
     let examples = Examples::new(context);
     let features = Features::open(context, &examples)?;
-    let digest = digest(context, &images)?;
+    let digest = digest(context, &images, &left_out)?;
     let (mut done, mut due) = (Vec::new(), Vec::new());
     for run in runs::requested(context, &features, &examples)?.runs {
         let Some(trained) = run.trained(&context.memo) else { continue };
@@ -172,8 +174,11 @@ pub fn known(context: &Context, run: &EvaluatedRun) -> Vec<Transfer> {
     let is_true = |transfer: &Transfer| {
         let says = |key: &str, value: String| transfer.fingerprint.get(key) == Some(&value);
         let images = || {
-            let OtherImages { images, .. } = OtherImages::list(context, &transfer.data, &transfer.class_names)?;
-            digest(context, &images)
+            let is_configured = context.study.eval.data.as_ref().and_then(|data| fs_err::canonicalize(data).ok());
+            let is_configured = is_configured.as_ref() == Some(&transfer.data);
+            let names = if is_configured { &context.study.eval.class_names } else { &transfer.class_names };
+            let OtherImages { images, left_out } = OtherImages::list(context, &transfer.data, names)?;
+            digest(context, &images, &left_out)
         };
         says("model", run.trained.model.to_string())
             && says("transfer.numerics", NUMERICS_VERSION.to_string())
@@ -184,7 +189,6 @@ pub fn known(context: &Context, run: &EvaluatedRun) -> Vec<Transfer> {
 
 /// Where the scores of the run in `folder` on `data` are kept. Folders of many data sets are called `test`.
 fn path(folder: &Path, data: &Path) -> Result<PathBuf> {
-    let data = std::path::absolute(data)?;
     let name = data.file_name().with_context(|| format!("`{}` has no name", data.display()))?.to_string_lossy();
     let hash = ContentHash::of(data.as_os_str().as_encoded_bytes());
     Ok(folder.join(FOLDER).join(format!("{name}-{}.json", hash.short())))
@@ -207,11 +211,16 @@ fn fingerprint(run: &Run, trained: &Trained, images: ContentHash) -> Fingerprint
     fingerprint
 }
 
-/// Hash of the images' contents and classes.
-fn digest(context: &Context, images: &[(ForeignImage, usize)]) -> Result<ContentHash> {
+/// Hash of the images' contents and classes, and of what is left out.
+fn digest(
+    context: &Context,
+    images: &[(ForeignImage, usize)],
+    left_out: &BTreeMap<String, usize>,
+) -> Result<ContentHash> {
+    let left_out = serde_json::to_vec(left_out)?;
     let hashes = images.par_iter().map(|(image, _)| Ok(context.memo.hash_file(&image.path)?));
     let hashes = hashes.collect::<Result<Vec<ContentHash>>>()?;
     let classes: Vec<[u8; 8]> = images.iter().map(|(_, class)| (*class as u64).to_le_bytes()).collect();
     let parts = hashes.iter().zip(&classes).flat_map(|(hash, class)| [hash.as_bytes().as_slice(), class.as_slice()]);
-    Ok(ContentHash::of_parts(parts))
+    Ok(ContentHash::of_parts(parts.chain([left_out.as_slice()])))
 }

@@ -131,7 +131,12 @@ pub struct Written {
 ///
 /// # Errors
 /// If nothing is evaluated yet, or files fail.
-pub fn write(context: &Context, variants: &[(String, Context)], folder: &Path, command: &str) -> Result<Written> {
+pub fn write(
+    context: &Context,
+    variants: &[(String, Result<Context>)],
+    folder: &Path,
+    command: &str,
+) -> Result<Written> {
     let results = Results::read(context)?;
     if results.evaluated().next().is_none() {
         bail!("no run of this configuration is evaluated\n\nhint: run `just study`");
@@ -139,8 +144,12 @@ pub fn write(context: &Context, variants: &[(String, Context)], folder: &Path, c
     let mut report = Report::new(context, &results, command)?;
     if !variants.is_empty() {
         // A variant that cannot be read is told of, and keeps nothing else from being shown.
-        let read = |(name, context): &'_ (String, Context)| {
-            (name.clone(), Results::read(context).map_err(|error| first_line(&error)))
+        let read = |(name, context): &'_ (String, Result<Context>)| {
+            let results = match context {
+                Ok(context) => Results::read(context).map_err(|error| first_line(&error)),
+                Err(error) => Err(first_line(error)),
+            };
+            (name.clone(), results)
         };
         let read: Vec<(String, Result<Results, String>)> = variants.iter().map(read).collect();
         let mut all = vec![("this study", Ok(&results))];

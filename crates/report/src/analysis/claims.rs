@@ -2,7 +2,7 @@ use sources::{Combination, Source};
 use statistics::holm;
 
 use super::{ALPHA, Comparison, Effect};
-use crate::results::Results;
+use crate::results::{Measure, Results};
 
 /// What became of a claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
@@ -82,7 +82,7 @@ impl Analysis {
                 for comparison in &mut comparisons {
                     comparison.adjusted_p = find(&pairs, comparison).map_or(1.0, |index| adjusted[index]);
                 }
-                claim.judge(comparisons)
+                claim.judge(results, comparisons)
             })
             .collect();
         if has_paper {
@@ -122,12 +122,12 @@ fn comparisons(results: &Results, claim: &StandsOut) -> Vec<Comparison> {
 }
 
 impl StandsOut {
-    fn judge(&self, comparisons: Vec<Comparison>) -> Claim {
-        let (verdict, because) = self.verdict(&comparisons);
+    fn judge(&self, results: &Results, comparisons: Vec<Comparison>) -> Claim {
+        let (verdict, because) = self.verdict(results, &comparisons);
         Claim { statement: self.statement, verdict, because, comparisons }
     }
 
-    fn verdict(&self, comparisons: &[Comparison]) -> (Verdict, String) {
+    fn verdict(&self, results: &Results, comparisons: &[Comparison]) -> (Verdict, String) {
         let sign = if self.above { 1.0 } else { -1.0 };
         let is_told = |comparison: &&Comparison| comparison.adjusted_p < ALPHA;
         let behind = |comparison: &&Comparison| sign * comparison.difference < 0.0;
@@ -139,11 +139,10 @@ impl StandsOut {
         if let Some(winner) = furthest_ahead {
             return (Verdict::DoesNotHold, self.beaten_by(winner));
         }
-        let Some(one) = comparisons.first() else {
-            return (
-                Verdict::CannotBeTold,
-                format!("There are no runs of {} and of a rival of the same seed.", self.champion),
-            );
+        let mean = results.cell(self.champion).and_then(|cell| cell.mean(Measure::Test));
+        let (Some(mean), false) = (mean, comparisons.is_empty()) else {
+            let because = format!("There are no runs of {} and of a rival of the same seed.", self.champion);
+            return (Verdict::CannotBeTold, because);
         };
         let [worse, best] = if self.above { ["worse", "highest"] } else { ["better", "lowest"] };
         let (rivals, told) = (comparisons.len(), comparisons.iter().filter(is_told).count());
@@ -152,7 +151,7 @@ impl StandsOut {
         let facts = format!(
             "{} has {}, {place} of {}; {told} of its {rivals} rivals are {worse} beyond what the choice of test images explains",
             self.champion,
-            percent(one.accuracies[0]),
+            percent(mean.mean),
             rivals + 1,
         );
         let missing = self.among.len() - 1 - rivals;

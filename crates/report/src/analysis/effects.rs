@@ -26,21 +26,21 @@ pub struct Effect {
 impl Effect {
     /// Of `source`; none if there is no context.
     pub fn of(results: &Results, source: Source) -> Option<Self> {
-        let pairs: Vec<(&Cell, &Cell)> = results
+        let pairs: Vec<(&Cell, &Cell, f64)> = results
             .evaluated()
             .filter(|cell| !cell.combination.contains(source))
             .filter_map(|without| {
-                let with = Combination::new(without.combination.iter().chain([source]))?;
-                Some((without, results.cell(with)?))
+                let with = results.cell(Combination::new(without.combination.iter().chain([source]))?)?;
+                Some((without, with, Comparison::of(with, without)?.difference))
             })
             .collect();
-        let ours =
-            |(without, with): &(&Cell, &Cell)| Some((without.combination, Comparison::of(with, without)?.difference));
-        let contexts: Vec<(Combination, f64)> = pairs.iter().filter_map(ours).collect();
+        let contexts: Vec<(Combination, f64)> =
+            pairs.iter().map(|(without, _, change)| (without.combination, *change)).collect();
         let changes: Vec<f64> = contexts.iter().map(|(_, change)| *change).collect();
         let paper = |keep: &dyn Fn(Combination) -> bool| {
-            let kept = pairs.iter().filter(|(without, _)| keep(without.combination));
-            let changes = kept.map(|(without, with)| Some(with.paper(Measure::Test)? - without.paper(Measure::Test)?));
+            let kept = pairs.iter().filter(|(without, ..)| keep(without.combination));
+            let changes =
+                kept.map(|(without, with, _)| Some(with.paper(Measure::Test)? - without.paper(Measure::Test)?));
             Some(MeanInterval::of(&changes.collect::<Option<Vec<f64>>>()?)?.mean)
         };
         let fm4 = Combination::new([Source::Fm4]);
