@@ -208,6 +208,8 @@ fn variants_are_part_of_the_study() {
     assert_eq!(rows.len(), 4, "{table}");
     assert!(rows[1].starts_with("this study,3,") && rows[2].starts_with("model.collapse=mean,3,"), "{table}");
     assert!(rows[3].starts_with("classes=8 loss.weights=inverse,3,–,–,"), "eight classes are not the paper's: {table}");
+    let status = study.run("fmstudy", &with("status", &[variants]));
+    assert!(status.contains("\n\nvariant model.collapse=mean\nextract: fresh\ntrain fm3 seed 0: fresh"), "{status}");
     // A variant that fails is told of, and keeps nothing else from being done.
     let failing = study.fails(
         "fmstudy",

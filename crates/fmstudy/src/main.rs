@@ -8,7 +8,11 @@ use std::{
 
 use anyhow::{Result, bail};
 use clap::{Parser, Subcommand};
-use pipeline::{Context, clean, evaluation, extraction, predict, status, summary, training, transfer, verify};
+use pipeline::{
+    Context, clean, evaluation, extraction, predict,
+    status::{self, StudyStatus, VariantStatus},
+    summary, training, transfer, verify,
+};
 use serde::Serialize;
 
 /// Do a whole study and report it; see what is fresh, whether it is sound, what can go; draw the demo's data
@@ -66,7 +70,7 @@ fn main() -> ExitCode {
             cli::run(&common, |arguments| arguments.print(&predict::run(&arguments.context()?)?, summary::predictions))
         }
         Command::Status(common) => {
-            cli::run(&common, |arguments| arguments.print(&status::status(&arguments.context()?)?, summary::status))
+            cli::run(&common, |arguments| arguments.print(&whole_status(arguments)?, summary::status))
         }
         Command::Verify(common) => cli::run(&common, |arguments| {
             let verification = verify::run(&arguments.context()?)?;
@@ -88,6 +92,15 @@ fn main() -> ExitCode {
             })
         }),
     }
+}
+
+/// How the study and its variants stand.
+fn whole_status(arguments: &cli::Arguments) -> Result<StudyStatus> {
+    let mut status = status::status(&arguments.context()?)?;
+    for (variant, context) in arguments.variants()? {
+        status.variants.push(VariantStatus { variant, status: status::status(&context)? });
+    }
+    Ok(status)
 }
 
 /// Everything from images to the report. What fails holds nothing else up: it is told at once, and again at the end.

@@ -16,6 +16,19 @@ pub struct StudyStatus {
     pub runs: Vec<RunStatus>,
     /// Why runs, or the rest of them, cannot be judged; none when they can.
     pub blocked: Option<String>,
+    /// The study's variants.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub variants: Vec<VariantStatus>,
+}
+
+/// A variant's state.
+#[derive(Debug, Serialize)]
+pub struct VariantStatus {
+    /// Its overrides.
+    pub variant: String,
+    /// How it stands.
+    #[serde(flatten)]
+    pub status: StudyStatus,
 }
 
 /// A run's state.
@@ -31,7 +44,7 @@ pub struct RunStatus {
     pub eval: Freshness,
 }
 
-/// Looks at everything, computes nothing.
+/// Looks at everything, computes nothing. Variants are for the caller to add.
 pub fn status(context: &Context) -> Result<StudyStatus> {
     let extract = extract_freshness(&Extraction::plan_all(context)?);
     let examples = Examples::new(context);
@@ -42,6 +55,7 @@ pub fn status(context: &Context) -> Result<StudyStatus> {
                 extract,
                 runs: Vec::new(),
                 blocked: Some(summary::without_hint(&error.to_string())),
+                variants: Vec::new(),
             });
         }
     };
@@ -57,7 +71,7 @@ pub fn status(context: &Context) -> Result<StudyStatus> {
             eval: evaluation::freshness(context, &examples, &run),
         })
         .collect();
-    Ok(StudyStatus { extract, runs, blocked })
+    Ok(StudyStatus { extract, runs, blocked, variants: Vec::new() })
 }
 
 /// Of all views together.

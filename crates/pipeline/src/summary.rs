@@ -156,6 +156,9 @@ pub fn status(status: &StudyStatus) -> String {
     if let Some(blocked) = &status.blocked {
         let _ = write!(text, "\ntrain, eval: {blocked}");
     }
+    for variant in &status.variants {
+        let _ = write!(text, "\n\nvariant {}\n{}", variant.variant, self::status(&variant.status));
+    }
     text
 }
 
