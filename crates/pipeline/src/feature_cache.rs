@@ -1,6 +1,6 @@
 //! Which folder holds the features of the current configuration.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 use backbone::{Backbone, Calibration, Engine, NUMERICS_VERSION, Precision, View, Weights, preprocess};
@@ -41,10 +41,13 @@ impl FeatureCache {
             (Engine::Auto, Precision::F32) => {
                 let usual = Engine::of(&context.study.device.open()?);
                 let other = if usual == Engine::Native { Engine::Candle } else { Engine::Native };
-                let (usual, other) =
-                    (Self::of(context, weights, usual, view)?, Self::of(context, weights, other, view)?);
-                let exists = |folder: &Path| folder.join(Manifest::PLAN_FILE).is_file();
-                Ok(if !exists(&usual.folder) && exists(&other.folder) { other } else { usual })
+                // One engine for all views: that of the images as they are.
+                let exists = |engine| {
+                    let plain = Self::of(context, weights, engine, View::Plain)?;
+                    Ok::<_, anyhow::Error>(plain.folder.join(Manifest::PLAN_FILE).is_file())
+                };
+                let engine = if !exists(usual)? && exists(other)? { other } else { usual };
+                Self::of(context, weights, engine, view)
             }
         }
     }
