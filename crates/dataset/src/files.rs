@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// Endings of image files, in lower case.
-const ENDINGS: [&str; 4] = ["png", "jpg", "jpeg", "bmp"];
+pub const IMAGE_ENDINGS: [&str; 4] = ["png", "jpg", "jpeg", "bmp"];
 
 /// Files that operating systems and archivers leave behind, besides those whose names begin with a dot.
 const LITTER: [&str; 3] = ["Thumbs.db", "desktop.ini", "__MACOSX"];
@@ -33,9 +33,9 @@ pub(crate) struct FoundImage {
 }
 
 /// Whether the name ends like an image's.
-pub(crate) fn has_image_ending(path: &Path) -> bool {
+pub fn has_image_ending(path: &Path) -> bool {
     let ending = path.extension().and_then(|ending| ending.to_str());
-    ending.is_some_and(|ending| ENDINGS.iter().any(|known| known.eq_ignore_ascii_case(ending)))
+    ending.is_some_and(|ending| IMAGE_ENDINGS.iter().any(|known| known.eq_ignore_ascii_case(ending)))
 }
 
 /// Whether the entry is no part of any data set.

@@ -46,6 +46,7 @@ pub use classes::{ClassSet, ClassSetError, Emotion};
 pub use dataset::{Dataset, ImageRecord, OpenOptions};
 pub use error::DatasetError;
 pub use fault::{BadInput, Fault};
+pub use files::{IMAGE_ENDINGS, has_image_ending};
 pub use foreign::{ClassName, ForeignImage, foreign_images};
 pub use layout::{LabelSource, Layout};
 pub use pixels::Pixels;

@@ -77,7 +77,8 @@ impl Extraction {
         context.study.extract.views.each().iter().map(|view| Self::plan_with(context, &weights, *view)).collect()
     }
 
-    fn weights(context: &Context) -> Result<Weights> {
+    /// The configured weights, fetched if need be.
+    pub(crate) fn weights(context: &Context) -> Result<Weights> {
         Ok(Weights::read(&fetch_weights(&context.study.extract.weights)?)?)
     }
 

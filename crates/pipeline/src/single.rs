@@ -3,17 +3,14 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
-use backbone::{Backbone, View, Weights, fetch_weights, preprocess};
-use dataset::Pixels;
+use backbone::{Backbone, View, preprocess};
+use dataset::{IMAGE_ENDINGS, Pixels, has_image_ending};
 use half::f16;
 use rayon::prelude::*;
 use shards::Dtype;
 use sources::Source;
 
-use crate::{Context, feature_cache::FeatureCache, feature_pass, inspect::FeatureMap};
-
-/// Endings of files that are taken for images in a folder.
-const ENDINGS: [&str; 4] = ["png", "jpg", "jpeg", "bmp"];
+use crate::{Context, extraction::Extraction, feature_cache::FeatureCache, feature_pass, inspect::FeatureMap};
 
 /// An image and what the backbone makes of it.
 #[derive(Clone, Debug)]
@@ -42,9 +39,9 @@ pub fn image_files(context: &Context, names: &[PathBuf]) -> Result<Vec<PathBuf>>
         } else if path.is_dir() {
             let before = files.len();
             let entries = fs_err::read_dir(path)?.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
-            files.extend(entries.into_iter().filter(|path| is_image(path)));
+            files.extend(entries.into_iter().filter(|path| has_image_ending(path)));
             if files.len() == before {
-                bail!("no image in `{}`, expected files ending in {}", path.display(), ENDINGS.join(", "));
+                bail!("no image in `{}`, expected files ending in {}", path.display(), IMAGE_ENDINGS.join(", "));
             }
             files[before..].sort();
         } else {
@@ -52,11 +49,6 @@ pub fn image_files(context: &Context, names: &[PathBuf]) -> Result<Vec<PathBuf>>
         }
     }
     Ok(files)
-}
-
-fn is_image(path: &Path) -> bool {
-    let ending = path.extension().map(|ending| ending.to_string_lossy().to_lowercase());
-    ending.is_some_and(|ending| ENDINGS.contains(&ending.as_str()))
 }
 
 /// The configured backbone, and which of its maps are wanted.
@@ -78,7 +70,7 @@ impl<'a> SinglePass<'a> {
         let backbone = if wanted.is_empty() {
             None
         } else {
-            let weights = Weights::read(&fetch_weights(&context.study.extract.weights)?)?;
+            let weights = Extraction::weights(context)?;
             Some(FeatureCache::find(context, &weights, View::Plain)?.backbone(context, &weights)?)
         };
         Ok(Self { context, wanted, backbone })

@@ -190,6 +190,6 @@ pub fn leftovers(leftovers: &Leftovers) -> String {
 }
 
 /// The message without its hint, for lists.
-pub(crate) fn without_hint(message: &str) -> String {
+pub fn without_hint(message: &str) -> String {
     message.lines().next().unwrap_or_default().to_owned()
 }

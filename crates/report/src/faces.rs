@@ -26,7 +26,7 @@ pub struct Portrait {
     /// Channel means of the cached maps.
     pub maps: Vec<(Source, Picture)>,
     /// Where the chosen run looks, laid on the image.
-    pub attention: Option<Picture>,
+    pub attention: Picture,
 }
 
 /// A wrong answer.
@@ -37,7 +37,7 @@ pub struct Mistake {
     /// The image itself.
     pub original: Picture,
     /// Where the run looks.
-    pub attention: Option<Picture>,
+    pub attention: Picture,
     /// The true class.
     pub label: String,
     /// The answer, and how sure of it the run is.
@@ -52,15 +52,13 @@ pub struct Mistake {
 pub fn one_of_each_class(context: &Context) -> Vec<usize> {
     let (data, images) = (&context.study.data, &context.dataset.images);
     let class = |index: &usize| {
-        let image = &images[*index];
-        Some(
-            target(&image.annotation, data.labels, data.classes, (image.split == Split::Test).then_some(Split::Test)?)?
-                .class(),
-        )
+        target(&images[*index].annotation, data.labels, data.classes, Split::Test).map(|target| target.class())
     };
+    let test: Vec<usize> =
+        context.selected.iter().copied().filter(|index| images[*index].split == Split::Test).collect();
     let disagreement = |index: &usize| entropy(context, *index).unwrap_or(0.0);
     let most_agreed = |wanted: usize| {
-        let of_class = context.selected.iter().copied().filter(|index| class(index) == Some(wanted));
+        let of_class = test.iter().copied().filter(|index| class(index) == Some(wanted));
         of_class.min_by(|a, b| disagreement(a).total_cmp(&disagreement(b)))
     };
     (0..data.classes.len()).filter_map(most_agreed).collect()
@@ -72,32 +70,30 @@ pub fn files_of_each_class(context: &Context) -> Vec<PathBuf> {
     one_of_each_class(context).into_iter().map(path).filter(|path| path.is_file()).collect()
 }
 
-/// Portraits of `images` of the data set, seen by the run `cell` if there is one.
+/// Portraits of `images` of the data set, seen by the run `cell`.
 pub fn portraits(
     context: &Context,
     inspector: &Inspector<'_>,
     images: &[usize],
-    cell: Option<&EvaluatedCell>,
+    cell: &EvaluatedCell,
 ) -> Result<Vec<Portrait>> {
-    let attention = lit(context, inspector, images, cell)?;
+    let seen = seen(context, inspector, images, cell)?;
     let sources: Vec<Source> = inspector.cached().collect();
-    let portrait = |(image, attention): (&usize, Option<Picture>)| {
+    let portrait = |(image, [original, attention]): (&usize, [Picture; 2])| {
         let record = &context.dataset.images[*image];
         let map = |source: &Source| Ok((*source, Picture::channel_mean(&inspector.map(*source, *image)?)?));
-        let class = cell.and_then(|cell| {
-            let at = cell.answers.images.iter().position(|other| other == image)?;
-            context.study.data.classes.names().get(cell.answers.labels[at]).map(|name| (*name).to_owned())
-        });
+        let at = cell.answers.images.iter().position(|other| other == image);
+        let class = at.map(|at| context.study.data.classes.names()[cell.answers.labels[at]].to_owned());
         Ok(Portrait {
             id: record.id.clone(),
             class: class.unwrap_or_default(),
             votes: votes(&record.annotation),
-            original: original(context, *image)?,
+            original,
             maps: sources.iter().map(map).collect::<Result<_>>()?,
             attention,
         })
     };
-    images.iter().zip(attention).map(portrait).collect()
+    images.iter().zip(seen).map(portrait).collect()
 }
 
 /// The test images about which the run was wrong and most sure.
@@ -108,21 +104,21 @@ pub fn mistakes(context: &Context, inspector: &Inspector<'_>, cell: &EvaluatedCe
     wrong.sort_by(|a, b| confidences[*b].total_cmp(&confidences[*a]));
     wrong.truncate(WRONG);
     let images: Vec<usize> = wrong.iter().map(|at| answers.images[*at]).collect();
-    let attention = lit(context, inspector, &images, Some(cell))?;
+    let seen = seen(context, inspector, &images, cell)?;
     let names = context.study.data.classes.names();
-    let mistake = |(at, attention): (&usize, Option<Picture>)| {
+    let mistake = |(at, [original, attention]): (&usize, [Picture; 2])| {
         let record = &context.dataset.images[answers.images[*at]];
-        Ok(Mistake {
+        Mistake {
             id: record.id.clone(),
-            original: original(context, answers.images[*at])?,
+            original,
             attention,
             label: names[answers.labels[*at]].to_owned(),
             answer: names[answers.answers[*at]].to_owned(),
             confidence: 100.0 * confidences[*at],
             votes: votes(&record.annotation),
-        })
+        }
     };
-    wrong.iter().zip(attention).map(mistake).collect()
+    Ok(wrong.iter().zip(seen).map(mistake).collect())
 }
 
 /// Entropy of an image's votes in bits; none without votes.
@@ -133,20 +129,20 @@ pub fn entropy(context: &Context, image: usize) -> Option<f64> {
     Some(shares.map(|share| -share * share.log2()).sum::<f64>().max(0.0))
 }
 
-/// The images under the light of the run's attention, where there is a run.
-fn lit(
+/// The images, and each under the light of the run's attention.
+fn seen(
     context: &Context,
     inspector: &Inspector<'_>,
     images: &[usize],
-    cell: Option<&EvaluatedCell>,
-) -> Result<Vec<Option<Picture>>> {
-    let Some(cell) = cell else { return Ok(vec![None; images.len()]) };
+    cell: &EvaluatedCell,
+) -> Result<Vec<[Picture; 2]>> {
     let shares = inspector.attention(&cell.run.folder, cell.run.combination, images)?;
-    images.iter().zip(shares).map(|(image, shares)| Ok(Some(original(context, *image)?.lit(&shares)?))).collect()
-}
-
-fn original(context: &Context, image: usize) -> Result<Picture> {
-    Picture::pixels(&context.dataset.decode(image)?)
+    let of_image = |(image, shares): (&usize, Vec<f32>)| {
+        let original = Picture::pixels(&context.dataset.decode(*image)?)?;
+        let lit = original.lit(&shares)?;
+        Ok([original, lit])
+    };
+    images.iter().zip(shares).map(of_image).collect()
 }
 
 /// Such as "happiness 8, neutral 2".

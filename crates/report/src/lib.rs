@@ -25,7 +25,7 @@ use std::{
 };
 
 use anyhow::{Result, bail};
-use pipeline::{Context, inspect::Inspector};
+use pipeline::{Context, inspect::Inspector, summary::without_hint};
 use serde::Serialize;
 use statistics::{expected_calibration_error, reliability};
 
@@ -55,7 +55,7 @@ pub struct Report {
     charts: BTreeMap<&'static str, Chart>,
     portraits: Vec<Portrait>,
     mistakes: Vec<Mistake>,
-    best: Option<Best>,
+    best: Best,
     /// The study's variants beside it, if it has any.
     variants: Option<Table>,
     /// The runs on other data sets, if there are any.
@@ -138,16 +138,16 @@ pub fn write(
     command: &str,
 ) -> Result<Written> {
     let results = Results::read(context)?;
-    if results.evaluated().next().is_none() {
+    let Some(best) = results.best_by_validation() else {
         bail!("no run of this configuration is evaluated\n\nhint: run `just study`");
-    }
-    let mut report = Report::new(context, &results, command)?;
+    };
+    let mut report = Report::new(context, &results, best, command)?;
     if !variants.is_empty() {
         // A variant that cannot be read is told of, and keeps nothing else from being shown.
         let read = |(name, context): &'_ (String, Result<Context>)| {
             let results = match context {
-                Ok(context) => Results::read(context).map_err(|error| first_line(&error)),
-                Err(error) => Err(first_line(error)),
+                Ok(context) => Results::read(context).map_err(|error| without_hint(&error.to_string())),
+                Err(error) => Err(without_hint(&error.to_string())),
             };
             (name.clone(), results)
         };
@@ -165,22 +165,12 @@ pub fn write(
     })
 }
 
-/// What went wrong, without the hint.
-fn first_line(error: &anyhow::Error) -> String {
-    error.to_string().lines().next().unwrap_or_default().to_owned()
-}
-
 /// What was written, for the terminal.
 pub fn summary(written: &Written) -> String {
-    let verdict = |verdict| match verdict {
-        Verdict::Holds => "holds",
-        Verdict::DoesNotHold => "does not hold",
-        Verdict::CannotBeTold => "cannot be told",
-    };
     let claims: String = written
         .claims
         .iter()
-        .map(|claim| format!("{}: {}. {}\n", claim.statement, verdict(claim.verdict), claim.because))
+        .map(|claim| format!("{}: {}. {}\n", claim.statement, claim.verdict, claim.because))
         .collect();
     let missing = match written.missing.len() {
         0 => String::new(),
@@ -190,23 +180,18 @@ pub fn summary(written: &Written) -> String {
 }
 
 impl Report {
-    fn new(context: &Context, results: &Results, command: &str) -> Result<Self> {
+    fn new(context: &Context, results: &Results, chosen: &EvaluatedCell, command: &str) -> Result<Self> {
         let has_paper = results.cells.iter().any(|cell| cell.paper.is_some());
         let analysis = Analysis::of(results);
         let mut charts: Vec<Chart> = figures::cells_beside_the_paper(results)?.into_iter().collect();
         charts.extend(figures::effects_of_sources(&analysis.effects)?);
 
         let inspector = Inspector::open(context)?;
-        let chosen = results.best_by_validation();
-        let (mut portraits, mut mistakes, mut best) = (Vec::new(), Vec::new(), None);
-        if let Some(cell) = chosen {
-            portraits = faces::portraits(context, &inspector, &faces::one_of_each_class(context), Some(cell))?;
-            mistakes = faces::mistakes(context, &inspector, cell)?;
-            let (about, more) = describe(context, cell)?;
-            best = Some(about);
-            charts.extend(more);
-            charts.push(gallery(&portraits));
-        }
+        let portraits = faces::portraits(context, &inspector, &faces::one_of_each_class(context), chosen)?;
+        let mistakes = faces::mistakes(context, &inspector, chosen)?;
+        let (best, more) = describe(context, chosen)?;
+        charts.extend(more);
+        charts.push(gallery(&portraits));
         Ok(Self {
             agreement: has_paper.then(|| analysis::agreement(results.evaluated())),
             cells_table: tables::beside_the_paper(results),
@@ -228,12 +213,13 @@ impl Report {
             write(format!("figures/{}.svg", chart.name), chart.svg().as_bytes())?;
             write(format!("figures/{}.png", chart.name), &chart.png(PNG_SCALE)?)?;
         }
-        for table in self.tables() {
+        let tables = self.tables();
+        for table in &tables {
             write(format!("tables/{}.csv", table.name), &table.csv()?)?;
             write(format!("tables/{}.md", table.name), table.markdown().as_bytes())?;
         }
         remove_others(&folder.join("figures"), &CHARTS, |name| self.charts.contains_key(name))?;
-        remove_others(&folder.join("tables"), &TABLES, |name| self.tables().iter().any(|table| table.name == name))?;
+        remove_others(&folder.join("tables"), &TABLES, |name| tables.iter().any(|table| table.name == name))?;
         let numbers = Numbers { analysis: &self.analysis, agreement: self.agreement.as_ref() };
         stage::write_json(&folder.join("analysis.json"), &numbers)?;
         write(PAGE.to_owned(), page::page(self).as_bytes())?;
@@ -246,8 +232,7 @@ impl Report {
         all.extend([tables::effects(&self.analysis.effects), tables::comparisons(&self.analysis)]);
         all.extend(self.agreement.iter().map(|agreement| tables::agreement(agreement)));
         all.extend(self.variants.iter().chain(&self.transfers).cloned());
-        all.extend(self.best.iter().flat_map(|best| [best.classes.clone(), best.confusion.clone()]));
-        all.push(self.provenance.runs.clone());
+        all.extend([&self.best.classes, &self.best.confusion, &self.provenance.runs].map(Table::clone));
         all
     }
 }
@@ -255,8 +240,7 @@ impl Report {
 /// What is told of `cell`, and its charts.
 fn describe(context: &Context, cell: &EvaluatedCell) -> Result<(Best, Vec<Chart>)> {
     let test = &cell.run.evaluation.test;
-    let percent =
-        |measure: Measure| measure.of(cell).map_or_else(|| "–".to_owned(), |share| format!("{:.2}%", 100.0 * share));
+    let percent = |measure: Measure| tables::percent(measure.of(cell));
     let confidences: Vec<f64> = cell.answers.confidences().collect();
     let answers: Vec<(f64, bool)> = confidences.iter().copied().zip(cell.correct.iter().copied()).collect();
     let bins = reliability(&answers);
@@ -273,7 +257,7 @@ fn describe(context: &Context, cell: &EvaluatedCell) -> Result<(Best, Vec<Chart>
     let best = Best {
         name: format!("{}, seed {}", cell.run.combination, cell.run.seed),
         accuracies: format!(
-            "train {}, valid {}, test {}, balanced {}, macro F1 {}",
+            "train {}%, valid {}%, test {}%, balanced {}%, macro F1 {}%",
             percent(Measure::Train),
             percent(Measure::Valid),
             percent(Measure::Test),
@@ -282,7 +266,7 @@ fn describe(context: &Context, cell: &EvaluatedCell) -> Result<(Best, Vec<Chart>
         ),
         classes: tables::classes(test),
         confusion: tables::confusion(test),
-        calibration_error: error.map_or_else(|| "–".to_owned(), |error| format!("{:.1}%", 100.0 * error)),
+        calibration_error: error.map_or_else(tables::absent, |error| format!("{:.1}%", 100.0 * error)),
     };
     Ok((best, charts))
 }
@@ -296,7 +280,7 @@ fn gallery(portraits: &[Portrait]) -> Chart {
         .iter()
         .map(|portrait| {
             let maps = portrait.maps.iter().map(|(_, map)| map);
-            let pictures = [&portrait.original].into_iter().chain(maps).chain(&portrait.attention).collect();
+            let pictures = [&portrait.original].into_iter().chain(maps).chain([&portrait.attention]).collect();
             (format!("{} ({}), {}", portrait.class, portrait.votes, portrait.id), pictures)
         })
         .collect();

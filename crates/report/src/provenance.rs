@@ -5,7 +5,10 @@ use pipeline::Context;
 use statistics::MeanInterval;
 use sysinfo::System;
 
-use crate::{results::Results, tables::Table};
+use crate::{
+    results::Results,
+    tables::{Table, percent},
+};
 
 /// Everything that somebody needs who wants the same numbers.
 #[derive(Debug)]
@@ -93,15 +96,13 @@ fn machine(seconds: &[f64]) -> Vec<(&'static str, String)> {
 
 fn runs(results: &Results) -> Table {
     let columns = ["inputs", "seed", "valid %", "test %", "final loss", "s", "collapsed", "model (BLAKE3)", "folder"];
-    let share =
-        |accuracy: Option<f64>| accuracy.map_or_else(|| "–".to_owned(), |share| format!("{:.2}", 100.0 * share));
     let rows = results.runs().map(|cell| {
         let (run, outcome) = (&cell.run, &cell.run.trained.outcome);
         vec![
             run.combination.to_string(),
             run.seed.to_string(),
-            share(run.evaluation.valid.overall.accuracy),
-            share(run.evaluation.test.overall.accuracy),
+            percent(run.evaluation.valid.overall.accuracy),
+            percent(run.evaluation.test.overall.accuracy),
             format!("{:.3}", outcome.final_loss),
             format!("{:.0}", outcome.wall_s),
             if outcome.collapsed { "yes" } else { "no" }.to_owned(),
@@ -109,6 +110,5 @@ fn runs(results: &Results) -> Table {
             run.folder.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(),
         ]
     });
-    let columns = columns.iter().map(|column| (*column).to_owned()).collect();
-    Table { name: "runs".to_owned(), caption: "All runs".to_owned(), columns, rows: rows.collect() }
+    Table::new("runs", "All runs", &columns, rows.collect())
 }

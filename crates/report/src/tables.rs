@@ -25,7 +25,7 @@ pub struct Table {
 }
 
 impl Table {
-    fn new(name: &str, caption: &str, columns: &[&str], rows: Vec<Vec<String>>) -> Self {
+    pub(crate) fn new(name: &str, caption: &str, columns: &[&str], rows: Vec<Vec<String>>) -> Self {
         let columns = columns.iter().map(|column| (*column).to_owned()).collect();
         Self { name: name.to_owned(), caption: caption.to_owned(), columns, rows }
     }
@@ -274,10 +274,12 @@ fn with_interval(cell: &Cell, measure: Measure) -> String {
     format!("{:.2}{interval}", 100.0 * mean.mean)
 }
 
-fn percent(share: Option<f64>) -> String {
+/// A share in percent.
+pub(crate) fn percent(share: Option<f64>) -> String {
     share.map_or_else(absent, |share| format!("{:.2}", 100.0 * share))
 }
 
-fn absent() -> String {
+/// What stands where there is nothing.
+pub(crate) fn absent() -> String {
     "–".to_owned()
 }

@@ -1,3 +1,5 @@
+use std::fmt;
+
 use sources::{Combination, Source};
 use statistics::holm;
 
@@ -14,6 +16,16 @@ pub enum Verdict {
     DoesNotHold,
     /// The choice of test images or the seed may have decided, or runs are missing.
     CannotBeTold,
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Holds => "holds",
+            Self::DoesNotHold => "does not hold",
+            Self::CannotBeTold => "cannot be told",
+        })
+    }
 }
 
 /// A conclusion of the paper, tested on our runs.

@@ -1,14 +1,16 @@
+use std::ops::Range;
+
 use anyhow::Result;
 use plotters::prelude::*;
 use statistics::Bin;
 
-use super::{Area, Chart, FAINT, INK, OURS, PAPER, text};
+use super::{Axis, Chart, INK, OURS, PAPER, plane};
 
 /// Accuracy by confidence: on the diagonal a model is as often right as it says.
 pub fn reliability_diagram(bins: &[Option<Bin>]) -> Result<Chart> {
     let description = "Reliability diagram: accuracy of the answers by their confidence".to_owned();
     Chart::draw("reliability", description, (370, 340), |area| {
-        let mut chart = square(area, (0.0, 1.0), "confidence", "accuracy")?;
+        let mut chart = plane(area, &tenths(0.0..1.0, "confidence"), &tenths(0.0..1.0, "accuracy"))?;
         chart.draw_series([PathElement::new(vec![(0.0, 0.0), (1.0, 1.0)], INK.mix(0.5))])?;
         let width = 1.0 / bins.len() as f64;
         for (index, bin) in bins.iter().enumerate() {
@@ -32,7 +34,11 @@ pub fn confidence_and_votes(groups: &[([f64; 2], f64, f64)]) -> Result<Chart> {
     let description = "Confidence and accuracy by the entropy of the annotators' votes".to_owned();
     let highest = groups.last().map_or(1.0, |([_, to], _, _)| *to).max(0.1);
     Chart::draw("votes", description, (370, 340), |area| {
-        let mut chart = square(area, (0.0, highest), "entropy of the votes, bits", "confidence, accuracy")?;
+        let mut chart = plane(
+            area,
+            &tenths(0.0..highest, "entropy of the votes, bits"),
+            &tenths(0.0..1.0, "confidence, accuracy"),
+        )?;
         let middle = |[from, to]: [f64; 2]| 0.5 * (from + to);
         for (colour, of) in [(OURS, 0), (PAPER, 1)] {
             let line: Vec<(f64, f64)> = groups
@@ -46,38 +52,7 @@ pub fn confidence_and_votes(groups: &[([f64; 2], f64, f64)]) -> Result<Chart> {
     })
 }
 
-/// Axes from `from` to `to`, and from 0 to 1.
-fn square<'a, 'b>(
-    area: &'b Area<'a>,
-    (from, to): (f64, f64),
-    x: &str,
-    y: &str,
-) -> Result<
-    ChartContext<
-        'b,
-        SVGBackend<'a>,
-        Cartesian2d<plotters::coord::types::RangedCoordf64, plotters::coord::types::RangedCoordf64>,
-    >,
-> {
-    let mut chart = ChartBuilder::on(area)
-        .margin(8)
-        .margin_right(16)
-        .x_label_area_size(44)
-        .y_label_area_size(52)
-        .build_cartesian_2d(from..to, 0.0..1.0)?;
-    chart
-        .configure_mesh()
-        .bold_line_style(FAINT)
-        .light_line_style(TRANSPARENT)
-        .axis_style(INK)
-        .x_desc(x)
-        .y_desc(y)
-        .x_labels(6)
-        .y_labels(6)
-        .x_label_formatter(&|value| format!("{value:.1}"))
-        .y_label_formatter(&|value| format!("{value:.1}"))
-        .label_style(text(13))
-        .axis_desc_style(text(13))
-        .draw()?;
-    Ok(chart)
+/// An axis with tenths.
+fn tenths(range: Range<f64>, title: &str) -> Axis<'_> {
+    Axis { range, title, labels: 6, label: &|value| format!("{value:.1}") }
 }

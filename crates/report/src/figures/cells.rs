@@ -1,7 +1,7 @@
 use anyhow::Result;
 use plotters::prelude::*;
 
-use super::{Chart, FAINT, INK, OURS, PAPER, row_label, text};
+use super::{Axis, Chart, OURS, PAPER, rows};
 use crate::results::{Cell, Measure, Results};
 
 const ROW_PX: u32 = 19;
@@ -26,28 +26,9 @@ pub fn cells_beside_the_paper(results: &Results) -> Result<Option<Chart>> {
     let description = format!("Test accuracy of {} combinations with 95% intervals{beside}", cells.len());
     let height = ROW_PX * cells.len() as u32 + 70;
     let chart = Chart::draw("cells", description, (760, height), |area| {
-        let rows = (0..cells.len()).into_segmented();
-        let mut chart = ChartBuilder::on(area)
-            .margin(8)
-            .margin_right(20)
-            .x_label_area_size(44)
-            .y_label_area_size(150)
-            .build_cartesian_2d(low..high, rows)?;
-        chart
-            .configure_mesh()
-            .disable_y_mesh()
-            // The coordinate ends in a tick without a row.
-            .set_tick_mark_size(LabelAreaPosition::Left, 0)
-            .bold_line_style(FAINT)
-            .light_line_style(TRANSPARENT)
-            .axis_style(INK)
-            .x_desc("test accuracy, %")
-            .x_label_formatter(&|value| format!("{value:.0}"))
-            .y_labels(cells.len())
-            .y_label_formatter(&|row| row_label(&names, row))
-            .label_style(text(13))
-            .axis_desc_style(text(13))
-            .draw()?;
+        let label = |value: &f64| format!("{value:.0}");
+        let x = Axis { range: low..high, title: "test accuracy, %", labels: 11, label: &label };
+        let mut chart = rows(area, &x, &names, 150)?;
         for (row, cell) in cells.iter().rev().enumerate() {
             let at = |share: f64| (percent(share), SegmentValue::CenterOf(row));
             if let (Some(mean), Some([from, to])) = (cell.mean(Measure::Test), cell.interval(Measure::Test)) {

@@ -2,7 +2,7 @@ use anyhow::Result;
 use plotters::prelude::*;
 use sources::Combination;
 
-use super::{Chart, FAINT, INK, OURS, PAPER, text};
+use super::{Axis, Chart, OURS, PAPER, plane};
 use crate::curves::Curves;
 
 /// Steps whose training loss is averaged for one point of the curve.
@@ -27,37 +27,21 @@ pub fn learning_curves(combination: Combination, seed: u64, curves: &Curves) -> 
     let highest = losses.iter().map(|(_, loss)| *loss).fold(0.1, f64::max);
     Chart::draw("curves", description, (760, 300), |area| {
         let (left, right) = area.split_horizontally(380);
-        for (area, top, what) in [(&left, highest * 1.05, "training loss, nats"), (&right, 100.0, "accuracy, %")] {
-            let mut chart = ChartBuilder::on(area)
-                .margin(8)
-                .margin_right(16)
-                .x_label_area_size(44)
-                .y_label_area_size(52)
-                .build_cartesian_2d(0.0..last, 0.0..top)?;
-            chart
-                .configure_mesh()
-                .bold_line_style(FAINT)
-                .light_line_style(TRANSPARENT)
-                .axis_style(INK)
-                .x_desc("step")
-                .y_desc(what)
-                .x_labels(5)
-                .y_labels(6)
-                .x_label_formatter(&|value| format!("{value:.0}"))
-                .y_label_formatter(&|value| if top < 10.0 { format!("{value:.1}") } else { format!("{value:.0}") })
-                .label_style(text(13))
-                .axis_desc_style(text(13))
-                .draw()?;
-            if what.starts_with("training loss") {
-                chart.draw_series(LineSeries::new(losses.iter().copied(), OURS.stroke_width(2)))?;
-            } else {
-                chart.draw_series(LineSeries::new(train.iter().copied(), OURS.stroke_width(2)))?;
-                if valid.len() > 1 {
-                    chart.draw_series(LineSeries::new(valid.iter().copied(), PAPER.stroke_width(2)))?;
-                }
-                chart.draw_series(valid.iter().map(|point| Circle::new(*point, 3, PAPER.filled())))?;
-            }
+        let whole = |value: &f64| format!("{value:.0}");
+        let tenths = |value: &f64| format!("{value:.1}");
+        let steps = Axis { range: 0.0..last, title: "step", labels: 5, label: &whole };
+
+        let loss = Axis { range: 0.0..highest * 1.05, title: "training loss, nats", labels: 6, label: &tenths };
+        let mut chart = plane(&left, &steps, &loss)?;
+        chart.draw_series(LineSeries::new(losses.iter().copied(), OURS.stroke_width(2)))?;
+
+        let accuracy = Axis { range: 0.0..100.0, title: "accuracy, %", labels: 6, label: &whole };
+        let mut chart = plane(&right, &steps, &accuracy)?;
+        chart.draw_series(LineSeries::new(train.iter().copied(), OURS.stroke_width(2)))?;
+        if valid.len() > 1 {
+            chart.draw_series(LineSeries::new(valid.iter().copied(), PAPER.stroke_width(2)))?;
         }
+        chart.draw_series(valid.iter().map(|point| Circle::new(*point, 3, PAPER.filled())))?;
         Ok(())
     })
 }

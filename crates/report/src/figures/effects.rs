@@ -1,7 +1,7 @@
 use anyhow::Result;
 use plotters::prelude::*;
 
-use super::{Chart, FAINT, INK, OURS, PAPER, row_label, source_colour, text};
+use super::{Axis, Chart, INK, OURS, PAPER, rows, source_colour};
 use crate::analysis::Effect;
 
 /// The change of test accuracy that each source makes in each context, its mean, and the paper's mean.
@@ -19,28 +19,10 @@ pub fn effects_of_sources(effects: &[Effect]) -> Result<Option<Chart>> {
     let description = "Change of test accuracy that each source makes when it is added to other inputs".to_owned();
     let height = 46 * effects.len() as u32 + 64;
     let chart = Chart::draw("effects", description, (760, height), |area| {
-        let rows = (0..effects.len()).into_segmented();
-        let mut chart = ChartBuilder::on(area)
-            .margin(8)
-            .margin_right(20)
-            .x_label_area_size(44)
-            .y_label_area_size(60)
-            .build_cartesian_2d((low - 0.5).floor()..(high + 0.5).ceil(), rows)?;
-        chart
-            .configure_mesh()
-            .disable_y_mesh()
-            // The coordinate ends in a tick without a row.
-            .set_tick_mark_size(LabelAreaPosition::Left, 0)
-            .bold_line_style(FAINT)
-            .light_line_style(TRANSPARENT)
-            .axis_style(INK)
-            .x_desc("change of test accuracy, points")
-            .x_label_formatter(&|value| if value.abs() < 0.5 { "0".to_owned() } else { format!("{value:+.0}") })
-            .y_labels(effects.len())
-            .y_label_formatter(&|row| row_label(&names, row))
-            .label_style(text(13))
-            .axis_desc_style(text(13))
-            .draw()?;
+        let label = |value: &f64| if value.abs() < 0.5 { "0".to_owned() } else { format!("{value:+.0}") };
+        let range = (low - 0.5).floor()..(high + 0.5).ceil();
+        let x = Axis { range, title: "change of test accuracy, points", labels: 11, label: &label };
+        let mut chart = rows(area, &x, &names, 60)?;
         let zero = [SegmentValue::Exact(0), SegmentValue::Last].map(|row| (0.0, row)).to_vec();
         chart.draw_series([PathElement::new(zero, INK)])?;
         for (row, effect) in effects.iter().rev().enumerate() {

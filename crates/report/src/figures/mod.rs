@@ -6,8 +6,17 @@ mod curves;
 mod effects;
 mod grid;
 
+use std::ops::Range;
+
 use anyhow::{Result, anyhow};
-use plotters::{coord::Shift, prelude::*};
+use plotters::{
+    coord::{
+        Shift,
+        ranged1d::SegmentedCoord,
+        types::{RangedCoordf64, RangedCoordusize},
+    },
+    prelude::*,
+};
 use resvg::{tiny_skia, usvg};
 use sources::Source;
 
@@ -140,6 +149,75 @@ fn row_label(names: &[String], row: &SegmentValue<usize>) -> String {
         }
         SegmentValue::Last => String::new(),
     }
+}
+
+/// An axis: its ends, what it shows, how many labels it has, and what they say.
+struct Axis<'a> {
+    range: Range<f64>,
+    title: &'a str,
+    labels: usize,
+    label: &'a dyn Fn(&f64) -> String,
+}
+
+/// A chart with one axis for values and a row for each of `names`, from the bottom upwards, which take `names_px` on the left.
+fn rows<'a, 'b>(
+    area: &'b Area<'a>,
+    x: &Axis<'_>,
+    names: &[String],
+    names_px: u32,
+) -> Result<ChartContext<'b, SVGBackend<'a>, Cartesian2d<RangedCoordf64, SegmentedCoord<RangedCoordusize>>>> {
+    let mut chart = ChartBuilder::on(area)
+        .margin(8)
+        .margin_right(20)
+        .x_label_area_size(44)
+        .y_label_area_size(names_px)
+        .build_cartesian_2d(x.range.clone(), (0..names.len()).into_segmented())?;
+    chart
+        .configure_mesh()
+        .disable_y_mesh()
+        // The coordinate ends in a tick without a row.
+        .set_tick_mark_size(LabelAreaPosition::Left, 0)
+        .bold_line_style(FAINT)
+        .light_line_style(TRANSPARENT)
+        .axis_style(INK)
+        .x_desc(x.title)
+        .x_labels(x.labels)
+        .x_label_formatter(x.label)
+        .y_labels(names.len())
+        .y_label_formatter(&|row| row_label(names, row))
+        .label_style(text(13))
+        .axis_desc_style(text(13))
+        .draw()?;
+    Ok(chart)
+}
+
+/// A chart with two axes for values.
+fn plane<'a, 'b>(
+    area: &'b Area<'a>,
+    x: &Axis<'_>,
+    y: &Axis<'_>,
+) -> Result<ChartContext<'b, SVGBackend<'a>, Cartesian2d<RangedCoordf64, RangedCoordf64>>> {
+    let mut chart = ChartBuilder::on(area)
+        .margin(8)
+        .margin_right(16)
+        .x_label_area_size(44)
+        .y_label_area_size(52)
+        .build_cartesian_2d(x.range.clone(), y.range.clone())?;
+    chart
+        .configure_mesh()
+        .bold_line_style(FAINT)
+        .light_line_style(TRANSPARENT)
+        .axis_style(INK)
+        .x_desc(x.title)
+        .y_desc(y.title)
+        .x_labels(x.labels)
+        .y_labels(y.labels)
+        .x_label_formatter(x.label)
+        .y_label_formatter(y.label)
+        .label_style(text(13))
+        .axis_desc_style(text(13))
+        .draw()?;
+    Ok(chart)
 }
 
 /// Labels of axes and marks.

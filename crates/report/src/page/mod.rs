@@ -27,7 +27,7 @@ pub fn page(report: &Report) -> String {
         ("variants", "Other configurations", variants(report)),
         ("transfers", "Other data sets", transfers(report)),
         ("maps", "Feature maps", maps(report)),
-        ("run", "The best run", best_run(report)),
+        ("run", "The best run", Some(best_run(report))),
         ("provenance", "Where the numbers come from", provenance(report)),
     ];
     let sections = sections.into_iter().filter_map(|(id, title, content)| Some((id, title, content?)));
@@ -102,10 +102,10 @@ fn results(report: &Report) -> Option<Markup> {
 
 fn claims(report: &Report) -> Option<Markup> {
     let analysis = (!report.analysis.claims.is_empty()).then_some(&report.analysis)?;
-    let word = |verdict| match verdict {
-        Verdict::Holds => ("holds", "Holds"),
-        Verdict::DoesNotHold => ("does-not-hold", "Does not hold"),
-        Verdict::CannotBeTold => ("cannot-be-told", "Cannot be told"),
+    let class = |verdict| match verdict {
+        Verdict::Holds => "holds",
+        Verdict::DoesNotHold => "does-not-hold",
+        Verdict::CannotBeTold => "cannot-be-told",
     };
     Some(html! {
         p {
@@ -116,8 +116,7 @@ fn claims(report: &Report) -> Option<Markup> {
         }
         ul.claims {
             @for claim in &analysis.claims {
-                @let (class, verdict) = word(claim.verdict);
-                li class=(class) { span.verdict { (verdict) } ". " strong { (claim.statement) } ". " (claim.because) }
+                li class=(class(claim.verdict)) { span.verdict { (claim.verdict) } ". " strong { (claim.statement) } ". " (claim.because) }
             }
         }
         details { summary { "All comparisons" } (sortable(&tables::comparisons(analysis), true)) }
@@ -185,10 +184,10 @@ fn maps(report: &Report) -> Option<Markup> {
     })
 }
 
-fn best_run(report: &Report) -> Option<Markup> {
-    let best = report.best.as_ref()?;
+fn best_run(report: &Report) -> Markup {
+    let best = &report.best;
     let chart = |name: &str| report.charts.get(name).map(figure);
-    Some(html! {
+    html! {
         p {
             "The run with the highest validation accuracy: " strong { (best.name) } ", " (best.accuracies) "."
         }
@@ -211,7 +210,7 @@ fn best_run(report: &Report) -> Option<Markup> {
         h3 { "Most confidently wrong" }
         p { "Test images, each with where the run looks." }
         (mistakes(&report.mistakes))
-    })
+    }
 }
 
 /// The matrix with each row's shares as shades.

@@ -38,9 +38,7 @@ pub(super) fn portraits(portraits: &[Portrait]) -> Markup {
                         @for (source, map) in &portrait.maps {
                             (picture(&map.data_url, &format!("{}: channel mean of {source}", portrait.id), source.name()))
                         }
-                        @if let Some(attention) = &portrait.attention {
-                            (picture(&attention.data_url, &format!("{}: attention", portrait.id), "attention"))
-                        }
+                        (picture(&portrait.attention.data_url, &format!("{}: attention", portrait.id), "attention"))
                     }
                     p.soft { strong { (portrait.class) } " (" (portrait.votes) "), " code { (portrait.id) } }
                 }
@@ -56,9 +54,7 @@ pub(super) fn mistakes(mistakes: &[Mistake]) -> Markup {
                 figure {
                     div.faces {
                         img src=(mistake.original.data_url) alt={ (mistake.id) ": the image" };
-                        @if let Some(attention) = &mistake.attention {
-                            img src=(attention.data_url) alt={ (mistake.id) ": attention" };
-                        }
+                        img src=(mistake.attention.data_url) alt={ (mistake.id) ": attention" };
                     }
                     figcaption {
                         strong { (mistake.answer) " " (format!("{:.0}%", mistake.confidence)) } ", labelled " (mistake.label) br;
