@@ -1,9 +1,5 @@
 //! What is damaged or lost is found, named, and made anew or left out.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot damage its files has failed")]
-
-mod support;
-
 use std::{
     fs::File,
     io::Write,
@@ -11,7 +7,7 @@ use std::{
 };
 
 use fs_err as fs;
-use support::{Study, files_below};
+use harness::{Study, files_below};
 
 /// Flips a bit in the middle of `path` behind an unchanged size and modification time.
 fn flip_a_bit(path: &Path) {
@@ -132,10 +128,75 @@ fn lost_or_changed_answers_are_written_again() {
 fn a_damaged_plan_is_written_again() {
     let study = Study::new();
     study.run("extract", &[]);
-    let plan = study.features().join("plan.json");
+    let plan = study.features().join("plan");
     let sound = fs::read(&plan).unwrap();
-    fs::write(&plan, "[").unwrap();
+    fs::write(&plan, "shard\n").unwrap();
+    assert!(study.output("fmstudy", &["verify"]).status.code() == Some(1));
     assert_eq!(study.json("extract", &[])["shards_written"], 0, "no shard is lost with it");
     assert_eq!(fs::read(&plan).unwrap(), sound);
+    fs::remove_file(&plan).unwrap();
+    assert_eq!(study.json("extract", &[])["shards_written"], 0);
+    assert_eq!(fs::read(&plan).unwrap(), sound);
     assert!(study.run("extract", &[]).contains("nothing to do"));
+}
+
+#[test]
+fn damaged_metrics_make_the_run_begin_anew() {
+    let study = Study::new();
+    run_all(&study, &[]);
+    let sound = study.results();
+    flip_a_bit(&only_file(&study, "metrics.jsonl"));
+    let output = study.output("fmstudy", &["verify"]);
+    assert!(String::from_utf8(output.stdout).unwrap().contains("metrics.jsonl` "));
+    let output = study.output("train", &[]);
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert!(told.contains("metrics.jsonl` is damaged") && told.contains("begins anew"), "{told}");
+    assert!(study.run("eval", &[]).contains("nothing to do"), "the same model has the same evaluation");
+    assert!(study.results() == sound);
+}
+
+#[test]
+fn labels_and_weights_that_are_not_what_they_were_are_named() {
+    let study = Study::new();
+    run_all(&study, &[]);
+    for name in ["faces/fer2013new.csv", "resnet18.safetensors"] {
+        let path = study.path(name);
+        let sound = fs::read(&path).unwrap();
+        // The last vote, and the last value of the weights.
+        let mut changed = sound.clone();
+        let last = changed.len() - if name.ends_with("csv") { 2 } else { 1 };
+        changed[last] ^= 1;
+        fs::write(&path, &changed).unwrap();
+        let found = String::from_utf8(study.output("fmstudy", &["verify"]).stdout).unwrap();
+        let name = path.file_name().unwrap().to_str().unwrap();
+        assert!(found.contains(name) && found.contains("has content hash"), "{found}");
+        let told = String::from_utf8(study.output("fmstudy", &["status"]).stderr).unwrap();
+        assert!(name.ends_with("safetensors") || told.contains(name), "{told}");
+        fs::write(&path, &sound).unwrap();
+        study.run("fmstudy", &["verify"]);
+        assert!(study.run("eval", &[]).contains("nothing to do"));
+    }
+}
+
+#[test]
+fn a_value_that_is_not_finite_is_traced_to_its_image() {
+    let study = Study::new();
+    study.run("extract", &[]);
+    let shard = study.features().join("fm3/00001.safetensors");
+    let time = fs::metadata(&shard).unwrap().modified().unwrap();
+    let mut bytes = fs::read(&shard).unwrap();
+    // The last value of the last image of the second shard becomes NaN behind an unchanged size and time.
+    let length = bytes.len();
+    bytes[length - 1] = 0x7e;
+    let mut file = File::options().write(true).open(&shard).unwrap();
+    file.write_all(&bytes).unwrap();
+    file.set_modified(time).unwrap();
+    drop(file);
+    let refused = study.fails("train", &["recipe.batch=48", "train.checkpoint_every=1"], 1);
+    let image = "FER2013Train/";
+    assert!(refused.contains(&format!("fm3 of image `{image}")) && refused.contains("holds NaN"), "{refused}");
+    assert!(refused.contains("in batch 1") && refused.contains("just verify"), "{refused}");
+    assert!(!study.output("fmstudy", &["verify"]).status.success());
+    assert_eq!(study.json("extract", &[])["shards_written"], 1, "only the damaged shard is made anew");
+    study.run("train", &["recipe.batch=48", "train.checkpoint_every=1"]);
 }

@@ -1,13 +1,9 @@
 //! Every layout and label rule goes through the whole chain.
-#![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
-
-mod support;
-
 use std::fmt::Write as _;
 
 use fs_err as fs;
+use harness::Study;
 use ndarray::Array4;
-use support::Study;
 
 /// Names of the demo set's folders and what its table calls them.
 const SPLITS: [(&str, &str); 3] =

@@ -1,13 +1,9 @@
 //! Errors name what is wrong and the next step; exit codes tell failure from wrong use.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot watch its process has failed")]
-
-mod support;
-
 use std::process::Stdio;
 
+use harness::Study;
 use stage::Lock;
-use support::Study;
 
 #[test]
 fn wrong_use_exits_with_2_and_names_the_nearest() {
@@ -140,7 +136,7 @@ fn the_engine_that_made_the_features_is_the_one_that_counts() {
     let native = study.run("fmstudy", &["status", "extract.engine=native", "features=fm4", "limit=12"]);
     assert!(native.starts_with("extract: missing"), "{native}");
     study.run("extract", &["extract.engine=native", "features=fm4", "limit=12"]);
-    let caches = std::fs::read_dir(study.path("cache/faces/features-v1")).unwrap().count();
+    let caches = std::fs::read_dir(study.path("cache/faces/features-v2")).unwrap().count();
     assert_eq!(caches, 2, "each has its own");
 }
 

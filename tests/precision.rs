@@ -1,13 +1,9 @@
 //! Features of other precisions than f32: never mixed with others, and good to train from.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot watch its process has failed")]
-
-mod support;
-
 use std::path::PathBuf;
 
+use harness::Study;
 use serde_json::Value;
-use support::Study;
 
 fn below(study: &Study, folder: &str) -> Vec<PathBuf> {
     let mut paths: Vec<PathBuf> =
@@ -17,7 +13,7 @@ fn below(study: &Study, folder: &str) -> Vec<PathBuf> {
 }
 
 fn caches(study: &Study) -> Vec<PathBuf> {
-    below(study, "cache/faces/features-v1")
+    below(study, "cache/faces/features-v2")
 }
 
 fn calibration(study: &Study) -> PathBuf {

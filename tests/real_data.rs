@@ -1,8 +1,6 @@
 //! The whole chain on real images with real weights; skipped with a message where they are absent.
 
-mod support;
-
-use support::Study;
+use harness::Study;
 
 #[test]
 fn three_hundred_real_faces_from_image_to_accuracy() {

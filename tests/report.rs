@@ -1,11 +1,7 @@
 //! The whole study in one command, its report, figures of feature maps and answers about single images.
 
-#![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
-
-mod support;
-
 use fs_err as fs;
-use support::{Study, exists_below, files_below, kill_when};
+use harness::{Study, exists_below, files_below, kill_when};
 
 /// Three combinations with two seeds: an effect of fm4 in one context, and comparisons.
 const MORE: [&str; 3] = ["study.combos=fm3,fm4,fm3+fm4", "study.seeds=0,1", "extract.features=fm3+fm4"];
@@ -62,7 +58,7 @@ fn a_study_is_one_command_and_leaves_a_page_that_needs_nothing_else() {
     let again = study.run("fmstudy", &with("study", &[]));
     assert_eq!(again, text);
     assert_eq!(fs::read_to_string(folder.join("index.html")).unwrap(), page);
-    let runs = |path: &std::path::Path| path.to_string_lossy().contains("runs-v1");
+    let runs = |path: &std::path::Path| path.to_string_lossy().contains("runs-v2");
     for (path, time) in study.changed().iter().filter(|(path, _)| runs(path)) {
         assert_eq!(before[path], *time, "{} was written again", path.display());
     }
@@ -90,9 +86,9 @@ fn a_killed_study_goes_on_where_it_was() {
     let killed = Study::new();
     let cache = killed.path("cache/faces");
     let moments: [(&str, &dyn Fn() -> bool); 3] = [
-        ("a shard", &|| exists_below(cache.join("features-v1"), ".safetensors")),
-        ("a checkpoint", &|| exists_below(cache.join("runs-v1"), "checkpoint.safetensors")),
-        ("an answer", &|| exists_below(cache.join("runs-v1"), "test_logits.npy")),
+        ("a shard", &|| exists_below(&cache.join("features-v2"), ".safetensors")),
+        ("a checkpoint", &|| exists_below(&cache.join("runs-v2"), "checkpoint.safetensors")),
+        ("an answer", &|| exists_below(&cache.join("runs-v2"), "test_logits.npy")),
     ];
     for (moment, reached) in moments {
         if !kill_when(killed.spawn("fmstudy", &with("study", &[])), reached) {
@@ -101,7 +97,7 @@ fn a_killed_study_goes_on_where_it_was() {
     }
     killed.run("fmstudy", &with("study", &[]));
     let answers = |study: &Study| {
-        let runs = study.path("cache/faces/runs-v1");
+        let runs = study.path("cache/faces/runs-v2");
         let files = files_below(&runs).into_iter().filter(|path| path.ends_with("evaluation/test_logits.npy"));
         let found: Vec<_> =
             files.map(|path| (path.strip_prefix(&runs).unwrap().to_owned(), fs::read(path).unwrap())).collect();

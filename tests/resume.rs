@@ -1,19 +1,15 @@
 //! What was interrupted goes on, and ends as if it had not been.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot watch its process has failed")]
-
-mod support;
-
-use support::{Study, exists_below, files_below, kill_when};
+use harness::{Study, exists_below, files_below, kill_when};
 
 #[test]
 fn a_killed_extraction_resumes_to_the_same_bytes() {
     let (whole, killed) = (Study::new(), Study::new());
     whole.run("extract", &["features=fm2+fm3"]);
     let child = killed.spawn("extract", &["features=fm2+fm3"]);
-    let was_killed = kill_when(child, || exists_below(killed.path("cache"), "fm2/00001.record.json"));
+    let was_killed = kill_when(child, || exists_below(&killed.path("cache"), "fm2/00001.record.json"));
     assert!(was_killed, "the extraction finished before it could be killed");
-    assert!(!exists_below(killed.path("cache"), "manifest.json"), "the manifest comes last");
+    assert!(!exists_below(&killed.path("cache"), "manifest.json"), "the manifest comes last");
     let status = killed.run("fmstudy", &["status", "features=fm2+fm3"]);
     assert!(status.starts_with("extract: partial"), "{status}");
     let report = killed.json("extract", &["features=fm2+fm3"]);
@@ -31,7 +27,7 @@ fn a_killed_training_resumes_to_the_same_weights() {
     }
     whole.run("train", &long);
     let child = killed.spawn("train", &long);
-    let was_killed = kill_when(child, || exists_below(killed.path("cache"), "checkpoint.safetensors"));
+    let was_killed = kill_when(child, || exists_below(&killed.path("cache"), "checkpoint.safetensors"));
     assert!(was_killed, "the training finished before it could be killed");
     let status = killed.run("fmstudy", &[&["status"], &long[..]].concat());
     assert!(status.contains("train fm3 seed 0: partial ("), "{status}");

@@ -1,10 +1,8 @@
 //! Each stage re-runs only what changed.
 
-mod support;
-
 use fs_err as fs;
+use harness::{SHARD_IMAGES, Study, files_below};
 use serde_json::Value;
-use support::{SHARD_IMAGES, Study, files_below};
 
 #[test]
 fn touching_nothing_makes_every_command_a_no_op() {

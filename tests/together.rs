@@ -1,14 +1,10 @@
 //! Runs that learn from the same batches.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
-
-mod support;
-
 use std::path::PathBuf;
 
 use fs_err as fs;
+use harness::{Study, exists_below, kill_when};
 use serde_json::Value;
-use support::{Study, exists_below, kill_when};
 
 const FOUR: &str = "combo=fm3,fm4,orig,orig+fm3+fm4";
 const ONE_AT_A_TIME: &str = "train.memory_gib=0.000001";
@@ -31,7 +27,7 @@ fn runs_trained_together_learn_what_they_learn_alone() {
     }
     // One of them has been interrupted before, so that it is ahead of the others.
     let ahead = together.spawn("train", &[&["combo=fm4", "seed=0"], recipe.as_slice()].concat());
-    let was_killed = kill_when(ahead, || exists_below(together.path("cache"), "checkpoint.safetensors"));
+    let was_killed = kill_when(ahead, || exists_below(&together.path("cache"), "checkpoint.safetensors"));
     assert!(was_killed, "the run finished before it could be killed");
 
     let ours = trained(&together, &arguments);
@@ -51,7 +47,9 @@ fn a_run_that_fails_holds_no_other_up() {
     let arguments = ["combo=fm3,fm4"];
     let runs = trained(&study, &arguments);
     // A checkpoint that is not its own, and two trainings that are not finished.
-    fs::copy(runs[1].1.join("checkpoint.safetensors"), runs[0].1.join("checkpoint.safetensors")).unwrap();
+    for name in ["checkpoint.safetensors", "metrics.jsonl"] {
+        fs::copy(runs[1].1.join(name), runs[0].1.join(name)).unwrap();
+    }
     for (_, folder) in &runs {
         fs::remove_file(folder.join("train.json")).unwrap();
     }
@@ -60,4 +58,20 @@ fn a_run_that_fails_holds_no_other_up() {
     assert!(stderr.contains("belongs to configuration"), "{stderr}");
     assert!(!runs[0].1.join("train.json").exists());
     assert!(runs[1].1.join("train.json").exists(), "{stderr}");
+}
+
+#[test]
+fn a_run_that_somebody_works_on_holds_no_other_up() {
+    let study = Study::new();
+    study.run("extract", &["features=fm3+fm4"]);
+    let arguments = ["combo=fm3,fm4"];
+    let runs = trained(&study, &arguments);
+    let answers = |run: usize| runs[run].1.join("evaluation/evaluation.json").exists();
+    let working = stage::Lock::acquire(&runs[0].1).unwrap();
+    let refused = study.fails("eval", &arguments, 1);
+    assert!(refused.contains("evaluate fm3 seed 0") && refused.contains("is in use by process"), "{refused}");
+    assert_eq!((answers(0), answers(1)), (false, true));
+    drop(working);
+    study.run("eval", &arguments);
+    assert!(answers(0));
 }

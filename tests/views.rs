@@ -1,9 +1,7 @@
 //! Mirror images as a second view: extracted beside the others, drawn in training, averaged in evaluation.
 
-mod support;
-
 use fs_err as fs;
-use support::{Study, files_below};
+use harness::{Study, files_below};
 
 const VIEWS: &str = "extract.views=plain+flip";
 
@@ -27,7 +25,7 @@ fn the_second_view_has_a_cache_of_its_own() {
         let found = study.output("fmstudy", &[&["clean-stale"], arguments].concat());
         String::from_utf8(found.stdout).unwrap()
     };
-    assert!(!leftovers(&[VIEWS]).contains("features-v1"), "{}", leftovers(&[VIEWS]));
+    assert!(!leftovers(&[VIEWS]).contains("features-v2"), "{}", leftovers(&[VIEWS]));
     assert!(leftovers(&[]).contains("other weights, engine, precision, view"), "{}", leftovers(&[]));
 }
 

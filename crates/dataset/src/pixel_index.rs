@@ -86,8 +86,7 @@ impl PixelTable {
             None => {
                 tracing::info!("reading `{}` once, to find its rows", path.display());
                 let index = build_index(path, table)?;
-                let json = serde_json::to_vec(&index).map_err(io::Error::from)?;
-                stage::write_atomically(&index_path, &json)?;
+                stage::write_sealed_json(&index_path, &index)?;
                 index
             }
         };
@@ -128,8 +127,11 @@ impl PixelTable {
 
 /// The index in the file, if it is of this table. A damaged one only costs the time to make it anew.
 fn stored_index(path: &Path, table: ContentHash) -> Option<PixelIndex> {
-    let json = std::fs::read(path).ok()?;
-    let index: PixelIndex = serde_json::from_slice(&json).ok()?;
+    let index: Option<PixelIndex> = stage::read_sealed_json(path).unwrap_or_else(|error| {
+        tracing::warn!("{error}; it is made anew");
+        None
+    });
+    let index = index?;
     (index.format == FORMAT && index.table == table).then_some(index)
 }
 

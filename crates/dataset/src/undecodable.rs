@@ -6,7 +6,7 @@
 use std::{collections::BTreeMap, io, path::Path};
 
 use serde::{Deserialize, Serialize};
-use stage::{ContentHash, write_json};
+use stage::{ContentHash, read_sealed_json, write_sealed_json};
 
 use crate::fault::Fault;
 
@@ -22,8 +22,10 @@ pub(crate) struct Undecodable {
 impl Undecodable {
     /// The list kept in `index_dir`. A damaged or missing one is empty, which costs finding its images again.
     pub(crate) fn read(index_dir: &Path) -> Self {
-        let stored: Option<Self> =
-            std::fs::read(index_dir.join(FILE)).ok().and_then(|json| serde_json::from_slice(&json).ok());
+        let stored: Option<Self> = read_sealed_json(&index_dir.join(FILE)).unwrap_or_else(|error| {
+            tracing::warn!("{error}; its images are found again");
+            None
+        });
         let program = env!("CARGO_PKG_VERSION");
         stored
             .filter(|stored| stored.program == program)
@@ -39,6 +41,6 @@ impl Undecodable {
     pub(crate) fn add(index_dir: &Path, hash: ContentHash, fault: Fault) -> io::Result<()> {
         let mut list = Self::read(index_dir);
         list.images.insert(hash, fault);
-        write_json(&index_dir.join(FILE), &list)
+        write_sealed_json(&index_dir.join(FILE), &list)
     }
 }

@@ -10,32 +10,17 @@ use anyhow::{Result, bail};
 use backbone::{Backbone, Calibration, NUMERICS_VERSION, Weights, preprocess};
 use dataset::Split;
 use rayon::prelude::*;
-use serde::{Deserialize, Serialize};
-use stage::{ContentHash, Fingerprint, write_json};
+use stage::{ContentHash, Fingerprint, write_sealed_json};
 
-use crate::{Context, feature_pass};
+use crate::{Context, feature_pass, runs};
 
 /// Images in the sample, evenly spread over the training split. More change nothing: relative error of FM4 on other real
 /// images with 16 and 48 of them: 4.4% and 4.0%.
 const SAMPLE_IMAGES: usize = 48;
 
-/// The file: the calibration and its hash, by which damage shows.
-#[derive(Serialize, Deserialize)]
-struct Stored {
-    blake3: ContentHash,
-    calibration: Calibration,
-}
-
 /// The calibration of this data set and these weights, if it has been measured and is sound.
 pub(crate) fn read(context: &Context, weights: &Weights) -> Result<Option<Calibration>> {
-    let path = path(context, weights)?;
-    let Ok(bytes) = std::fs::read(&path) else { return Ok(None) };
-    let stored = serde_json::from_slice(&bytes).ok();
-    let sound = stored.filter(|stored: &Stored| hash(&stored.calibration).is_ok_and(|hash| hash == stored.blake3));
-    if sound.is_none() {
-        tracing::warn!("`{}` is damaged and counts as none", path.display());
-    }
-    Ok(sound.map(|stored| stored.calibration))
+    Ok(runs::read_or_make_anew(&path(context, weights)?))
 }
 
 /// Identifies the numbers.
@@ -66,7 +51,7 @@ pub(crate) fn ensure(context: &Context, weights: &Weights) -> Result<()> {
     }
     let calibration = Backbone::calibrate(weights, &sample)?;
     tracing::info!("calibrated on {} training images", sample.len());
-    write_json(&path(context, weights)?, &Stored { blake3: hash(&calibration)?, calibration })?;
+    write_sealed_json(&path(context, weights)?, &calibration)?;
     Ok(())
 }
 

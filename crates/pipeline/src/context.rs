@@ -1,6 +1,6 @@
 use anyhow::{Context as _, Result, bail};
 use dataset::{Dataset, DatasetError, OpenOptions};
-use stage::{HashMemo, write_atomically, write_json};
+use stage::{HashMemo, write_atomically, write_sealed_json};
 use study::{Paths, Study};
 
 use crate::selection;
@@ -62,7 +62,7 @@ impl Context {
 
     /// Writes the data audit.
     pub fn write_audit(&self) -> Result<()> {
-        Ok(write_json(&self.paths.audit(), &self.dataset.audit)?)
+        Ok(write_sealed_json(&self.paths.audit(), &self.dataset.audit)?)
     }
 }
 

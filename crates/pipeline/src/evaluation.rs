@@ -12,13 +12,14 @@ use ndarray::Array2;
 use ndarray_npy::{ReadNpyExt as _, WriteNpyExt as _};
 use serde::{Deserialize, Serialize};
 use sources::Combination;
-use stage::{AtomicFile, ContentHash, Fingerprint, Freshness, HashMemo, Lock, write_json};
+use stage::{AtomicFile, ContentHash, Fingerprint, Freshness, HashMemo, Lock, write_sealed_json};
 use study::CombinationChoice;
 use vit::{MODEL_FILE, Model, Predictor, first_largest};
 
 use crate::{
     Context,
     examples::{self, Example, Examples},
+    failed::Failed,
     loader::{Features, TokenReader},
     paper::{self, PaperRow},
     progress,
@@ -92,12 +93,14 @@ pub fn run(context: &Context) -> Result<EvaluationReport> {
     let device = context.study.device.open()?;
     let paper = paper_rows(context)?;
     let (mut report, mut due) = judge(context, &features, &examples, &paper)?;
+    let mut failed = Failed::to("evaluate");
     while !due.is_empty() {
         let together = due.drain(..due.len().min(MOST_TOGETHER)).collect();
-        for (due, evaluation) in evaluate(context, (&features, &examples, &device), together)? {
+        for (due, evaluation) in evaluate(context, (&features, &examples, &device), together, &mut failed)? {
             report.push(&paper, due, evaluation, false);
         }
     }
+    failed.into_result()?;
     report.runs.sort_by_key(|run| runs::place(context, run.combination, run.seed));
     if report.runs.is_empty() {
         bail!("no run of this configuration is trained\n\nhint: run `just train {}`", asked_for(context));
@@ -206,7 +209,7 @@ fn fingerprint(context: &Context, examples: &Examples, run: &Run, trained: &Trai
 }
 
 pub(crate) fn read(folder: &Path) -> Option<Evaluation> {
-    serde_json::from_slice(&std::fs::read(folder.join(FOLDER).join(FILE)).ok()?).ok()
+    runs::read_or_make_anew(&folder.join(FOLDER).join(FILE))
 }
 
 /// A run's answers about the test images.
@@ -286,6 +289,7 @@ fn evaluate(
     context: &Context,
     (features, examples, device): (&Features, &Examples, &Device),
     due: Vec<Due>,
+    failed: &mut Failed,
 ) -> Result<Vec<(Due, Evaluation)>> {
     let Some(sources) = Combination::new(due.iter().flat_map(|due| due.run.combination.iter())) else {
         return Ok(Vec::new());
@@ -296,13 +300,16 @@ fn evaluate(
     };
     tracing::info!("evaluate {name}");
     let _features_lock = features.verify(context, sources)?;
-    let member = |due: Due| {
-        let lock = Lock::acquire(&due.run.folder)?;
-        let model = Model::load(&due.run.folder.join(MODEL_FILE), device)
-            .with_context(|| format!("evaluate {}", due.run.name()))?;
-        Ok::<_, anyhow::Error>(Member { due, model, _lock: lock })
-    };
-    let members = due.into_iter().map(member).collect::<Result<Vec<_>>>()?;
+    let mut members = Vec::with_capacity(due.len());
+    for due in due {
+        match open_locked(&due.run, device) {
+            Ok((model, lock)) => members.push(Member { due, model, _lock: lock }),
+            Err(error) => failed.add(&due.run, error),
+        }
+    }
+    if members.is_empty() {
+        return Ok(Vec::new());
+    }
     let mut predictors = members.iter().map(|member| Ok(Predictor::new(&member.model)?)).collect::<Result<Vec<_>>>()?;
     let reader = TokenReader::new(context, features, sources, &context.study.model)?;
 
@@ -328,10 +335,16 @@ fn evaluate(
     let mut done = Vec::with_capacity(members.len());
     for (Member { due, _lock, .. }, found) in members.into_iter().zip(found) {
         let evaluation = found.into_evaluation(due.fingerprint.clone())?;
-        write_json(&due.run.folder.join(FOLDER).join(FILE), &evaluation)?;
+        write_sealed_json(&due.run.folder.join(FOLDER).join(FILE), &evaluation)?;
         done.push((due, evaluation));
     }
     Ok(done)
+}
+
+/// The trained model of `run`, whose folder nobody else works in as long as the lock lives.
+pub(crate) fn open_locked(run: &Run, device: &Device) -> Result<(Model, Lock)> {
+    let lock = Lock::acquire(&run.folder)?;
+    Ok((Model::load(&run.folder.join(MODEL_FILE), device)?, lock))
 }
 
 /// What has been found of a run.

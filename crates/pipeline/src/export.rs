@@ -22,7 +22,8 @@ pub fn write_npy(context: &Context, folder: &Path) -> Result<()> {
     let extraction = Extraction::plan(context, View::Plain)?;
     let manifest =
         Manifest::read(&extraction.cache.folder)?.context("the features have no manifest; run `just extract`")?;
-    let places = manifest.plan.places();
+    let plan = extraction.plan;
+    let places = plan.places();
     let images: Vec<_> = context
         .selected
         .iter()

@@ -16,12 +16,13 @@ use shards::{
     record_path, shard_path,
 };
 use sources::Source;
-use stage::Lock;
+use stage::{ContentHash, Lock};
 
 use crate::{
     Context, calibration,
     feature_cache::FeatureCache,
     feature_pass::{self, Pass, PassError},
+    inputs::Inputs,
     progress,
 };
 
@@ -32,6 +33,8 @@ pub struct Extraction {
     pub cache: FeatureCache,
     /// Which image lies where.
     pub plan: Plan,
+    /// Identifies the plan.
+    pub plan_digest: ContentHash,
     /// The features asked for, canonical order.
     pub features: Vec<Source>,
     /// Features to compute, by shard.
@@ -89,11 +92,12 @@ impl Extraction {
             tracing::warn!("{error}");
             None
         });
-        let (before, plan_is_sound) = match Manifest::read_plan(folder) {
-            Ok(plan) => (plan, true),
+        let (before, plan_is_sound) = match Plan::read(folder) {
+            Ok(Some(plan)) => (plan, true),
+            Ok(None) => (Plan::recover(folder), false),
             Err(error) => {
-                tracing::warn!("{error}; planning anew");
-                (manifest.as_ref().map(|manifest| manifest.plan.clone()), false)
+                tracing::warn!("{error}; it is made anew from what the shards say");
+                (Plan::recover(folder), false)
             }
         };
         let image = |image: &ImageRecord| PlannedImage {
@@ -103,19 +107,22 @@ impl Extraction {
         };
         let all: Vec<PlannedImage> = context.dataset.images.iter().map(image).collect();
         let wanted = |index: usize| context.selected.binary_search(&index).is_ok();
-        let plan = Plan::new(before.as_ref(), &all, wanted, context.study.extract.shard_images);
-        if let Some(before) = &before {
-            refuse_to_destroy(before, &plan, context, folder)?;
-        }
+        let plan = Plan::new(Some(&before), &all, wanted, context.study.extract.shard_images);
+        refuse_to_destroy(&before, &plan, context, folder)?;
+        let plan_digest = plan.digest();
 
         let features: Vec<Source> = context.study.extract.features.feature_maps().collect();
         let mut missing: BTreeMap<usize, Vec<Source>> = BTreeMap::new();
         let mut complete: BTreeMap<(Source, usize), ShardEntry> = BTreeMap::new();
+        let shards = (0..plan.shards().len()).filter(|shard| !plan.shards()[*shard].is_empty());
+        let images: Vec<(usize, ContentHash)> = shards.map(|shard| (shard, plan.shard_digest(shard))).collect();
         for source in &features {
-            for shard in (0..plan.shards().len()).filter(|shard| !plan.shards()[*shard].is_empty()) {
-                match complete_shard(context, folder, &plan, *source, shard) {
-                    Some(entry) => _ = complete.insert((*source, shard), entry),
-                    None => missing.entry(shard).or_default().push(*source),
+            let known = manifest.as_ref().and_then(|manifest| manifest.features.get(source));
+            for (shard, images) in &images {
+                let known = known.and_then(|entry| entry.shards.get(shard));
+                match complete_shard(context, folder, images, known, *source, *shard) {
+                    Some(entry) => _ = complete.insert((*source, *shard), entry),
+                    None => missing.entry(*shard).or_default().push(*source),
                 }
             }
         }
@@ -126,10 +133,10 @@ impl Extraction {
         };
         let manifest = manifest.filter(|manifest| {
             let described = |source| manifest.features.get(source).is_some_and(|entry| describes(source, entry));
-            let same = manifest.fingerprint == cache.fingerprint && manifest.plan == plan;
+            let same = manifest.fingerprint == cache.fingerprint && manifest.plan == plan_digest;
             plan_is_sound && same && features.iter().all(described)
         });
-        Ok(Self { cache, plan, features, missing, manifest })
+        Ok(Self { cache, plan, plan_digest, features, missing, manifest })
     }
 
     /// Whether there is nothing to do.
@@ -172,14 +179,28 @@ fn refuse_to_destroy(before: &Plan, plan: &Plan, context: &Context, cache: &Path
     Ok(())
 }
 
-/// A shard that is there, made of the planned images, and unchanged since its hash was taken.
-fn complete_shard(context: &Context, cache: &Path, plan: &Plan, source: Source, shard: usize) -> Option<ShardEntry> {
-    let record = ShardRecord::read(cache, source, shard)?;
-    if record.shard.images_digest != plan.shard_digest(shard) {
+/// A shard that is there, made of the planned `images`, and unchanged since its hash was taken: what the manifest `known`
+/// says of it, which spares reading its record, or else the record.
+fn complete_shard(
+    context: &Context,
+    cache: &Path,
+    images: &ContentHash,
+    known: Option<&ShardEntry>,
+    source: Source,
+    shard: usize,
+) -> Option<ShardEntry> {
+    let path = shard_path(cache, source, shard);
+    let verify = |entry: &ShardEntry| entry.verify(&path, |path| context.memo.hash_file(path));
+    let known = known.filter(|entry| entry.images_digest == *images && verify(entry).is_ok());
+    if let Some(entry) = known {
+        return Some(entry.clone());
+    }
+    let entry = ShardRecord::read(cache, source, shard)?.shard;
+    if entry.images_digest != *images {
         return None;
     }
-    match record.shard.verify(&shard_path(cache, source, shard), |path| context.memo.hash_file(path)) {
-        Ok(()) => Some(record.shard),
+    match verify(&entry) {
+        Ok(()) => Some(entry),
         Err(error) => {
             tracing::warn!("{error}");
             None
@@ -192,6 +213,7 @@ fn complete_shard(context: &Context, cache: &Path, plan: &Plan, source: Source, 
 pub fn run(context: &mut Context) -> Result<ExtractionReport> {
     context.write_audit()?;
     let weights = Extraction::weights(context)?;
+    Inputs::record(context)?;
     if context.study.extract.precision == Precision::Int8 {
         calibration::ensure(context, &weights)?;
     }
@@ -219,7 +241,7 @@ fn run_view(context: &mut Context, weights: &Weights, view: View) -> Result<Extr
     tracing::info!("backbone: {backbone}; view {view}");
     let mut pass = Pass::default();
     loop {
-        Manifest::write_plan(&extraction.cache.folder, &extraction.plan)?;
+        extraction.plan.write(&extraction.cache.folder)?;
         let images: usize = extraction.missing.keys().map(|shard| extraction.plan.shards()[*shard].len()).sum();
         let bar = progress::bar(context.show_progress, images as u64, "extract", "images");
         let passed = feature_pass::run(context, &extraction, &backbone, &bar, &mut pass);
@@ -347,7 +369,7 @@ fn write_manifest(context: &Context, extraction: &mut Extraction) -> Result<()> 
         layout: "NHWC".to_owned(),
         features,
         orig: orig_moments(context, plan)?,
-        plan: plan.clone(),
+        plan: extraction.plan_digest,
     };
     manifest.write(&cache.folder)?;
     extraction.manifest = Some(manifest);

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 use backbone::{Backbone, Calibration, Engine, NUMERICS_VERSION, Precision, View, Weights, preprocess};
-use shards::Manifest;
+use shards::Plan;
 use stage::Fingerprint;
 
 use crate::{Context, calibration};
@@ -44,7 +44,7 @@ impl FeatureCache {
                 // One engine for all views: that of the images as they are.
                 let exists = |engine| {
                     let plain = Self::of(context, weights, engine, View::Plain)?;
-                    Ok::<_, anyhow::Error>(plain.folder.join(Manifest::PLAN_FILE).is_file())
+                    Ok::<_, anyhow::Error>(plain.folder.join(Plan::FILE).is_file())
                 };
                 let engine = if !exists(usual)? && exists(other)? { other } else { usual };
                 Self::of(context, weights, engine, view)

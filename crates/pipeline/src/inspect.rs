@@ -55,9 +55,8 @@ impl<'a> Inspector<'a> {
 
     /// The map of the image at `index` of the data set.
     pub fn map(&self, source: Source, index: usize) -> Result<FeatureMap> {
-        let id = &self.context.dataset.images[index].id;
-        let missing = || format!("{source} of `{id}` is not in the feature cache");
-        let (reader, place) = self.readers.get(&source).zip(self.features.place(id)).with_context(missing)?;
+        let missing = || format!("{source} of `{}` is not in the feature cache", self.context.dataset.images[index].id);
+        let (reader, place) = self.readers.get(&source).zip(self.features.place(index)).with_context(missing)?;
         let mut values = vec![0.0; source.values_per_image()];
         reader.read(place, &mut Vec::new(), &mut values)?;
         Ok(FeatureMap { source, values })

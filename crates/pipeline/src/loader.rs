@@ -1,7 +1,7 @@
 //! Batches of tokens, made ahead of the step that needs them.
 
 use std::{
-    collections::HashMap,
+    ops::Range,
     path::PathBuf,
     sync::{
         Arc,
@@ -12,12 +12,13 @@ use std::{
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use backbone::{View, preprocess};
+use dataset::ImageRecord;
 use half::f16;
 use kernels::Isa;
 use rand::{Rng, SeedableRng, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
-use shards::{Dtype, FeatureReader, Manifest, Moments, Place, ShardError};
+use shards::{Dtype, FeatureReader, Manifest, Moments, Place, Plan, ShardError};
 use sources::{Combination, Source};
 use stage::Lock;
 use vit::{Batch, Batches, BoxError, Input, ModelConfig, Predictor, Tokens};
@@ -26,7 +27,9 @@ use crate::{
     Context,
     examples::{Example, Examples},
     extraction::Extraction,
+    feature_cache::FeatureCache,
     feature_pass,
+    inputs::Inputs,
     tokens::TokenCutter,
 };
 
@@ -50,7 +53,8 @@ const VIEW_STREAM: u64 = 3;
 pub(crate) struct Features {
     pub(crate) cache: PathBuf,
     pub(crate) manifest: Manifest,
-    places: HashMap<String, Place>,
+    /// Where the maps of the images lie, by their indices in the data set.
+    places: Vec<Option<Place>>,
     /// Those of the mirror images, if they take part.
     pub(crate) flipped: Option<Box<Features>>,
 }
@@ -58,6 +62,7 @@ pub(crate) struct Features {
 impl Features {
     /// Opens the feature cache of each view and checks that it holds all `examples` as they are now.
     pub(crate) fn open(context: &Context, examples: &Examples) -> Result<Self> {
+        Inputs::warn_of_changes(context)?;
         let mut features = Self::open_view(context, examples, View::Plain)?;
         if context.study.extract.views.each().contains(&View::Flip) {
             features.flipped = Some(Box::new(Self::open_view(context, examples, View::Flip)?));
@@ -67,39 +72,39 @@ impl Features {
 
     fn open_view(context: &Context, examples: &Examples, view: View) -> Result<Self> {
         let extraction = Extraction::plan(context, view)?;
-        let manifest = Manifest::read(&extraction.cache.folder)?.ok_or_else(|| {
-            anyhow!("no features at `{}` yet\n\nhint: run `just extract`", extraction.cache.folder.display())
-        })?;
-        let stored: HashMap<&str, (Place, stage::ContentHash)> = manifest
-            .plan
-            .shards()
-            .iter()
-            .enumerate()
-            .flat_map(|(shard, images)| {
-                let place = move |slot| Place { shard, slot };
-                images.iter().enumerate().map(move |(slot, image)| (image.id.as_str(), (place(slot), image.hash)))
-            })
-            .collect();
-        let (mut absent, mut changed) = (Vec::new(), Vec::new());
-        for example in examples.iter() {
-            let image = &context.dataset.images[example.index];
-            match stored.get(image.id.as_str()) {
-                None => absent.push(image.id.as_str()),
-                Some((_, hash)) if *hash != image.hash => changed.push(image.id.as_str()),
-                Some(_) => {}
-            }
-        }
+        let Extraction { cache: FeatureCache { folder, .. }, manifest, plan, plan_digest, .. } = extraction;
+        let manifest = manifest.map_or_else(|| Manifest::read(&folder), |manifest| Ok(Some(manifest)))?;
+        let manifest =
+            manifest.ok_or_else(|| anyhow!("no features at `{}` yet\n\nhint: run `just extract`", folder.display()))?;
+        let plan = if manifest.plan == plan_digest { Some(plan) } else { Plan::read(&folder)? };
+        let plan =
+            plan.filter(|plan| manifest.plan == plan_digest || manifest.plan == plan.digest()).ok_or_else(|| {
+                anyhow!(
+                    "the features at `{}` are not all there: an extraction of other images was interrupted\n\n\
+                 hint: run `just extract`, which goes on",
+                    folder.display()
+                )
+            })?;
+        let stored = plan.places();
+        let images = &context.dataset.images;
+        let place = |image: &ImageRecord| {
+            let place = stored.get(image.id.as_str()).copied();
+            place.filter(|place| plan.image(*place).hash == image.hash)
+        };
+        let places: Vec<Option<Place>> = images.iter().map(place).collect();
+        let missing = examples.iter().map(|example| example.index).filter(|index| places[*index].is_none());
+        let (changed, absent): (Vec<&str>, Vec<&str>) =
+            missing.map(|index| images[index].id.as_str()).partition(|id| stored.contains_key(id));
         if let Some(first) = absent.first().or(changed.first()) {
             bail!(
                 "the features at `{}` are stale: {} images are not in them, {} have changed (first `{first}`)\n\n\
                  hint: run `just extract`",
-                extraction.cache.folder.display(),
+                folder.display(),
                 absent.len(),
                 changed.len(),
             );
         }
-        let places = stored.into_iter().map(|(id, (place, _))| (id.to_owned(), place)).collect();
-        Ok(Self { cache: extraction.cache.folder, manifest, places, flipped: None })
+        Ok(Self { cache: folder, manifest, places, flipped: None })
     }
 
     /// Whether the feature `map` is there in every view.
@@ -123,9 +128,9 @@ impl Features {
         }
     }
 
-    /// Where the maps of the image `id` lie; none if they are not there.
-    pub(crate) fn place(&self, id: &str) -> Option<Place> {
-        self.places.get(id).copied()
+    /// Where the maps of the image at `index` lie; none if they are not there.
+    pub(crate) fn place(&self, index: usize) -> Option<Place> {
+        self.places.get(index).copied().flatten()
     }
 
     /// Mean and standard deviation of `source` over the training images.
@@ -336,7 +341,7 @@ impl<'a> TokenReader<'a> {
 
     /// Where the feature maps of `example` in `view` lie.
     fn place(&self, example: &Example, view: View) -> Place {
-        self.features.of(view).places[self.context.dataset.images[example.index].id.as_str()]
+        self.features.of(view).place(example.index).expect("`Features::open` has found all examples")
     }
 
     /// The image itself in `view`, grey, (224, 224, 1) in [0, 1].
@@ -485,6 +490,15 @@ impl<'scope, 'env> TrainingBatches<'scope, 'env> {
         Self { scope, reader, order, running: None }
     }
 
+    /// Names the images of a batch by its index.
+    pub(crate) fn names(&self) -> impl Fn(usize) -> Vec<&'env str> + use<'env> {
+        let (images, order) = (&self.reader.context.dataset.images, self.order.clone());
+        move |index| {
+            let mut order = order.clone();
+            order.positions(index).map(|position| images[order.at(position).index].id.as_str()).collect()
+        }
+    }
+
     /// Starts reading ahead from batch `first` on.
     fn read_from(&self, first: usize) -> Ahead {
         let (reader, mut order) = (self.reader, self.order.clone());
@@ -505,7 +519,7 @@ impl Batches for TrainingBatches<'_, '_> {
 
 impl<'a> Order<'a> {
     fn read(&mut self, index: usize, reader: &TokenReader, batch: &mut Batch) -> Result<()> {
-        let positions = index * self.batch..(index + 1) * self.batch;
+        let positions = self.positions(index);
         let has_flips = reader.features.flipped.is_some();
         let view = |position| if has_flips { draw_view(self.seed, position) } else { View::Plain };
         let views: Vec<View> = positions.clone().map(view).collect();
@@ -525,6 +539,11 @@ impl<'a> Order<'a> {
             batch.weights.extend(batch.targets.chunks_exact(classes).map(weight));
         }
         Ok(())
+    }
+
+    /// Where batch `index` lies, counted over all epochs.
+    const fn positions(&self, index: usize) -> Range<usize> {
+        index * self.batch..(index + 1) * self.batch
     }
 
     /// The image at `position`, counted over all epochs.

@@ -13,11 +13,11 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 use sources::{Combination, Source};
-use stage::{ContentHash, Fingerprint, Freshness, HashMemo};
-use vit::{CHECKPOINT_FILE, Checkpoint, ClassWeights, MODEL_FILE, TrainOutcome, VitError};
+use stage::{ContentHash, Fingerprint, Freshness, HashMemo, read_sealed_json};
+use vit::{CHECKPOINT_FILE, Checkpoint, ClassWeights, METRICS_FILE, MODEL_FILE, TrainOutcome, VitError};
 
 use crate::{
     Context,
@@ -52,12 +52,21 @@ pub struct Run {
 pub struct Trained {
     /// Hash of `model.safetensors`.
     pub model: ContentHash,
+    /// Hash of `metrics.jsonl`.
+    pub metrics: ContentHash,
     /// Images trained on.
     pub train_images: usize,
     /// Images validated on.
     pub valid_images: usize,
     /// How it went.
     pub outcome: TrainOutcome,
+}
+
+impl Trained {
+    /// The files that training left, with their hashes.
+    pub(crate) const fn files(&self) -> [(&'static str, ContentHash); 2] {
+        [(MODEL_FILE, self.model), (METRICS_FILE, self.metrics)]
+    }
 }
 
 /// The runs that a configuration asks for.
@@ -165,9 +174,9 @@ impl Run {
         if self.trained(memo).is_some() {
             return Freshness::Fresh;
         }
-        let checkpoint = self.folder.join(CHECKPOINT_FILE);
-        if checkpoint.exists() {
-            let done = Checkpoint::read(&checkpoint).map_or(0, |checkpoint| checkpoint.progress.step);
+        if self.folder.join(CHECKPOINT_FILE).exists() {
+            // A damaged one is removed when training begins anew.
+            let done = Checkpoint::read(&self.folder).ok().flatten().map_or(0, |checkpoint| checkpoint.progress.step);
             return Freshness::Partial { done: done as u64, total: steps as u64, unit: "steps".into() };
         }
         // The run of another configuration that is closest to this one says what changed. Another seed is no change.
@@ -182,24 +191,24 @@ impl Run {
         changes.map_or(Freshness::Missing, |changes| Freshness::Stale { changes })
     }
 
-    /// How the training went, if it is done, of this very configuration, and the model is there unharmed.
+    /// How the training went, if it is done, of this very configuration, and the model and the metrics are there unharmed.
     pub fn trained(&self, memo: &HashMemo) -> Option<Trained> {
         let trained = read_trained(&self.folder)?;
-        let model = self.folder.join(MODEL_FILE);
-        let sound = model.is_file() && memo.hash_file(&model).is_ok_and(|hash| hash == trained.model);
+        let is_sound = |(name, expected): (&str, ContentHash)| {
+            let path = self.folder.join(name);
+            path.is_file() && memo.hash_file(&path).is_ok_and(|hash| hash == expected)
+        };
+        let sound = trained.files().into_iter().all(is_sound);
         (sound && read_fingerprint(&self.folder).as_ref() == Some(&self.fingerprint)).then_some(trained)
     }
 
-    /// Removes a checkpoint that cannot be read, so that the run begins anew: nothing else can be done with it.
+    /// Removes a checkpoint that is damaged, or whose metrics are, so that the run begins anew: nothing else can be done
+    /// with it.
     pub(crate) fn remove_damaged_checkpoint(&self) -> Result<()> {
-        let path = self.folder.join(CHECKPOINT_FILE);
-        if !path.exists() {
-            return Ok(());
-        }
-        match Checkpoint::read(&path) {
+        match Checkpoint::read(&self.folder) {
             Err(error @ VitError::Damaged { .. }) => {
-                tracing::warn!("{error}; it is removed, and {} begins anew", self.name());
-                Ok(fs_err::remove_file(path)?)
+                tracing::warn!("{error}; the checkpoint is removed, and {} begins anew", self.name());
+                Ok(fs_err::remove_file(self.folder.join(CHECKPOINT_FILE))?)
             }
             // Whatever else is wrong will be told when the run resumes.
             _ => Ok(()),
@@ -220,12 +229,20 @@ pub(crate) fn trained_below(folder: &Path) -> Vec<PathBuf> {
     folders
 }
 
+/// What a file of ours says; none if it is not there, or damaged: whatever it described is then made anew.
+pub(crate) fn read_or_make_anew<T: DeserializeOwned>(path: &Path) -> Option<T> {
+    read_sealed_json(path).unwrap_or_else(|error| {
+        tracing::warn!("{error}; what it describes is made anew");
+        None
+    })
+}
+
 pub(crate) fn read_fingerprint(folder: &Path) -> Option<Fingerprint> {
-    serde_json::from_slice(&std::fs::read(folder.join(FINGERPRINT_FILE)).ok()?).ok()
+    read_or_make_anew(&folder.join(FINGERPRINT_FILE))
 }
 
 pub(crate) fn read_trained(folder: &Path) -> Option<Trained> {
-    serde_json::from_slice(&std::fs::read(folder.join(TRAIN_FILE)).ok()?).ok()
+    read_or_make_anew(&folder.join(TRAIN_FILE))
 }
 
 /// The configuration of a run as JSON, without what looks at results only.

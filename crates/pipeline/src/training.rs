@@ -15,6 +15,7 @@ use vit::{About, Model, Trainer};
 use crate::{
     Context,
     examples::Examples,
+    failed::Failed,
     loader::{self, Features},
     runs::{self, Run, Trained},
 };
@@ -75,7 +76,7 @@ pub fn run(context: &Context) -> Result<TrainingReport> {
     let runs = runs::requested(context, &features, &examples)?.complete()?;
     let common = Common { context, features: &features, examples: &examples, device };
 
-    let (mut reports, mut failed) = (Vec::new(), Vec::new());
+    let (mut reports, mut failed) = (Vec::new(), Failed::to("train"));
     let mut waiting: Vec<Waiting<'_>> = Vec::new();
     for run in &runs {
         let before = run.freshness(&context.memo, context.study.recipe.steps);
@@ -88,18 +89,11 @@ pub fn run(context: &Context) -> Result<TrainingReport> {
         for (Waiting { run, before }, trained) in train_some(&common, &mut waiting)? {
             match trained {
                 Ok(trained) => reports.push(report(run, before, trained)),
-                Err(error) => {
-                    tracing::error!("train {}: {error:#}", run.name());
-                    failed.push((run.name(), error));
-                }
+                Err(error) => failed.add(run, error),
             }
         }
     }
-    let count = failed.len();
-    if let Some((name, error)) = failed.into_iter().next() {
-        let what = if count == 1 { format!("train {name}") } else { format!("{count} runs failed; train {name}") };
-        return Err(error.context(what));
-    }
+    failed.into_result()?;
     let place = |report: &RunReport| runs.iter().position(|run| run.folder == report.folder);
     reports.sort_by_key(place);
     Ok(TrainingReport { runs: reports })

@@ -11,13 +11,14 @@ use dataset::{ClassName, ForeignImage, foreign_images};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use sources::{Combination, Source};
-use stage::{ContentHash, Fingerprint, Lock, write_json};
-use vit::{MODEL_FILE, Model, Predictor, first_largest};
+use stage::{ContentHash, Fingerprint, Lock, write_sealed_json};
+use vit::{Model, Predictor, first_largest};
 
 use crate::{
     Context,
-    evaluation::EvaluatedRun,
+    evaluation::{self, EvaluatedRun},
     examples::Examples,
+    failed::Failed,
     loader::Features,
     predict, progress,
     runs::{self, Run, Trained},
@@ -95,28 +96,28 @@ pub fn run(context: &Context, data: &Path) -> Result<TransferReport> {
     let examples = Examples::new(context);
     let features = Features::open(context, &examples)?;
     let digest = digest(context, &images, &left_out)?;
-    let (mut done, mut due) = (Vec::new(), Vec::new());
+    let (mut done, mut due, mut failed) = (Vec::new(), Vec::new(), Failed::to("evaluate"));
     for run in runs::requested(context, &features, &examples)?.runs {
         let Some(trained) = run.trained(&context.memo) else { continue };
         let fingerprint = fingerprint(&run, &trained, digest);
         match read(&path(&run.folder, data)?).filter(|known| known.fingerprint == fingerprint) {
             Some(transfer) => done.push(transferred(&run, true, transfer)),
-            None => {
-                let lock = Lock::acquire(&run.folder)?;
-                let model = Model::load(&run.folder.join(MODEL_FILE), &Device::Cpu)?;
-                due.push(Due { run, fingerprint, model, _lock: lock });
-            }
+            None => match evaluation::open_locked(&run, &Device::Cpu) {
+                Ok((model, lock)) => due.push(Due { run, fingerprint, model, _lock: lock }),
+                Err(error) => failed.add(&run, error),
+            },
         }
-    }
-    if done.is_empty() && due.is_empty() {
-        bail!("no run of this configuration is trained\n\nhint: run `just train`");
     }
     for (due, scores) in due.iter().zip(judge(context, &features, &images, &due)?) {
         let (fingerprint, left_out) = (due.fingerprint.clone(), left_out.clone());
         let transfer =
             Transfer { fingerprint, data: data.to_owned(), class_names: class_names.clone(), left_out, scores };
-        write_json(&path(&due.run.folder, data)?, &transfer)?;
+        write_sealed_json(&path(&due.run.folder, data)?, &transfer)?;
         done.push(transferred(&due.run, false, transfer));
+    }
+    failed.into_result()?;
+    if done.is_empty() {
+        bail!("no run of this configuration is trained\n\nhint: run `just train`");
     }
     done.sort_by_key(|run| runs::place(context, run.combination, run.seed));
     Ok(TransferReport { data: data.to_owned(), images: images.len(), left_out, runs: done })
@@ -195,7 +196,7 @@ fn path(folder: &Path, data: &Path) -> Result<PathBuf> {
 }
 
 fn read(path: &Path) -> Option<Transfer> {
-    serde_json::from_slice(&std::fs::read(path).ok()?).ok()
+    runs::read_or_make_anew(path)
 }
 
 fn transferred(run: &Run, was_fresh: bool, transfer: Transfer) -> TransferredRun {

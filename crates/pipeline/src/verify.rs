@@ -5,11 +5,20 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, bail};
 use rayon::prelude::*;
 use serde::Serialize;
-use shards::{Manifest, shard_path};
-use stage::ContentHash;
-use vit::MODEL_FILE;
+use shards::{Plan, ShardRecord, shard_path};
+use sources::Source;
+use stage::{ContentHash, check_seal};
+use study::Paths;
+use vit::{CHECKPOINT_FILE, Checkpoint};
 
-use crate::{Context, evaluation, extraction::Extraction, progress, runs, summary};
+use crate::{
+    Context, evaluation,
+    extraction::Extraction,
+    inputs::Inputs,
+    progress,
+    runs::{self, Trained},
+    summary,
+};
 
 /// What was read.
 #[derive(Debug, Serialize)]
@@ -24,11 +33,40 @@ pub struct Verification {
     pub damaged: Vec<String>,
 }
 
-/// Reads all images, the shards of the current features, all trained models and evaluations.
+/// Reads all images, tables of labels and weights, the shards of the current features, and all that lies in the data set's
+/// folder of the cache: small files that carry their own hash, checkpoints, trained models, evaluations.
 pub fn run(context: &Context) -> Result<Verification> {
+    let mut damaged = verify_images(context);
+    damaged.extend(Inputs::changed(context)?);
+
+    let known = known_hashes(context)?;
+    let own = files_below(context.paths.data_set(), &context.paths);
+    let size = |path: &PathBuf| std::fs::metadata(path).map_or(0, |file| file.len());
+    let size_bytes = known.iter().map(|(path, _)| path).chain(&own).map(size).sum();
+    let files = known.len() + own.len();
+    let bar = progress::bar(context.show_progress, files as u64, "cache", "files");
+    damaged.extend(own.iter().filter_map(|path| {
+        bar.inc(1);
+        let checked = match path.file_name()?.to_str()? {
+            CHECKPOINT_FILE => Checkpoint::read(path.parent()?).map(|_| ()).map_err(anyhow::Error::from),
+            _ => check_seal(path).map_err(anyhow::Error::from),
+        };
+        checked.err().map(|error| summary::without_hint(&error.to_string()))
+    }));
+    damaged.extend(known.iter().filter_map(|(path, expected)| {
+        bar.inc(1);
+        check(context, path, expected)
+    }));
+    bar.finish_and_clear();
+    context.memo.save()?;
+    Ok(Verification { files, size_bytes, images: context.dataset.images.len(), damaged })
+}
+
+/// The images that are damaged.
+fn verify_images(context: &Context) -> Vec<String> {
     let images = &context.dataset.images;
     let bar = progress::bar(context.show_progress, images.len() as u64, "images", "files");
-    let mut damaged: Vec<String> = (0..images.len())
+    let damaged = (0..images.len())
         .into_par_iter()
         .filter_map(|index| {
             bar.inc(1);
@@ -40,30 +78,45 @@ pub fn run(context: &Context) -> Result<Verification> {
         })
         .collect();
     bar.finish_and_clear();
+    damaged
+}
 
-    let mut files: Vec<(PathBuf, ContentHash)> = Vec::new();
-    for Extraction { cache, .. } in Extraction::plan_all(context)? {
-        let Some(manifest) = Manifest::read(&cache.folder)? else { continue };
-        for (source, entry) in &manifest.features {
-            let shards = entry.shards.iter();
-            files.extend(shards.map(|(number, shard)| (shard_path(&cache.folder, *source, *number), shard.blake3)));
+/// Files whose hashes stand elsewhere: shards, models, metrics, answers.
+fn known_hashes(context: &Context) -> Result<Vec<(PathBuf, ContentHash)>> {
+    let mut files = Vec::new();
+    for Extraction { cache, plan, .. } in Extraction::plan_all(context)? {
+        for source in Source::FEATURE_MAPS {
+            let records = (0..plan.shards().len()).filter_map(|shard| {
+                let record = ShardRecord::read(&cache.folder, source, shard)?;
+                Some((shard_path(&cache.folder, source, shard), record.shard.blake3))
+            });
+            files.extend(records);
         }
     }
     for combination in sources::Combination::all() {
         for folder in runs::trained_below(&context.paths.runs_of(combination)) {
-            files.extend(runs::read_trained(&folder).map(|trained| (folder.join(MODEL_FILE), trained.model)));
+            let trained = runs::read_trained(&folder);
+            files.extend(trained.iter().flat_map(Trained::files).map(|(name, hash)| (folder.join(name), hash)));
             files.extend(evaluation::read(&folder).iter().flat_map(|found| evaluation::answers(&folder, found)));
         }
     }
-    let sizes: Vec<u64> = files.iter().map(|(path, _)| std::fs::metadata(path).map_or(0, |file| file.len())).collect();
-    let bar = progress::bar(context.show_progress, files.len() as u64, "shards, models, evaluations", "files");
-    for (path, expected) in &files {
-        damaged.extend(check(context, path, expected));
-        bar.inc(1);
+    Ok(files)
+}
+
+/// Files below `folder` that tell themselves whether they are sound. The report is none: it is made anew every time.
+fn files_below(folder: &Path, paths: &Paths) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        let path = entry.path();
+        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        if path.is_dir() && path != paths.report() {
+            files.extend(files_below(&path, paths));
+        } else if name.ends_with(".json") || name == Plan::FILE || name == CHECKPOINT_FILE {
+            files.push(path);
+        }
     }
-    bar.finish_and_clear();
-    context.memo.save()?;
-    Ok(Verification { files: files.len(), size_bytes: sizes.iter().sum(), images: images.len(), damaged })
+    files.sort();
+    files
 }
 
 /// Fails if anything is damaged, after all has been reported.

@@ -1,5 +1,7 @@
 use std::{io, path::PathBuf};
 
+use stage::SealError;
+
 /// What can be wrong with a feature cache.
 #[derive(Debug, thiserror::Error)]
 pub enum ShardError {
@@ -48,4 +50,13 @@ pub enum ShardError {
         /// The cache's dtype.
         dtype: String,
     },
+}
+
+impl From<SealError> for ShardError {
+    fn from(error: SealError) -> Self {
+        match error {
+            SealError::Io(error) => Self::Io(error),
+            SealError::Damaged { path, reason } => Self::Damaged { path, reason },
+        }
+    }
 }

@@ -3,10 +3,10 @@
 //! # On disk
 //! ```text
 //! CACHE/
-//!   plan.json                  which image lies in which shard, at which place; written first
+//!   plan                       which image lies in which shard, at which place; written first
 //!   fm2/00007.safetensors      one tensor `features`: (images, side, side, channels), channels-last
 //!   fm2/00007.record.json      written after its shard: content hash, size, images, sums for the moments
-//!   manifest.json              written last: shapes, dtypes, ids, mean and std per channel, hashes, fingerprint
+//!   manifest.json              written last: shapes, dtypes, mean and std per channel, hashes, fingerprint, digest of the plan
 //! ```
 //! A shard holds one feature map of (by default) 256 images, so that asking for another feature writes only that
 //! one's files. A shard is complete when its record names its images by their content hashes; an interrupted
@@ -20,9 +20,11 @@
 mod dtype;
 mod encoded;
 mod error;
+mod header;
 mod manifest;
 mod moments;
 mod plan;
+mod plan_file;
 mod positioned;
 mod reader;
 mod record;
@@ -39,4 +41,4 @@ pub use record::{ShardRecord, record_path, shard_path};
 pub use writer::ShardWriter;
 
 /// Version of the cache's format. A cache of another version is not read; it lies in another folder.
-pub const FORMAT_VERSION: u32 = 1;
+pub const FORMAT_VERSION: u32 = 2;

@@ -3,9 +3,9 @@ use std::{collections::BTreeMap, path::Path};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sources::Source;
-use stage::{ContentHash, Fingerprint, write_json};
+use stage::{ContentHash, Fingerprint, read_sealed_json, write_sealed_json};
 
-use crate::{Dtype, FORMAT_VERSION, Moments, Plan, ShardError, shard_path};
+use crate::{Dtype, FORMAT_VERSION, Moments, ShardError, shard_path};
 
 /// The table of contents of a feature cache, written when everything it names is on disk.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -25,8 +25,8 @@ pub struct Manifest {
     pub features: BTreeMap<Source, FeatureEntry>,
     /// Moments of the original images' grey values in [0, 1], over the training split.
     pub orig: Moments,
-    /// Every image's id and content hash, in its shard and place.
-    pub plan: Plan,
+    /// Digest of the plan that was carried out: every image's id and content hash, in its shard and place.
+    pub plan: ContentHash,
 }
 
 /// One extracted feature.
@@ -45,7 +45,7 @@ pub struct FeatureEntry {
 pub struct ShardEntry {
     /// Number of images.
     pub images: usize,
-    /// Hash of the images' contents: [`Plan::shard_digest`].
+    /// Hash of the images' contents: [`Plan::shard_digest`](crate::Plan::shard_digest).
     pub images_digest: ContentHash,
     /// Size of the file.
     pub size_bytes: u64,
@@ -57,12 +57,9 @@ impl Manifest {
     /// The manifest's file name.
     pub const FILE: &str = "manifest.json";
 
-    /// The file name of the plan that is being carried out.
-    pub const PLAN_FILE: &str = "plan.json";
-
     /// Reads the manifest of `cache`; none if there is none yet.
     pub fn read(cache: &Path) -> Result<Option<Self>, ShardError> {
-        let Some(manifest) = read_json::<Self>(&cache.join(Self::FILE))? else { return Ok(None) };
+        let Some(manifest) = read_sealed_json::<Self>(&cache.join(Self::FILE))? else { return Ok(None) };
         if manifest.format != FORMAT_VERSION {
             return Err(ShardError::Unexpected {
                 path: cache.join(Self::FILE),
@@ -76,17 +73,7 @@ impl Manifest {
 
     /// Writes the manifest: the last thing that an extraction does.
     pub fn write(&self, cache: &Path) -> Result<(), ShardError> {
-        Ok(write_json(&cache.join(Self::FILE), self)?)
-    }
-
-    /// Reads the plan that was begun last; none if there is none.
-    pub fn read_plan(cache: &Path) -> Result<Option<Plan>, ShardError> {
-        read_json(&cache.join(Self::PLAN_FILE))
-    }
-
-    /// Writes the plan: the first thing that an extraction does.
-    pub fn write_plan(cache: &Path, plan: &Plan) -> Result<(), ShardError> {
-        Ok(write_json(&cache.join(Self::PLAN_FILE), plan)?)
+        Ok(write_sealed_json(&cache.join(Self::FILE), self)?)
     }
 
     /// The entry of `source`.
@@ -130,14 +117,4 @@ impl ShardEntry {
         }
         Ok(())
     }
-}
-
-/// Parses a JSON file; none if there is no such file.
-fn read_json<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<Option<T>, ShardError> {
-    if !path.exists() {
-        return Ok(None);
-    }
-    serde_json::from_slice(&fs_err::read(path)?)
-        .map(Some)
-        .map_err(|error| ShardError::Damaged { path: path.to_owned(), reason: error.to_string() })
 }

@@ -1,19 +1,17 @@
 use std::collections::{HashMap, HashSet};
 
-use serde::{Deserialize, Serialize};
 use stage::ContentHash;
 
 /// Which image lies in which shard, at which place.
 ///
 /// Places are kept for as long as an image exists, so that a change touches few shards.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
     shards: Vec<Vec<PlannedImage>>,
 }
 
 /// An image in a plan.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PlannedImage {
     /// The data set's name of the image.
     pub id: String,
@@ -63,6 +61,10 @@ impl Plan {
         Self { shards }
     }
 
+    pub(crate) const fn of(shards: Vec<Vec<PlannedImage>>) -> Self {
+        Self { shards }
+    }
+
     /// The images of every shard.
     pub fn shards(&self) -> &[Vec<PlannedImage>] {
         &self.shards
@@ -71,6 +73,14 @@ impl Plan {
     /// Number of images.
     pub fn images(&self) -> usize {
         self.shards.iter().map(Vec::len).sum()
+    }
+
+    /// The image at `place`.
+    ///
+    /// # Panics
+    /// If there is none.
+    pub fn image(&self, place: Place) -> &PlannedImage {
+        &self.shards[place.shard][place.slot]
     }
 
     /// Every image's place by its id.

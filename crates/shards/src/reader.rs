@@ -5,14 +5,13 @@ use std::{
 };
 
 use half::f16;
-use safetensors::tensor::Metadata;
 use sources::Source;
 
 use crate::{
     Dtype, Manifest, Moments, Place, ShardError,
+    header::ShardHeader,
     positioned::{fetch, read_cached_at, read_exact_at},
     shard_path,
-    writer::TENSOR,
 };
 
 /// Reads single images' feature maps out of the shards of one feature.
@@ -42,7 +41,8 @@ impl FeatureReader {
             .iter()
             .map(|(number, shard)| {
                 let path = shard_path(cache, source, *number);
-                Ok((*number, Shard::open(path, source, manifest.dtype, shard.images)?))
+                let data_start = ShardHeader::read(&path)?.values_start(source, manifest.dtype, shard.images)?;
+                Ok((*number, Shard { path, images: shard.images, data_start }))
             })
             .collect::<Result<_, ShardError>>()?;
         Ok(Self { source, dtype: manifest.dtype, moments: entry.moments.clone(), shards })
@@ -154,34 +154,5 @@ impl FeatureReader {
 fn from_little_endian(values: &mut [f16]) {
     if cfg!(target_endian = "big") {
         values.iter_mut().for_each(|value| *value = f16::from_bits(value.to_bits().swap_bytes()));
-    }
-}
-
-impl Shard {
-    fn open(path: PathBuf, source: Source, dtype: Dtype, images: usize) -> Result<Self, ShardError> {
-        // Far above any header that the writer makes; a longer one is damage, not a reason to allocate.
-        const LONGEST_HEADER: u64 = 1 << 24;
-        let damaged = |reason: String| ShardError::Damaged { path: path.clone(), reason };
-        let file = fs_err::File::open(&path)?;
-        let mut length = [0; 8];
-        read_exact_at(file.file(), &mut length, 0).map_err(|error| damaged(error.to_string()))?;
-        let length = u64::from_le_bytes(length);
-        if length > LONGEST_HEADER {
-            return Err(damaged(format!("its header claims {length} bytes")));
-        }
-        let mut json = vec![0; length as usize];
-        read_exact_at(file.file(), &mut json, 8).map_err(|error| damaged(error.to_string()))?;
-        let metadata: Metadata = serde_json::from_slice(&json).map_err(|error| damaged(error.to_string()))?;
-        let info = metadata.info(TENSOR).ok_or_else(|| damaged(format!("it has no tensor `{TENSOR}`")))?;
-        let expected = [images, source.side(), source.side(), source.channels()];
-        if info.shape != expected || info.dtype != dtype.safetensors() {
-            return Err(ShardError::Unexpected {
-                what: "tensor",
-                got: format!("{:?} {:?}", info.dtype, info.shape),
-                expected: format!("{:?} {expected:?}", dtype.safetensors()),
-                path,
-            });
-        }
-        Ok(Self { images, data_start: 8 + length + info.data_offsets.0 as u64, path })
     }
 }

@@ -7,11 +7,9 @@ use stage::{ContentHash, HashMemo, LargeFile};
 
 use crate::{
     ChannelSums, Dtype, EncodedMap, FORMAT_VERSION, Plan, PlannedImage, ShardEntry, ShardError, ShardRecord,
+    header::{METADATA_KEY, TENSOR},
     record_path, shard_path,
 };
-
-/// The tensor's name in a shard.
-pub(crate) const TENSOR: &str = "features";
 
 /// Data begins at a multiple of this, so that a reader may map it as any dtype.
 const ALIGNMENT: usize = 64;
@@ -138,7 +136,7 @@ impl<'a> ShardWriter<'a> {
             "images_digest": self.images_digest,
             "ids": self.images.iter().map(|image| image.id.as_str()).collect::<Vec<_>>(),
         });
-        let metadata = HashMap::from([("fmstudy".to_owned(), ours.to_string())]);
+        let metadata = HashMap::from([(METADATA_KEY.to_owned(), ours.to_string())]);
         let damaged =
             |reason: String| ShardError::Damaged { path: shard_path(self.cache, self.source, self.shard), reason };
         let metadata =

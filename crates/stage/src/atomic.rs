@@ -47,7 +47,7 @@ impl Write for AtomicFile {
 /// An unfinished file in the folder of `path`, which is made if need be.
 pub(crate) fn temporary_for(path: &Path) -> io::Result<NamedTempFile> {
     let folder = folder_of(path);
-    fs_err::create_dir_all(folder)?;
+    create_folder(folder)?;
     tempfile::Builder::new().prefix(TEMPORARY_PREFIX).tempfile_in(folder).map_err(|error| {
         io::Error::new(error.kind(), format!("cannot create a file in `{}`: {error}", folder.display()))
     })
@@ -77,6 +77,22 @@ pub fn write_json(path: &Path, value: &impl Serialize) -> io::Result<()> {
     write_atomically(path, &json)
 }
 
+/// Makes `folder` and those around it, if need be, so that they outlive a power cut: a folder's name is in the folder
+/// around it, which is synced too.
+pub(crate) fn create_folder(folder: &Path) -> io::Result<()> {
+    if folder.is_dir() {
+        return Ok(());
+    }
+    let around = folder_of(folder);
+    create_folder(around)?;
+    match fs_err::create_dir(folder) {
+        // Another process may have been quicker.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && folder.is_dir() => {}
+        made => made?,
+    }
+    sync_folder(around)
+}
+
 fn folder_of(path: &Path) -> &Path {
     match path.parent() {
         Some(parent) if parent != Path::new("") => parent,
@@ -97,7 +113,7 @@ fn set_default_permissions(_: &std::fs::File) -> io::Result<()> {
 
 #[cfg(unix)]
 fn sync_folder(folder: &Path) -> io::Result<()> {
-    std::fs::File::open(folder)?.sync_all()
+    fs_err::File::open(folder)?.sync_all()
 }
 
 #[cfg(not(unix))]

@@ -36,6 +36,11 @@ impl ContentHash {
         Self(*hasher.finalize().as_bytes())
     }
 
+    /// The hash that these bytes are.
+    pub(crate) const fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
     /// The raw 32 bytes.
     pub const fn as_bytes(&self) -> &[u8; 32] {
         &self.0

@@ -6,9 +6,10 @@
 //! the hash of a file for as long as its size, modification time and inode stay the same; `verify` forgets
 //! the memory and reads everything again.
 //!
-//! Results are written through [`AtomicFile`] or, if they are large, [`LargeFile`]: to a temporary sibling, synced, renamed, and the folder
-//! synced. A reader therefore sees the old file or the new one, never a half. [`Lock`] keeps two writers
-//! apart; the operating system releases it when a process dies.
+//! Results are written through [`AtomicFile`] or, if they are large, [`LargeFile`]: to a temporary sibling, synced, renamed,
+//! and the folder synced. A reader therefore sees the old file or the new one, never a half. Small files that decide over
+//! large ones end with their own hash ([`write_sealed_json`]), so that a flipped bit is never taken for a number. [`Lock`]
+//! keeps two writers apart; the operating system releases it when a process dies.
 
 mod atomic;
 mod fingerprint;
@@ -16,6 +17,7 @@ mod hash;
 mod large_file;
 mod lock;
 mod memo;
+mod sealed;
 
 pub use atomic::{AtomicFile, TEMPORARY_PREFIX, write_atomically, write_json};
 pub use fingerprint::{Change, Fingerprint, Freshness};
@@ -23,3 +25,4 @@ pub use hash::{ContentHash, ParseHashError};
 pub use large_file::LargeFile;
 pub use lock::{Lock, LockError};
 pub use memo::HashMemo;
+pub use sealed::{SealError, check_seal, read_sealed_json, read_sealed_lines, write_sealed_json, write_sealed_lines};

@@ -4,6 +4,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use crate::atomic::create_folder;
+
 /// A lock on a folder, held as long as the value lives: exclusive for who writes there, or shared by all who read.
 ///
 /// It is an advisory lock on the folder's file `.lock`, which the operating system drops with the process:
@@ -47,7 +49,7 @@ impl Lock {
 
     fn with(folder: &Path, try_lock: fn(&File) -> Result<(), TryLockError>) -> Result<Self, LockError> {
         let io_error = |source| LockError::Io { folder: folder.to_owned(), source };
-        std::fs::create_dir_all(folder).map_err(io_error)?;
+        create_folder(folder).map_err(io_error)?;
         let mut file = File::options()
             .read(true)
             .write(true)

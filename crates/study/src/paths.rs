@@ -12,9 +12,10 @@ use crate::Study;
 /// cache/ferplus/
 ///   audit.json                         what is worth knowing about the data set
 ///   hashes                             remembered content hashes
+///   inputs.json                        hashes of the tables of labels and the weights
 ///   calibration-9c0d1e2f.json          what 8-bit integers stand for, one per weights
-///   features-v1/resnet18-f16-1a2b3c4d/ one feature cache per weights, preprocessing and dtype
-///   runs-v1/fm1+fm2/seed0-5e6f7a8b/    one run per combination, seed and everything else that matters
+///   features-v2/resnet18-f16-1a2b3c4d/ one feature cache per weights, preprocessing and dtype
+///   runs-v2/fm1+fm2/seed0-5e6f7a8b/    one run per combination, seed and everything else that matters
 ///   report/index.html                  the report, its tables and figures
 /// ```
 #[derive(Clone, Debug)]
@@ -54,6 +55,11 @@ impl Paths {
         self.data_set.join("hashes")
     }
 
+    /// What the files were that the features and labels came from.
+    pub fn inputs(&self) -> PathBuf {
+        self.data_set.join("inputs.json")
+    }
+
     /// The data audit.
     pub fn audit(&self) -> PathBuf {
         self.data_set.join("audit.json")
@@ -76,7 +82,7 @@ impl Paths {
 
     /// Folder of all runs.
     pub fn all_runs(&self) -> PathBuf {
-        self.data_set.join("runs-v1")
+        self.data_set.join("runs-v2")
     }
 
     /// Folder of a combination's runs.

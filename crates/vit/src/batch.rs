@@ -20,6 +20,21 @@ pub enum Tokens {
 }
 
 impl Tokens {
+    fn len(&self) -> usize {
+        match self {
+            Self::Ready(values) => values.len(),
+            Self::Stored(values, _) => values.len(),
+        }
+    }
+
+    fn first_not_finite(&self) -> Option<(usize, f32)> {
+        let is_bad = |(_, value): &(usize, f32)| !value.is_finite();
+        match self {
+            Self::Ready(values) => values.iter().copied().enumerate().find(is_bad),
+            Self::Stored(values, _) => values.iter().map(|value| value.to_f32()).enumerate().find(is_bad),
+        }
+    }
+
     /// Standardised, as the step sees them.
     fn ready(&self, isa: Isa) -> Cow<'_, [f32]> {
         match self {
@@ -53,6 +68,14 @@ pub struct Batch {
 }
 
 impl Batch {
+    /// The source, the image and the value of the first token that is NaN or infinite.
+    pub fn first_not_finite(&self) -> Option<(Source, usize, f32)> {
+        self.tokens.iter().find_map(|(source, tokens)| {
+            let (at, value) = tokens.first_not_finite()?;
+            Some((*source, at / (tokens.len() / self.images), value))
+        })
+    }
+
     /// The tokens that a model of `about` reads, in its order.
     ///
     /// # Errors

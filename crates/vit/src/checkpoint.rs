@@ -7,9 +7,13 @@ use candle_core::Device;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Draws, Model, Trainer, ValidationRecord, VitError,
+    Draws, METRICS_FILE, Model, Trainer, ValidationRecord, VitError,
+    metrics::Written,
     tensor_file::{self, TensorFile},
 };
+
+/// Name of the checkpoint in a run's folder.
+pub const CHECKPOINT_FILE: &str = "checkpoint.safetensors";
 
 const MODEL_PREFIX: &str = "model.";
 
@@ -26,6 +30,8 @@ pub struct Checkpoint {
     pub draws: Draws,
     /// What has been done.
     pub progress: Progress,
+    /// What had been recorded by then; none before the first step.
+    pub metrics: Option<Written>,
 }
 
 /// How far a run has come.
@@ -74,9 +80,20 @@ impl Progress {
 }
 
 impl Checkpoint {
-    /// Reads and checks the file `path`, without its tensors: which run it is, and how far.
-    pub fn read(path: &Path) -> Result<Self, VitError> {
-        Ok(tensor_file::read(path, &Device::Cpu)?.about)
+    /// Reads the checkpoint of the run in `folder`, without its tensors: which run it is, and how far. None if there is none.
+    ///
+    /// # Errors
+    /// If it is damaged, or the metrics that belong to it are.
+    pub fn read(folder: &Path) -> Result<Option<Self>, VitError> {
+        let path = folder.join(CHECKPOINT_FILE);
+        if !path.exists() {
+            return Ok(None);
+        }
+        let checkpoint: Self = tensor_file::read(&path, &Device::Cpu)?.about;
+        if let Some(metrics) = &checkpoint.metrics {
+            metrics.read(&folder.join(METRICS_FILE))?;
+        }
+        Ok(Some(checkpoint))
     }
 
     /// Writes this state with the tensors of `model` and `trainer`, atomically.

@@ -5,6 +5,7 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
+use stage::ContentHash;
 
 use crate::{Validation, VitError};
 
@@ -48,32 +49,59 @@ pub(crate) enum Record<'a> {
     Validation(&'a ValidationRecord),
 }
 
+/// A part of the metrics, from their beginning.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Written {
+    /// How long it is.
+    pub size_bytes: u64,
+    /// Hash of its bytes.
+    pub blake3: ContentHash,
+}
+
+impl Written {
+    /// Reads the part that this is out of the file `path`.
+    ///
+    /// # Errors
+    /// If the file is shorter or holds something else.
+    pub(crate) fn read(&self, path: &Path) -> Result<Vec<u8>, VitError> {
+        let mut bytes = if path.exists() { fs_err::read(path)? } else { Vec::new() };
+        let found = bytes.len();
+        bytes.truncate(self.size_bytes as usize);
+        if ContentHash::of(&bytes) == self.blake3 {
+            return Ok(bytes);
+        }
+        let reason = format!("of its {found} bytes the first {} are not those that were written", self.size_bytes);
+        Err(VitError::Damaged { path: path.to_owned(), reason })
+    }
+}
+
 /// The open metrics file of a run.
 #[derive(Debug)]
 pub(crate) struct Metrics {
     writer: BufWriter<File>,
+    hasher: blake3::Hasher,
 }
 
 impl Metrics {
-    /// Opens the file `path` and drops what it holds of steps after `last_step`: those are run again. A line
-    /// that a killed process left unfinished goes as well.
-    pub(crate) fn open(path: &Path, last_step: usize) -> Result<Self, VitError> {
-        let old = if path.exists() { fs_err::read(path)? } else { Vec::new() };
-        let kept: Vec<u8> = old
-            .split_inclusive(|byte| *byte == b'\n')
-            .filter(|line| is_until(line, last_step))
-            .flatten()
-            .copied()
-            .collect();
+    /// Opens the file `path` with what is `kept` of it and nothing else: what came later is run again.
+    ///
+    /// # Errors
+    /// If what is to be kept is not there.
+    pub(crate) fn open(path: &Path, kept: Option<&Written>) -> Result<Self, VitError> {
+        let kept = kept.map_or_else(|| Ok(Vec::new()), |kept| kept.read(path))?;
         stage::write_atomically(path, &kept)?;
         let file = fs_err::OpenOptions::new().append(true).open(path)?;
-        Ok(Self { writer: BufWriter::new(file.into()) })
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&kept);
+        Ok(Self { writer: BufWriter::new(file.into()), hasher })
     }
 
     /// Appends a line.
     pub(crate) fn write(&mut self, record: &Record<'_>) -> Result<(), VitError> {
-        serde_json::to_writer(&mut self.writer, record)?;
-        Ok(self.writer.write_all(b"\n")?)
+        let mut line = serde_json::to_vec(record)?;
+        line.push(b'\n');
+        self.hasher.update(&line);
+        Ok(self.writer.write_all(&line)?)
     }
 
     /// Lets readers see what has been written.
@@ -81,19 +109,12 @@ impl Metrics {
         Ok(self.writer.flush()?)
     }
 
-    /// Brings everything to the disk.
-    pub(crate) fn sync(&mut self) -> Result<(), VitError> {
+    /// Brings everything to the disk, and says what it is.
+    pub(crate) fn sync(&mut self) -> Result<Written, VitError> {
         self.flush()?;
-        Ok(self.writer.get_ref().sync_data()?)
+        self.writer.get_ref().sync_data()?;
+        Ok(Written { size_bytes: self.hasher.count(), blake3: ContentHash::from_hasher(&self.hasher) })
     }
-}
-
-fn is_until(line: &[u8], last_step: usize) -> bool {
-    #[derive(Deserialize)]
-    struct Step {
-        step: usize,
-    }
-    line.ends_with(b"\n") && serde_json::from_slice::<Step>(line).is_ok_and(|record| record.step <= last_step)
 }
 
 #[cfg(test)]
@@ -101,21 +122,31 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reopening_drops_later_steps_and_a_torn_line() {
+    fn reopening_keeps_what_a_checkpoint_promises_and_nothing_else() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(METRICS_FILE);
-        let mut metrics = Metrics::open(&path, 0).unwrap();
-        for step in 1..=4 {
+        let mut metrics = Metrics::open(&path, None).unwrap();
+        let write = |metrics: &mut Metrics, step| {
             let record = StepRecord { step, loss: 1.5, accuracy: 0.5, lr: 0.005, grad_norm: 1.0, seconds: 0.1 };
             metrics.write(&Record::Step(&record)).unwrap();
-        }
+        };
+        (1..=2).for_each(|step| write(&mut metrics, step));
+        let written = metrics.sync().unwrap();
+        write(&mut metrics, 3);
         metrics.writer.write_all(b"{\"kind\":\"step\",\"step\":1").unwrap();
-        metrics.sync().unwrap();
         drop(metrics);
-        drop(Metrics::open(&path, 2).unwrap());
+
+        let mut metrics = Metrics::open(&path, Some(&written)).unwrap();
+        assert_eq!(metrics.sync().unwrap(), written);
+        drop(metrics);
         let text = fs_err::read_to_string(&path).unwrap();
         assert_eq!(text.lines().count(), 2);
         let first = r#"{"kind":"step","step":1,"loss":1.5,"accuracy":0.5,"lr":0.005,"grad_norm":1.0,"seconds":0.1}"#;
         assert_eq!(text.lines().next(), Some(first));
+
+        for damaged in [text.replacen("1.5", "1.4", 1), text[..text.len() - 1].to_owned()] {
+            fs_err::write(&path, damaged).unwrap();
+            assert!(matches!(Metrics::open(&path, Some(&written)), Err(VitError::Damaged { .. })));
+        }
     }
 }

@@ -8,13 +8,10 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Batch, Checkpoint, Draws, METRICS_FILE, Model, Precision, Predictor, Progress, Recipe, StepRecord, Trainer,
-    Validation, ValidationRecord, VitError, collapsed, entropy,
+    Batch, CHECKPOINT_FILE, Checkpoint, Draws, METRICS_FILE, Model, Precision, Predictor, Progress, Recipe, StepRecord,
+    Trainer, Validation, ValidationRecord, VitError, collapsed, entropy,
     metrics::{Metrics, Record},
 };
-
-/// Name of the checkpoint in a run's folder.
-pub const CHECKPOINT_FILE: &str = "checkpoint.safetensors";
 
 /// Name of the trained model in a run's folder.
 pub const MODEL_FILE: &str = "model.safetensors";
@@ -133,10 +130,10 @@ impl<'a> Training<'a> {
             Checkpoint::restore(&path, run.digest, model, &mut trainer)?
         } else {
             let (digest, draws) = (run.digest.to_owned(), Draws::new(run.seed, NOISE_STREAM));
-            Checkpoint { digest, draws, progress: Progress::default() }
+            Checkpoint { digest, draws, progress: Progress::default(), metrics: None }
         };
         let resumed_from = state.progress.step;
-        let metrics = Metrics::open(&run.folder.join(METRICS_FILE), resumed_from)?;
+        let metrics = Metrics::open(&run.folder.join(METRICS_FILE), state.metrics.as_ref())?;
         let checkpoint_step = (resumed_from > 0).then_some(resumed_from);
         Ok(Self { model, run, trainer, state, metrics, resumed_from, checkpoint_step })
     }
@@ -206,7 +203,7 @@ impl<'a> Training<'a> {
         if self.is_checkpoint_due() {
             let begun = Instant::now();
             // The metrics first: a checkpoint promises that every step before it is recorded.
-            self.metrics.sync()?;
+            self.state.metrics = Some(self.metrics.sync()?);
             self.state.write(&self.run.folder.join(CHECKPOINT_FILE), self.model, &self.trainer)?;
             self.checkpoint_step = Some(self.steps_done());
             self.state.progress.wall_s += begun.elapsed().as_secs_f64();

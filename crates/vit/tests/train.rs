@@ -53,7 +53,7 @@ fn an_interrupted_run_ends_like_an_uninterrupted_one() {
 
     let (_, first) = train_until(parts.path(), &recipe, 14);
     assert_eq!(first.unwrap_err().to_string(), "step 14: pulled the plug");
-    assert_eq!(Checkpoint::read(&parts.path().join(CHECKPOINT_FILE)).unwrap().progress.step, 8);
+    assert_eq!(Checkpoint::read(parts.path()).unwrap().unwrap().progress.step, 8);
     let (resumed, second) = train_until(parts.path(), &recipe, usize::MAX);
     let second = second.unwrap();
 
@@ -158,7 +158,7 @@ fn a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint() {
     let mut model = new_model();
     let error = train(&mut model, &run(folder.path(), &recipe), &mut batches, &mut validate, &mut |_| {}).unwrap_err();
     assert_eq!(error.to_string(), "the loss is NaN at step 10; the checkpoint of step 8 is kept");
-    assert_eq!(Checkpoint::read(&folder.path().join(CHECKPOINT_FILE)).unwrap().progress.step, 8);
+    assert_eq!(Checkpoint::read(folder.path()).unwrap().unwrap().progress.step, 8);
     assert!(!folder.path().join(MODEL_FILE).exists());
 }
 

@@ -2,11 +2,11 @@
 
 use std::time::Instant;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, anyhow};
 use indicatif::ProgressBar;
 use sources::Combination;
-use stage::{Lock, write_json};
-use vit::{Batches, MODEL_FILE, Model, Tally, TrainOutcome, Training, Validation};
+use stage::{Lock, write_sealed_json};
+use vit::{Batch, Batches, METRICS_FILE, MODEL_FILE, Model, Tally, TrainOutcome, Training, Validation, VitError};
 
 use super::{Common, Waiting};
 use crate::{
@@ -56,7 +56,8 @@ pub(super) fn train_together(
         let mut members = Members::new(begun);
         let validate = |due: &[&Training<'_>]| validate(&reader, &examples.valid, due);
         let finish = |number: usize, outcome| finish(common, runs[number].run, outcome);
-        members.learn(&mut batches, &validate, &finish, &bar)?;
+        let names = batches.names();
+        members.learn(&mut batches, &names, &validate, &finish, &bar)?;
         Ok::<_, anyhow::Error>(members.results)
     })?;
     bar.finish_and_clear();
@@ -75,8 +76,8 @@ fn begin<'a>(
     tracing::info!("train {}: {before}; {} parameters", run.name(), model.parameters().elements());
     let lock = Lock::acquire(&run.folder)?;
     run.remove_damaged_checkpoint()?;
-    write_json(&run.folder.join(FINGERPRINT_FILE), &run.fingerprint)?;
-    write_json(&run.folder.join(STUDY_FILE), &runs::resolved(common.context, run)?)?;
+    write_sealed_json(&run.folder.join(FINGERPRINT_FILE), &run.fingerprint)?;
+    write_sealed_json(&run.folder.join(STUDY_FILE), &runs::resolved(common.context, run)?)?;
     let how = vit::Run {
         folder: &run.folder,
         recipe: &study.recipe,
@@ -122,6 +123,7 @@ impl<'a> Members<'a> {
     fn learn(
         &mut self,
         batches: &mut dyn Batches,
+        names: &dyn Fn(usize) -> Vec<&'a str>,
         validate: &dyn Fn(&[&Training<'_>]) -> Result<Vec<Validation>>,
         finish: &dyn Fn(usize, TrainOutcome) -> Result<Trained>,
         bar: &ProgressBar,
@@ -134,7 +136,8 @@ impl<'a> Members<'a> {
             let waited = begun.elapsed() / learning as u32;
             let mut loss = 0.0;
             self.each(index, |training| {
-                loss += training.step(batch, waited)?.loss / learning as f64;
+                let step = training.step(batch, waited).map_err(|error| blame(error, batch, index, names))?;
+                loss += step.loss / learning as f64;
                 Ok(())
             });
             self.validate(index + 1, validate)?;
@@ -183,6 +186,32 @@ impl<'a> Members<'a> {
     }
 }
 
+/// Says of a loss that is not finite which images the step learned from, and which of them holds what no feature should.
+fn blame<'a>(error: VitError, batch: &Batch, index: usize, names: &dyn Fn(usize) -> Vec<&'a str>) -> anyhow::Error {
+    /// As many images are named.
+    const MOST_NAMES: usize = 8;
+    if !matches!(error, VitError::NotFinite { .. }) {
+        return error.into();
+    }
+    let names = names(index);
+    if let Some((source, image, value)) = batch.first_not_finite() {
+        let name = names.get(image).copied().unwrap_or_default();
+        return anyhow!(
+            "{error}: {source} of image `{name}` in batch {} holds {value}\n\n\
+             hint: run `just verify`, which names the damaged file, then `just extract` and this command again",
+            index + 1
+        );
+    }
+    let more = names.len().saturating_sub(MOST_NAMES);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    anyhow!(
+        "{error}: all values of batch {} are finite; its images are {}{more}\n\n\
+         hint: try a smaller recipe.lr, or recipe=robust",
+        index + 1,
+        names[..names.len().min(MOST_NAMES)].join(", ")
+    )
+}
+
 /// Asks all of `due` about `examples`.
 fn validate(reader: &TokenReader<'_>, examples: &[Example], due: &[&Training<'_>]) -> Result<Vec<Validation>> {
     let mut predictors = due.iter().map(|training| Ok(training.predictor()?)).collect::<Result<Vec<_>>>()?;
@@ -205,13 +234,15 @@ fn finish(common: &Common<'_>, run: &Run, outcome: TrainOutcome) -> Result<Train
             outcome.class_entropy
         );
     }
+    let hash = |name| common.context.memo.hash_file(&run.folder.join(name));
     let trained = Trained {
-        model: common.context.memo.hash_file(&run.folder.join(MODEL_FILE))?,
+        model: hash(MODEL_FILE)?,
+        metrics: hash(METRICS_FILE)?,
         train_images: common.examples.train.len(),
         valid_images: common.examples.valid.len(),
         outcome,
     };
-    write_json(&run.folder.join(TRAIN_FILE), &trained)?;
+    write_sealed_json(&run.folder.join(TRAIN_FILE), &trained)?;
     tracing::info!(
         "train {}: validation accuracy {:.2}% after {} steps, {:.0} s",
         run.name(),

@@ -1,8 +1,3 @@
-//! A study of drawn faces in a folder of its own, and the binaries to run on it.
-
-#![allow(dead_code, reason = "every test program uses its own part")]
-#![allow(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
-
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
@@ -15,6 +10,8 @@ use std::{
 use demo::SplitCounts;
 use serde_json::Value;
 use tempfile::TempDir;
+
+use crate::{Results, binary, copy_folder, files_below, only_folder, results_below};
 
 /// Images per shard of the tests' studies.
 pub const SHARD_IMAGES: usize = 16;
@@ -54,9 +51,14 @@ pub struct Study {
 
 impl Study {
     /// A new one with [`CONFIGURATION`].
+    #[allow(clippy::new_without_default, reason = "it makes a folder")]
     pub fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let study = Self { folder };
+        Self::below(&std::env::temp_dir())
+    }
+
+    /// The same in a folder below `parent`.
+    pub fn below(parent: &Path) -> Self {
+        let study = Self { folder: tempfile::tempdir_in(parent).unwrap() };
         copy_folder(&template().join("faces"), &study.path("faces"));
         fs_err::copy(template().join("resnet18.safetensors"), study.path("resnet18.safetensors")).unwrap();
         fs_err::write(study.path("study.toml"), CONFIGURATION).unwrap();
@@ -109,7 +111,12 @@ impl Study {
 
     /// The feature cache's folder.
     pub fn features(&self) -> PathBuf {
-        only_folder(&self.path("cache/faces/features-v1"))
+        only_folder(&self.path("cache/faces/features-v2"))
+    }
+
+    /// What the study has come to.
+    pub fn results(&self) -> Results {
+        results_below(&self.path("cache/faces"))
     }
 
     /// Bytes of every file of the feature cache.
@@ -129,21 +136,6 @@ impl Study {
     }
 }
 
-/// All files below `folder`, but for locks.
-pub fn files_below(folder: &Path) -> Vec<PathBuf> {
-    let mut files = Vec::new();
-    for entry in fs_err::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            files.extend(files_below(&path));
-        } else if path.file_name().unwrap() != ".lock" {
-            files.push(path);
-        }
-    }
-    files.sort();
-    files
-}
-
 /// Kills `child` as soon as `reached` holds; false if it finished before.
 pub fn kill_when(mut child: Child, reached: impl Fn() -> bool) -> bool {
     loop {
@@ -157,31 +149,6 @@ pub fn kill_when(mut child: Child, reached: impl Fn() -> bool) -> bool {
             return true;
         }
         sleep(Duration::from_millis(2));
-    }
-}
-
-/// Whether a file whose path ends with `ending` lies below `folder`.
-pub fn exists_below(folder: PathBuf, ending: &str) -> bool {
-    folder.is_dir() && files_below(&folder).iter().any(|path| path.to_string_lossy().ends_with(ending))
-}
-
-/// The one folder in `folder`.
-pub fn only_folder(folder: &Path) -> PathBuf {
-    let mut folders: Vec<PathBuf> = fs_err::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
-    assert_eq!(folders.len(), 1, "{folders:?}");
-    folders.remove(0)
-}
-
-fn copy_folder(from: &Path, to: &Path) {
-    fs_err::create_dir_all(to).unwrap();
-    for entry in fs_err::read_dir(from).unwrap() {
-        let path = entry.unwrap().path();
-        let target = to.join(path.file_name().unwrap());
-        if path.is_dir() {
-            copy_folder(&path, &target);
-        } else {
-            fs_err::copy(path, target).unwrap();
-        }
     }
 }
 
@@ -201,21 +168,4 @@ fn template() -> &'static Path {
             folder
         })
         .path()
-}
-
-/// A binary of the workspace, built if need be with the profile of the tests.
-fn binary(name: &str) -> PathBuf {
-    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
-    let folder = FOLDER.get_or_init(|| {
-        // target/PROFILE/deps/this-test
-        let folder = std::env::current_exe().unwrap().ancestors().nth(2).unwrap().to_owned();
-        let mut build = Command::new(env!("CARGO"));
-        build.args(["build", "--quiet", "--workspace", "--bins"]).current_dir(env!("CARGO_MANIFEST_DIR"));
-        if folder.ends_with("release") {
-            build.arg("--release");
-        }
-        assert!(build.status().unwrap().success(), "the binaries do not build");
-        folder
-    });
-    folder.join(format!("{name}{}", std::env::consts::EXE_SUFFIX))
 }
