@@ -63,6 +63,10 @@ lint:
     cargo fmt --all --check
     cargo clippy --workspace --all-targets -- --deny warnings
 
+# Kills, power cuts, full disks, flipped bits, done to a small study: just torture [kill power …] [--full] [--json]
+torture *arguments:
+    @cargo run --release --quiet --bin torture -- "$@"
+
 # The kernels' tests under valgrind, which knows no AVX-512: the same code for AVX2 and in plain Rust
 memcheck:
     #!/usr/bin/env bash

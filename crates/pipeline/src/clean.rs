@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::Result;
 use serde::Serialize;
-use stage::{Lock, LockError, TEMPORARY_PREFIX};
+use stage::{Lock, LockError, TEMPORARY_PREFIX, is_abandoned};
 
 use crate::{Context, examples::Examples, extraction::Extraction, loader::Features, runs, runs::Requested};
 
@@ -51,9 +51,12 @@ pub fn leftovers(study: &Context, variants: &[&Context]) -> Result<Leftovers> {
     }
 
     let mut leftovers = Vec::new();
+    for folder in [study.paths.cache(), study.paths.data_set(), study.paths.report()] {
+        unfinished(folder, 0, &mut leftovers);
+    }
     for path in folders(&study.paths.all_features()) {
         if caches.contains(&path) {
-            unfinished(&path, &mut leftovers);
+            unfinished(&path, 1, &mut leftovers);
         } else {
             push(path, "other weights, engine, precision, view, dtype or numerics", &mut leftovers);
         }
@@ -62,7 +65,7 @@ pub fn leftovers(study: &Context, variants: &[&Context]) -> Result<Leftovers> {
     let judged = combinations.into_iter().filter(|folder| !unknown.contains(folder));
     for path in judged.flat_map(|combination| folders(&combination)) {
         if used.contains(&path) {
-            unfinished(&path, &mut leftovers);
+            unfinished(&path, 1, &mut leftovers);
         } else {
             push(path, "another configuration", &mut leftovers);
         }
@@ -95,20 +98,13 @@ fn push(path: PathBuf, reason: &str, leftovers: &mut Vec<Leftover>) {
     leftovers.push(Leftover { path, size_bytes, reason: reason.to_owned() });
 }
 
-fn unfinished(folder: &Path, leftovers: &mut Vec<Leftover>) {
-    if Lock::acquire(folder).is_err() {
-        return;
-    }
+/// Unfinished files in `folder` and, down to `depth` levels, below, that belong to no process any more.
+fn unfinished(folder: &Path, depth: usize, leftovers: &mut Vec<Leftover>) {
     for path in entries(folder) {
-        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        if path.is_dir() {
-            for inner in entries(&path) {
-                let name = inner.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-                if name.starts_with(TEMPORARY_PREFIX) {
-                    push(inner, "left unfinished", leftovers);
-                }
-            }
-        } else if name.starts_with(TEMPORARY_PREFIX) {
+        let is_unfinished = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(TEMPORARY_PREFIX));
+        if path.is_dir() && depth > 0 {
+            unfinished(&path, depth - 1, leftovers);
+        } else if is_unfinished && is_abandoned(&path) {
             push(path, "left unfinished", leftovers);
         }
     }

@@ -1,6 +1,6 @@
 use anyhow::{Context as _, Result, bail};
 use dataset::{Dataset, DatasetError, OpenOptions};
-use stage::{HashMemo, write_atomically, write_sealed_json};
+use stage::{HashMemo, SealError, check_seal, write_atomically, write_sealed_json};
 use study::{Paths, Study};
 
 use crate::selection;
@@ -62,7 +62,11 @@ impl Context {
 
     /// Writes the data audit.
     pub fn write_audit(&self) -> Result<()> {
-        Ok(write_sealed_json(&self.paths.audit(), &self.dataset.audit)?)
+        let path = self.paths.audit();
+        if let Err(error @ SealError::Damaged { .. }) = check_seal(&path) {
+            tracing::warn!("{error}; it is written anew");
+        }
+        Ok(write_sealed_json(&path, &self.dataset.audit)?)
     }
 }
 

@@ -274,7 +274,7 @@ pub(crate) fn answers<'a>(
 
 /// Whether they are there, and are what was written.
 fn has_answers(folder: &Path, evaluation: &Evaluation, memo: &HashMemo) -> bool {
-    answers(folder, evaluation).all(|(path, hash)| memo.hash_file(&path).is_ok_and(|found| found == hash))
+    answers(folder, evaluation).all(|(path, hash)| runs::is_sound(memo, &path, hash))
 }
 
 /// A run that is being evaluated. Its folder is locked as long as it is.

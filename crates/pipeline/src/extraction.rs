@@ -191,14 +191,17 @@ fn complete_shard(
 ) -> Option<ShardEntry> {
     let path = shard_path(cache, source, shard);
     let verify = |entry: &ShardEntry| entry.verify(&path, |path| context.memo.hash_file(path));
-    let known = known.filter(|entry| entry.images_digest == *images && verify(entry).is_ok());
-    if let Some(entry) = known {
+    let record = record_path(cache, source, shard);
+    // That a record is sound is remembered like any file's hash.
+    let known = known.filter(|entry| entry.images_digest == *images && context.memo.known(&record).is_some());
+    if let Some(entry) = known.filter(|entry| verify(entry).is_ok()) {
         return Some(entry.clone());
     }
     let entry = ShardRecord::read(cache, source, shard)?.shard;
     if entry.images_digest != *images {
         return None;
     }
+    context.memo.hash_file(&record).ok()?;
     match verify(&entry) {
         Ok(()) => Some(entry),
         Err(error) => {

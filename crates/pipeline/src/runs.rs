@@ -10,7 +10,11 @@
 //! evaluation/            what `eval` leaves
 //! ```
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
+};
 
 use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -194,11 +198,8 @@ impl Run {
     /// How the training went, if it is done, of this very configuration, and the model and the metrics are there unharmed.
     pub fn trained(&self, memo: &HashMemo) -> Option<Trained> {
         let trained = read_trained(&self.folder)?;
-        let is_sound = |(name, expected): (&str, ContentHash)| {
-            let path = self.folder.join(name);
-            path.is_file() && memo.hash_file(&path).is_ok_and(|hash| hash == expected)
-        };
-        let sound = trained.files().into_iter().all(is_sound);
+        let sound = trained.files().into_iter().all(|(name, hash)| is_sound(memo, &self.folder.join(name), hash))
+            && read_or_make_anew::<Value>(&self.folder.join(STUDY_FILE)).is_some();
         (sound && read_fingerprint(&self.folder).as_ref() == Some(&self.fingerprint)).then_some(trained)
     }
 
@@ -232,9 +233,31 @@ pub(crate) fn trained_below(folder: &Path) -> Vec<PathBuf> {
 /// What a file of ours says; none if it is not there, or damaged: whatever it described is then made anew.
 pub(crate) fn read_or_make_anew<T: DeserializeOwned>(path: &Path) -> Option<T> {
     read_sealed_json(path).unwrap_or_else(|error| {
-        tracing::warn!("{error}; what it describes is made anew");
+        warn_once(format!("{error}; what it describes is made anew"));
         None
     })
+}
+
+/// Whether the file `path` has the content hash `expected`; says so if it has not.
+pub(crate) fn is_sound(memo: &HashMemo, path: &Path, expected: ContentHash) -> bool {
+    let found = match memo.hash_file(path) {
+        Ok(hash) if hash == expected => return true,
+        Ok(hash) => format!("`{}` has content hash {}, expected {}", path.display(), hash.short(), expected.short()),
+        Err(error) => error.to_string(),
+    };
+    warn_once(format!("{found}; it is made anew"));
+    false
+}
+
+/// Warns, unless this has been said before: a command looks at a run several times.
+fn warn_once(message: String) {
+    static SAID: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+    // Saying something twice does no harm.
+    let mut said = SAID.lock().unwrap_or_else(PoisonError::into_inner);
+    if !said.contains(&message) {
+        tracing::warn!("{message}");
+        said.insert(message);
+    }
 }
 
 pub(crate) fn read_fingerprint(folder: &Path) -> Option<Fingerprint> {

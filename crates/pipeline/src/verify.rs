@@ -51,7 +51,11 @@ pub fn run(context: &Context) -> Result<Verification> {
             CHECKPOINT_FILE => Checkpoint::read(path.parent()?).map(|_| ()).map_err(anyhow::Error::from),
             _ => check_seal(path).map_err(anyhow::Error::from),
         };
-        checked.err().map(|error| summary::without_hint(&error.to_string()))
+        checked.err().map(|error| {
+            // The next command reads it again, and sees that it is to be made anew.
+            context.memo.forget(path);
+            summary::without_hint(&error.to_string())
+        })
     }));
     damaged.extend(known.iter().filter_map(|(path, expected)| {
         bar.inc(1);

@@ -1,4 +1,5 @@
 use std::{
+    fs::File,
     io::{self, BufWriter, Write},
     path::{Path, PathBuf},
 };
@@ -48,9 +49,19 @@ impl Write for AtomicFile {
 pub(crate) fn temporary_for(path: &Path) -> io::Result<NamedTempFile> {
     let folder = folder_of(path);
     create_folder(folder)?;
-    tempfile::Builder::new().prefix(TEMPORARY_PREFIX).tempfile_in(folder).map_err(|error| {
+    let file = tempfile::Builder::new().prefix(TEMPORARY_PREFIX).tempfile_in(folder).map_err(|error| {
         io::Error::new(error.kind(), format!("cannot create a file in `{}`: {error}", folder.display()))
-    })
+    })?;
+    // Tells others that somebody is at work. A file system that knows no locks does without.
+    if let Err(error) = file.as_file().try_lock() {
+        tracing::debug!("an unfinished file is not locked: {error}");
+    }
+    Ok(file)
+}
+
+/// Whether the unfinished file `path` belongs to no process any more.
+pub fn is_abandoned(path: &Path) -> bool {
+    File::open(path).is_ok_and(|file| file.try_lock().is_ok())
 }
 
 /// Syncs a finished file, renames it to `path` and syncs the folder.
@@ -132,6 +143,7 @@ mod tests {
         write_atomically(&path, b"old").unwrap();
         let mut unfinished = AtomicFile::create(&path).unwrap();
         unfinished.write_all(b"half").unwrap();
+        assert!(!is_abandoned(unfinished.writer.get_ref().path()));
         drop(unfinished);
         assert_eq!(fs_err::read(&path).unwrap(), b"old");
         assert_eq!(fs_err::read_dir(path.parent().unwrap()).unwrap().count(), 1);

@@ -19,7 +19,7 @@ mod lock;
 mod memo;
 mod sealed;
 
-pub use atomic::{AtomicFile, TEMPORARY_PREFIX, write_atomically, write_json};
+pub use atomic::{AtomicFile, TEMPORARY_PREFIX, is_abandoned, write_atomically, write_json};
 pub use fingerprint::{Change, Fingerprint, Freshness};
 pub use hash::{ContentHash, ParseHashError};
 pub use large_file::LargeFile;

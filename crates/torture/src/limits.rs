@@ -1,0 +1,195 @@
+//! What a machine has too little of: disk, permission, file descriptors; and a shard that is cut while it is read.
+
+use std::{
+    path::Path,
+    process::{Command, Output, Stdio},
+    thread::sleep,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, ensure};
+use harness::exists_below;
+
+use crate::{
+    item::{Item, Outcome},
+    victim::{OVERRIDES, STAGES, Victim, require_clear_failure, require_success},
+};
+
+/// Room that the extraction wants to see before it begins, and a little more.
+const DISK_BYTES: u64 = 96 << 20;
+
+pub fn run() -> Result<Outcome> {
+    let mut outcome = Outcome::new(Item::Limits);
+    let victim = Victim::new()?;
+    if let Some(disk) = SmallDisk::mount(&victim.study.path("cache"))? {
+        for left in [0, 4 << 10, 64 << 10, 512 << 10, 2 << 20] {
+            outcome.case(format!("a disk with {left} bytes left"), full_disk(&victim, &disk, left));
+        }
+        outcome.case("a disk that fills up while shards are written", filling_disk(&victim, &disk));
+    } else {
+        outcome.skipped.push("full disks: this user may not mount a file system".to_owned());
+    }
+    victim.reset()?;
+    for descriptors in [8, 10, 12, 16, 24] {
+        outcome.case(format!("{descriptors} file descriptors"), few_descriptors(&victim, descriptors));
+    }
+    outcome.case("a shard cut while it is read", cut_shard(&victim));
+    outcome.case("a folder that may not be written", read_only(&victim));
+    Ok(outcome)
+}
+
+/// A small file system at a folder.
+struct SmallDisk<'a> {
+    folder: &'a Path,
+}
+
+impl<'a> SmallDisk<'a> {
+    /// None if this user may not mount one.
+    fn mount(folder: &'a Path) -> Result<Option<Self>> {
+        fs_err::create_dir_all(folder)?;
+        let size = format!("size={DISK_BYTES}");
+        let mount = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(folder).output();
+        Ok(mount.is_ok_and(|output| output.status.success()).then_some(Self { folder }))
+    }
+
+    fn filler(&self) -> std::path::PathBuf {
+        self.folder.join("filler")
+    }
+
+    /// Fills it but for `left` bytes.
+    fn fill(&self, left: u64) -> Result<()> {
+        let output = Command::new("df").args(["--output=avail", "-B1"]).arg(self.folder).output()?;
+        let text = String::from_utf8(output.stdout)?;
+        let available: u64 = text.lines().nth(1).context("df says nothing")?.trim().parse()?;
+        let output = Command::new("fallocate")
+            .arg("-l")
+            .arg((available.saturating_sub(left)).max(1).to_string())
+            .arg(self.filler())
+            .output()?;
+        require_success("fallocate", &output)
+    }
+
+    fn empty(&self) -> Result<()> {
+        for entry in fs_err::read_dir(self.folder)? {
+            let path = entry?.path();
+            if path.is_dir() { fs_err::remove_dir_all(path)? } else { fs_err::remove_file(path)? }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for SmallDisk<'_> {
+    fn drop(&mut self) {
+        // Left mounted it would be in the way of removing the study's folder, which then says so.
+        let _ = Command::new("umount").arg(self.folder).status();
+    }
+}
+
+/// Each stage in turn finds the disk full, says so, and goes on when there is room again.
+fn full_disk(victim: &Victim, disk: &SmallDisk<'_>, left: u64) -> Result<()> {
+    disk.empty()?;
+    for stage in STAGES {
+        disk.fill(left)?;
+        let output = victim.output(stage);
+        fs_err::remove_file(disk.filler())?;
+        if !output.status.success() {
+            // The extraction asks before it begins.
+            require_clear_failure(stage, &output, &["No space left on device", "GB free"])?;
+            victim.require_sound()?;
+        }
+        require_success(stage, &victim.output(stage))?;
+    }
+    victim.require_same()
+}
+
+/// The extraction finds room at its beginning, and none any more in its midst.
+fn filling_disk(victim: &Victim, disk: &SmallDisk<'_>) -> Result<()> {
+    disk.empty()?;
+    let mut command = victim.study.command("extract", &OVERRIDES);
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    while !exists_below(disk.folder, "00000.record.json") {
+        sleep(Duration::from_millis(1));
+    }
+    disk.fill(0)?;
+    let output = child.wait_with_output()?;
+    require_clear_failure("extract", &output, &["No space left on device"])?;
+    fs_err::remove_file(disk.filler())?;
+    victim.require_sound()?;
+    victim.finish()
+}
+
+/// The stages work with few descriptors, or say that they have too few.
+fn few_descriptors(victim: &Victim, descriptors: usize) -> Result<()> {
+    for stage in STAGES {
+        let output = in_shell(victim, stage, &format!("ulimit -n {descriptors}"))?;
+        // The loader of programs says it in its own words, and with its own code.
+        let told = String::from_utf8_lossy(&output.stderr);
+        if !output.status.success() && !told.contains("error while loading shared libraries") {
+            require_clear_failure(stage, &output, &["Too many open files"])?;
+        }
+        victim.require_sound()?;
+        require_success(stage, &victim.output(stage))?;
+    }
+    victim.finish()
+}
+
+/// A stage behind a command of the shell that changes its limits.
+fn in_shell(victim: &Victim, stage: &str, before: &str) -> Result<Output> {
+    let command = victim.study.command(stage, &OVERRIDES);
+    let mut shell = Command::new("sh");
+    shell.arg("-c").arg(format!("{before}; exec \"$@\"")).arg("sh").arg(command.get_program()).args(command.get_args());
+    shell.current_dir(command.get_current_dir().context("a command has its folder")?);
+    shell.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    Ok(shell.output()?)
+}
+
+/// Training whose shard becomes shorter under its hands ends with an error that names it, not with a signal.
+fn cut_shard(victim: &Victim) -> Result<()> {
+    require_success("extract", &victim.output("extract"))?;
+    let shard = victim.study.features().join("fm3/00001.safetensors");
+    let sound = fs_err::read(&shard)?;
+    let long = [&OVERRIDES[..], &["combo=fm3", "seed=7", "recipe.steps=100000", "train.validate_every=0"]].concat();
+    let child = victim.study.command("train", &long).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
+    while !exists_below(&victim.study.path("cache"), "checkpoint.safetensors") {
+        sleep(Duration::from_millis(2));
+    }
+    fs_err::OpenOptions::new().write(true).open(&shard)?.file().set_len(sound.len() as u64 / 2)?;
+    let output = child.wait_with_output()?;
+    require_clear_failure("train", &output, &["00001.safetensors"])?;
+    let extracted = victim.study.json("extract", &OVERRIDES);
+    ensure!(extracted["shards_written"] == 1, "more than the cut shard is made anew: {extracted}");
+    ensure!(fs_err::read(&shard)? == sound, "the shard is not what it was");
+    // The long run is no part of what the study is compared with.
+    for run in fs_err::read_dir(victim.study.path("cache/faces/runs-v2/fm3"))? {
+        let run = run?.path();
+        if run.file_name().is_some_and(|name| name.to_string_lossy().starts_with("seed7-")) {
+            fs_err::remove_dir_all(run)?;
+        }
+    }
+    victim.finish()
+}
+
+/// A cache that may not be written is refused where it would be, and read where reading is enough.
+fn read_only(victim: &Victim) -> Result<()> {
+    // Root may write anywhere, unless that power is taken from it.
+    const POWERLESS: &str = "exec setpriv --bounding-set -dac_override";
+    let cache = victim.study.path("cache");
+    victim.reset()?;
+    for (at, stage) in STAGES.iter().enumerate() {
+        require_success(stage, &victim.output(stage))?;
+        chmod(&cache, "a-w")?;
+        let looked = in_shell(victim, "fmstudy", &format!("{POWERLESS} \"$1\" status"))?;
+        let next = STAGES.get(at + 1);
+        let refused = next.map(|next| in_shell(victim, next, &format!("{POWERLESS} \"$@\""))).transpose()?;
+        chmod(&cache, "u+w")?;
+        require_success("status", &looked)?;
+        if let Some((next, refused)) = next.zip(refused) {
+            require_clear_failure(next, &refused, &["Permission denied"])?;
+        }
+    }
+    victim.finish()
+}
+
+fn chmod(folder: &Path, mode: &str) -> Result<()> {
+    require_success("chmod", &Command::new("chmod").arg("-R").arg(mode).arg(folder).output()?)
+}

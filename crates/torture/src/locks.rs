@@ -1,0 +1,93 @@
+//! Two processes on one cache: kept apart where they would collide, side by side where they would not.
+
+use std::process::{Child, Output};
+
+use anyhow::{Result, ensure};
+use serde_json::Value;
+
+use crate::{
+    item::{Item, Outcome, Scale},
+    victim::{OVERRIDES, Victim, require_clear_failure, require_success},
+};
+
+pub fn run(scale: Scale) -> Result<Outcome> {
+    let mut outcome = Outcome::new(Item::Locks);
+    let victim = Victim::new()?;
+    for _ in 0..scale.pick(2, 30) {
+        victim.reset()?;
+        let looks = readers_beside_an_extraction(&victim);
+        *outcome.counts.entry("looks while it was written").or_default() += looks.as_ref().map_or(0, |looks| *looks);
+        outcome.case("readers beside an extraction", looks.map(|_| ()));
+        victim.reset()?;
+        outcome.case("two extractions", two_at_once(&victim, "extract", [&[], &[]]));
+        require_success("extract", &victim.output("extract"))?;
+        outcome.case("two trainings of one run", two_at_once(&victim, "train", [&["combo=fm3"], &["combo=fm3"]]));
+        outcome.case("two trainings of different runs", side_by_side(&victim));
+        outcome.case("a lock of a dead process", dead_lock(&victim));
+        outcome.case("in the end", victim.finish());
+    }
+    Ok(outcome)
+}
+
+fn arguments<'a>(more: &[&'a str]) -> Vec<&'a str> {
+    [OVERRIDES.as_slice(), more].concat()
+}
+
+fn start(victim: &Victim, stage: &str, more: &[&str]) -> Result<Child> {
+    use std::process::Stdio;
+    let mut command = victim.study.command(stage, &arguments(more));
+    Ok(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?)
+}
+
+fn outputs(children: [Child; 2]) -> Result<[Output; 2]> {
+    let [one, other] = children;
+    Ok([one.wait_with_output()?, other.wait_with_output()?])
+}
+
+/// Two processes that would write the same: both succeed because one came after the other, or one is told who was there.
+fn two_at_once(victim: &Victim, stage: &str, more: [&[&str]; 2]) -> Result<()> {
+    let outputs = outputs([start(victim, stage, more[0])?, start(victim, stage, more[1])?])?;
+    ensure!(outputs.iter().any(|output| output.status.success()), "neither {stage} succeeded");
+    for output in outputs.iter().filter(|output| !output.status.success()) {
+        require_clear_failure(stage, output, &["is in use by process"])?;
+    }
+    victim.require_sound()
+}
+
+/// Two trainings that share the features only.
+fn side_by_side(victim: &Victim) -> Result<()> {
+    let more = [["seed=1", "combo=fm3"], ["seed=1", "combo=orig+fm4"]];
+    for output in outputs([start(victim, "train", &more[0])?, start(victim, "train", &more[1])?])? {
+        require_success("train beside another", &output)?;
+    }
+    // They are no part of what the study is compared with.
+    for more in more {
+        let report = victim.study.json("train", &arguments(&more));
+        let folder = report["runs"][0]["folder"].as_str().unwrap_or_default();
+        fs_err::remove_dir_all(victim.study.path(folder))?;
+    }
+    Ok(())
+}
+
+/// `status` never calls fresh what is still being written, and never fails. Gives how often it looked.
+fn readers_beside_an_extraction(victim: &Victim) -> Result<u64> {
+    let mut extraction = start(victim, "extract", &[])?;
+    let mut looks = 0;
+    while extraction.try_wait()?.is_none() {
+        let status = victim.study.output("fmstudy", &[&["status", "--json"], &OVERRIDES[..]].concat());
+        require_success("status", &status)?;
+        let status: Value = serde_json::from_slice(&status.stdout)?;
+        let is_fresh = status["extract"]["state"] == "fresh";
+        ensure!(!is_fresh || extraction.try_wait()?.is_some(), "status calls fresh what is being extracted");
+        looks += 1;
+    }
+    require_success("extract beside readers", &extraction.wait_with_output()?)?;
+    victim.require_sound()?;
+    Ok(looks)
+}
+
+/// A process that died left its number in the lock.
+fn dead_lock(victim: &Victim) -> Result<()> {
+    fs_err::write(victim.study.features().join(".lock"), "1\n")?;
+    require_success("train behind a dead lock", &victim.output("train"))
+}
