@@ -14,15 +14,18 @@
 //! All give (images, side, side, channels) in 32-bit floats: channels-last, because a token of the Vision
 //! Transformer (a square patch of all channels) is then a few contiguous runs.
 
+mod archive;
 mod backbone;
 mod calibration;
 mod candle_engine;
 mod feature_sink;
 mod fold;
+mod formats;
 mod group;
 mod hub;
 mod native_engine;
 mod network;
+mod pickle;
 mod precision;
 pub mod preprocess;
 mod quantised_engine;

@@ -1,10 +1,13 @@
 use std::{
     collections::BTreeMap,
+    panic,
     path::{Path, PathBuf},
 };
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Tensor};
 use stage::ContentHash;
+
+use crate::formats::{read_npz, read_safetensors, read_state_dict};
 
 /// Named tensors of a pretrained network, in 32-bit floats, with torchvision's names
 /// (`layer1.0.conv1.weight`), which are timm's as well.
@@ -91,42 +94,34 @@ pub enum WeightsError {
     },
 }
 
-/// The tensors of a state dict, which may lie under a key of a training script's checkpoint.
-fn read_pickle(path: &Path) -> Result<Vec<(String, Tensor)>, WeightsError> {
-    let found = |reason: String| WeightsError::NoStateDict { path: path.to_owned(), reason };
-    let bare = candle_core::pickle::read_all(path).map_err(|error| found(error.to_string()))?;
-    if !bare.is_empty() {
-        return Ok(bare);
-    }
-    ["state_dict", "model"]
-        .into_iter()
-        .filter_map(|key| candle_core::pickle::read_all_with_key(path, Some(key)).ok())
-        .find(|tensors| !tensors.is_empty())
-        .ok_or_else(|| found("it holds no tensors by name".to_owned()))
-}
-
 impl Weights {
     /// Reads a `.safetensors`, `.npz`, `.pth` or `.pt` file. Pickles are parsed, never executed.
     pub fn read(path: &Path) -> Result<Self, WeightsError> {
         if !path.is_file() {
             return Err(WeightsError::NotFound { path: path.to_owned() });
         }
-        let unreadable =
-            |error: candle_core::Error| WeightsError::Unreadable { path: path.to_owned(), reason: error.to_string() };
-        let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
-        let named: Vec<(String, Tensor)> = match extension {
-            "safetensors" => {
-                candle_core::safetensors::load(path, &Device::Cpu).map_err(unreadable)?.into_iter().collect()
-            }
-            "npz" => Tensor::read_npz(path).map_err(unreadable)?,
-            "pth" | "pt" => read_pickle(path)?,
+        // A reader that panics over a foreign file has found it unreadable, too.
+        panic::catch_unwind(|| Self::read_by_extension(path)).unwrap_or_else(|_| {
+            let reason = "its reader did not expect what it found".to_owned();
+            Err(WeightsError::Unreadable { path: path.to_owned(), reason })
+        })
+    }
+
+    fn read_by_extension(path: &Path) -> Result<Self, WeightsError> {
+        let unreadable = |reason: String| WeightsError::Unreadable { path: path.to_owned(), reason };
+        let no_state_dict = |reason: String| WeightsError::NoStateDict { path: path.to_owned(), reason };
+        let named = match path.extension().and_then(|extension| extension.to_str()).unwrap_or_default() {
+            "safetensors" => read_safetensors(path).map_err(unreadable)?,
+            "npz" => read_npz(path).map_err(unreadable)?,
+            "pth" | "pt" => read_state_dict(path).map_err(no_state_dict)?,
             _ => return Err(WeightsError::Format { path: path.to_owned() }),
         };
         let mut tensors = BTreeMap::new();
         for (name, tensor) in named {
             // Counters and other integers have no part in inference.
             if tensor.dtype().is_float() {
-                tensors.insert(name, tensor.to_dtype(DType::F32).map_err(unreadable)?);
+                let tensor = tensor.to_dtype(DType::F32).map_err(|error| unreadable(error.to_string()))?;
+                tensors.insert(name, tensor);
             }
         }
         Ok(Self { path: path.to_owned(), tensors })
@@ -171,5 +166,61 @@ impl Weights {
             .flatten_all()
             .and_then(|flat| flat.to_vec1())
             .map_err(|error| WeightsError::Unreadable { path: self.path.clone(), reason: error.to_string() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use zip::{ZipWriter, write::SimpleFileOptions};
+
+    use super::*;
+
+    fn refusal(ending: &str, entry: &str, content: &[u8]) -> WeightsError {
+        let mut file = tempfile::Builder::new().suffix(ending).tempfile().unwrap();
+        let mut zip = ZipWriter::new(file.as_file_mut());
+        zip.start_file(entry, SimpleFileOptions::default()).unwrap();
+        zip.write_all(content).unwrap();
+        zip.finish().unwrap();
+        Weights::read(file.path()).unwrap_err()
+    }
+
+    fn npz(header: &str) -> String {
+        let array = [b"\x93NUMPY\x01\x00", &(header.len() as u16).to_le_bytes()[..], header.as_bytes()].concat();
+        match refusal(".npz", "a.npy", &array) {
+            WeightsError::Unreadable { reason, .. } => reason,
+            other => other.to_string(),
+        }
+    }
+
+    #[test]
+    fn arrays_that_claim_more_than_they_hold_are_refused_before_memory_is_taken() {
+        for shape in ["1099511627776,", "4294967296, 4294967296,", "0, 9223372036854775808, 4,"] {
+            let reason = npz(&format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({shape}), }}"));
+            assert!(reason.contains("cannot hold F32"), "{reason}");
+        }
+        match refusal(".npz", "a.npy", b"\x93NUMPY\x02\x00\xff\xff\xff\xff") {
+            WeightsError::Unreadable { reason, .. } => assert!(reason.contains("a header of 4294967295"), "{reason}"),
+            other => panic!("{other}"),
+        }
+    }
+
+    #[test]
+    #[cfg(debug_assertions)]
+    fn a_panic_of_a_reader_is_a_fault_of_the_file() {
+        // candle shifts by more than the 64 bits that its integers have.
+        let error = refusal(".pth", "archive/data.pkl", &[b"\x8a\xff".as_slice(), &[0xff; 255], b"."].concat());
+        assert!(matches!(error, WeightsError::Unreadable { .. }), "{error}");
+    }
+
+    #[test]
+    fn a_pickle_that_would_fill_the_memory_or_the_stack_is_refused() {
+        let doubling = [b"]K\x00a".as_slice(), &b"q\x00](h\x00h\x00e".repeat(40), b"."].concat();
+        let nested = [b")".as_slice(), &b"\x85".repeat(1_000_000), b"."].concat();
+        for pickle in [doubling, nested] {
+            let error = refusal(".pth", "archive/data.pkl", &pickle);
+            assert!(matches!(error, WeightsError::NoStateDict { .. }), "{error}");
+        }
     }
 }

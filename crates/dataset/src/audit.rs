@@ -7,12 +7,7 @@ use std::{
 use serde::Serialize;
 
 use crate::{
-    annotation::Annotation,
-    dataset::ImageRecord,
-    duplicates::{duplicate_groups, leaked_test_images},
-    fault::BadInput,
-    layout::Layout,
-    split::Split,
+    annotation::Annotation, dataset::ImageRecord, duplicates::Duplicates, fault::BadInput, layout::Layout, split::Split,
 };
 
 /// What is worth knowing about a data set before its numbers are believed.
@@ -102,17 +97,17 @@ impl Audit {
     }
 
     /// Fills in what follows from the images.
-    pub(crate) fn count(&mut self, images: &[ImageRecord]) {
+    pub(crate) fn count(&mut self, images: &[ImageRecord], duplicates: &Duplicates) {
         self.splits = Split::ALL.iter().map(|split| (*split, SplitCount::default())).collect();
         for image in images {
             let count = self.splits.entry(image.split).or_default();
             count.images += 1;
             count.unlabelled += usize::from(image.annotation == Annotation::None);
         }
-        let groups = duplicate_groups(images);
+        let Duplicates { groups, leaked } = duplicates;
         self.duplicate_groups = groups.len();
         self.duplicate_images = groups.iter().map(Vec::len).sum();
-        self.leaked_test_images = leaked_test_images(images).len();
+        self.leaked_test_images = leaked.len();
     }
 
     /// Warns of splits in which many images have no label row.

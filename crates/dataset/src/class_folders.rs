@@ -1,6 +1,9 @@
 //! A folder per split, in it a folder per class: the form in which most other expression sets come.
 
-use std::path::{Path, PathBuf};
+use std::{
+    ffi::OsStr,
+    path::{Path, PathBuf},
+};
 
 use choice::nearest;
 use stage::ContentHash;
@@ -11,7 +14,7 @@ use crate::{
     classes::Emotion,
     error::DatasetError,
     fault::{BadInput, BadInputs, Fault},
-    files::{FoundImage, is_litter, list_images},
+    files::{FoundImage, fits_on_a_line, is_litter, list_images},
     foreign::ClassName,
     layout::Layout,
     split::Split,
@@ -141,6 +144,10 @@ pub(crate) fn class_folders(
             bad.take(BadInput::file(&path, Fault::NotInClass))?;
             continue;
         }
+        if path.file_name().and_then(OsStr::to_str).is_none_or(|name| !fits_on_a_line(name)) {
+            bad.take(BadInput::file(&path, Fault::Name))?;
+            continue;
+        }
         let given = names.iter().find(|given| given.name.eq_ignore_ascii_case(name.trim())).map(|given| given.emotion);
         let emotion = given.or_else(|| emotion_named(&name).map(Some)).ok_or_else(|| unknown_class(&path, &name))?;
         classes.push((path, name, emotion));
@@ -180,6 +187,21 @@ mod tests {
         let message = unknown_class(Path::new("train/hapy"), "hapy").to_string();
         assert!(message.contains("did you mean `happy`?") && message.contains("RAF-DB"), "{message}");
         assert!(!unknown_class(Path::new("train/0"), "0").to_string().contains("did you mean"));
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn a_class_whose_name_would_break_a_list_is_bad_input() {
+        use std::os::unix::ffi::OsStrExt as _;
+        for name in [b"happy\n".as_slice(), b"\tsad", b"ang\xffry"] {
+            let folder = tempfile::tempdir().unwrap();
+            fs_err::create_dir(folder.path().join(OsStr::from_bytes(name))).unwrap();
+            fs_err::create_dir(folder.path().join("fear")).unwrap();
+            let error = class_folders(folder.path(), &[], &mut BadInputs::new(false)).unwrap_err();
+            assert!(matches!(&error, DatasetError::Bad(bad) if bad.fault == Fault::Name), "{error}");
+            let found = class_folders(folder.path(), &[], &mut BadInputs::new(true)).unwrap();
+            assert_eq!(found.len(), 1);
+        }
     }
 
     #[test]

@@ -5,7 +5,8 @@ use stage::{ContentHash, HashMemo};
 use crate::{
     annotation::Annotation,
     audit::Audit,
-    class_folders, duplicates,
+    class_folders,
+    duplicates::Duplicates,
     error::DatasetError,
     fault::{BadInput, BadInputs, Fault},
     fer2013, ferplus,
@@ -77,6 +78,7 @@ pub struct Dataset {
     pub images: Vec<ImageRecord>,
     /// What is worth knowing about it.
     pub audit: Audit,
+    duplicates: Duplicates,
     pixel_table: Option<PixelTable>,
 }
 
@@ -115,10 +117,11 @@ impl Dataset {
         if !images.iter().any(|image| image.split == Split::Train) {
             return Err(DatasetError::NoTrainingImages { dir: dir.to_owned() });
         }
-        audit.count(&images);
+        let duplicates = Duplicates::among(&images);
+        audit.count(&images, &duplicates);
         audit.warn_of_gaps();
         audit.skipped = bad.into_skipped();
-        Ok(Self { dir: dir.to_owned(), layout, images, audit, pixel_table })
+        Ok(Self { dir: dir.to_owned(), layout, images, audit, duplicates, pixel_table })
     }
 
     /// Reads and decodes the image at `index`, which may be done by any number of threads at once.
@@ -178,14 +181,14 @@ impl Dataset {
     }
 
     /// Groups of two or more byte-identical images, as ascending indices, ordered by their first.
-    pub fn duplicate_groups(&self) -> Vec<Vec<usize>> {
-        duplicates::duplicate_groups(&self.images)
+    pub fn duplicate_groups(&self) -> &[Vec<usize>] {
+        &self.duplicates.groups
     }
 
     /// Ascending indices of the test images that have a byte-identical copy in the training split,
     /// whatever the labels of either.
-    pub fn leaked_test_images(&self) -> Vec<usize> {
-        duplicates::leaked_test_images(&self.images)
+    pub fn leaked_test_images(&self) -> &[usize] {
+        &self.duplicates.leaked
     }
 }
 

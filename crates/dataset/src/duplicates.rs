@@ -1,26 +1,31 @@
 //! Images that are the same byte for byte. FER2013 has many, some of them in two splits.
 
-use std::collections::{HashMap, HashSet};
-
-use stage::ContentHash;
+use rayon::prelude::*;
 
 use crate::{dataset::ImageRecord, split::Split};
 
-/// Groups of two or more images with the same content, as ascending indices, ordered by their first.
-pub(crate) fn duplicate_groups(images: &[ImageRecord]) -> Vec<Vec<usize>> {
-    let mut by_hash: HashMap<ContentHash, Vec<usize>> = HashMap::with_capacity(images.len());
-    for (index, image) in images.iter().enumerate() {
-        by_hash.entry(image.hash).or_default().push(index);
-    }
-    let mut groups: Vec<Vec<usize>> = by_hash.into_values().filter(|group| group.len() > 1).collect();
-    groups.sort_unstable();
-    groups
+/// What is copied in a data set.
+#[derive(Debug)]
+pub(crate) struct Duplicates {
+    /// Groups of two or more images with the same content, as ascending indices, ordered by their first.
+    pub(crate) groups: Vec<Vec<usize>>,
+    /// Ascending indices of the test images that have a copy in the training split, labelled or not.
+    pub(crate) leaked: Vec<usize>,
 }
 
-/// Ascending indices of the test images that have a copy in the training split, labelled or not.
-pub(crate) fn leaked_test_images(images: &[ImageRecord]) -> Vec<usize> {
-    let train: HashSet<ContentHash> =
-        images.iter().filter(|image| image.split == Split::Train).map(|image| image.hash).collect();
-    let leaked = |image: &ImageRecord| image.split == Split::Test && train.contains(&image.hash);
-    images.iter().enumerate().filter(|(_, image)| leaked(image)).map(|(index, _)| index).collect()
+impl Duplicates {
+    pub(crate) fn among(images: &[ImageRecord]) -> Self {
+        let mut order: Vec<u32> = (0..images.len() as u32).collect();
+        let hash = |index: &u32| &images[*index as usize].hash;
+        order.par_sort_unstable_by(|one, other| hash(one).cmp(hash(other)).then(one.cmp(other)));
+        let copies = order.chunk_by(|one, other| hash(one) == hash(other)).filter(|group| group.len() > 1);
+        let mut groups: Vec<Vec<usize>> =
+            copies.map(|group| group.iter().map(|index| *index as usize).collect()).collect();
+        groups.sort_unstable();
+        let is_in = |split: Split| move |index: &usize| images[*index].split == split;
+        let leaky = groups.iter().filter(|group| group.iter().any(is_in(Split::Train)));
+        let mut leaked: Vec<usize> = leaky.flatten().copied().filter(is_in(Split::Test)).collect();
+        leaked.sort_unstable();
+        Self { groups, leaked }
+    }
 }

@@ -1,5 +1,5 @@
 use std::{
-    fmt,
+    fmt::{self, Write as _},
     path::{Path, PathBuf},
 };
 
@@ -48,8 +48,8 @@ pub enum Fault {
     /// The name ends like no supported image's.
     #[error("is not named like an image, expected the ending .png, .jpg, .jpeg or .bmp")]
     Ending,
-    /// The name is not UTF-8.
-    #[error("has a name that is not UTF-8")]
+    /// The name is not UTF-8, or holds a control character: a line break in it would be one in every list of names.
+    #[error("has a name that is not UTF-8 or holds a control character")]
     Name,
     /// A folder lies among the images.
     #[error("is a folder, expected an image")]
@@ -116,7 +116,15 @@ impl BadInput {
 
 impl fmt::Display for BadInput {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "`{}`", self.path.display())?;
+        f.write_char('`')?;
+        for character in self.path.to_string_lossy().chars() {
+            // What a terminal would obey instead of showing it.
+            match character.is_control() {
+                true => write!(f, "{}", character.escape_default())?,
+                false => f.write_char(character)?,
+            }
+        }
+        f.write_char('`')?;
         if let Some(line) = self.line {
             write!(f, " line {line}")?;
         }

@@ -13,6 +13,7 @@ use crate::{
     fault::{BadInput, BadInputs},
     label_table::{FER2013NEW, LabelTable},
     layout::{LabelSource, Layout},
+    named_rows::NamedRows,
     pixel_index::PixelTable,
 };
 
@@ -46,7 +47,7 @@ pub(crate) fn read(
         return missing(&votes_path, "get it from https://github.com/microsoft/FERPlus");
     }
     let labels = LabelTable::read_fer2013new(&votes_path)?;
-    audit.label_tables = vec![labels.audit()];
+    audit.label_tables = vec![labels.audit(&NamedRows::of(&labels))];
     let (table, index) = PixelTable::open(&pixels_path, index_dir, memo)?;
 
     let rows = index.rows.len() + index.bad_rows.len();

@@ -11,6 +11,7 @@ use crate::{
     files::{FoundImage, has_image_ending, list_images},
     label_table::{FER2013NEW, LabelTable},
     layout::{LabelSource, Layout},
+    named_rows::{NamedRows, Walk},
     rule::LabelRule,
     split::Split,
     target::target,
@@ -49,27 +50,37 @@ pub(crate) fn read(
     }
 
     let (common, per_folder) = read_tables(dir, source)?;
-    let (chosen, other) = match source {
-        LabelSource::Fer2013new => (&common, &per_folder),
-        LabelSource::Folders => (&per_folder, &common),
+    let chosen = match source {
+        LabelSource::Fer2013new => &common,
+        LabelSource::Folders => &per_folder,
     };
-    for table in chosen {
-        report_rows_without_image(table, &names, bad)?;
-    }
-    audit.label_tables = common.iter().chain(&per_folder).map(LabelTable::audit).collect();
+    let (common_rows, folder_rows) = (named_rows(&common), named_rows(&per_folder));
+    let tables = common.iter().chain(&per_folder).zip(common_rows.iter().chain(&folder_rows));
+    audit.label_tables = tables.map(|(table, rows)| table.audit(rows)).collect();
+    let (chosen_rows, other_rows) = match source {
+        LabelSource::Fer2013new => (&common_rows, &folder_rows),
+        LabelSource::Folders => (&folder_rows, &common_rows),
+    };
+    let mut ours: Vec<Walk<'_, '_>> = chosen_rows.iter().map(NamedRows::walk).collect();
+    let mut theirs: Vec<Walk<'_, '_>> = other_rows.iter().map(NamedRows::walk).collect();
 
-    let (votes, other_votes) = (votes_by_name(chosen), votes_by_name(other));
+    let mut named = 0;
     let mut found = Vec::with_capacity(names.values().map(Vec::len).sum());
     let mut disagreements = Disagreements::default();
     for (split, name) in Split::ALL.iter().flat_map(|split| names[split].iter().map(move |name| (*split, name))) {
-        let votes = votes.get(&(split, name.as_str())).copied();
-        if let Some((ours, theirs)) = votes.zip(other_votes.get(&(split, name.as_str())).copied()) {
+        let annotated = votes(&mut ours, split, name);
+        named += usize::from(annotated.is_some());
+        if let Some((ours, theirs)) = annotated.zip(votes(&mut theirs, split, name)) {
             disagreements.compared += 1;
             disagreements.different += usize::from(ours != theirs);
             disagreements.majority_changed += usize::from(majority(ours) != majority(theirs));
         }
-        let annotation = votes.map_or(Annotation::None, Annotation::Votes);
+        let annotation = annotated.map_or(Annotation::None, Annotation::Votes);
         found.push(FoundImage { id: format!("{}/{name}", folder_of(split)), split, annotation });
+    }
+    // Where every named row has met its image, none is left to complain about.
+    if named < chosen_rows.iter().map(NamedRows::names).sum() {
+        chosen.iter().try_for_each(|table| report_rows_without_image(table, &names, bad))?;
     }
     audit.label_disagreements = (disagreements.compared > 0).then_some(disagreements);
     Ok(found)
@@ -102,8 +113,13 @@ fn missing(path: &Path, advice: &'static str) -> DatasetError {
     DatasetError::Missing { path: path.to_owned(), layout: Layout::Ferplus, advice }
 }
 
-fn votes_by_name(tables: &[LabelTable]) -> HashMap<(Split, &str), Votes> {
-    tables.iter().flat_map(LabelTable::by_name).map(|(name, row)| (name, row.votes)).collect()
+fn named_rows(tables: &[LabelTable]) -> Vec<NamedRows<'_>> {
+    tables.iter().map(NamedRows::of).collect()
+}
+
+/// The votes for an image, of the first table that names it.
+fn votes(tables: &mut [Walk<'_, '_>], split: Split, name: &str) -> Option<Votes> {
+    tables.iter_mut().find_map(|rows| rows.votes(split, name))
 }
 
 /// The class that a majority of the annotators saw, of all eight.

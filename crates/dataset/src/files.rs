@@ -43,6 +43,11 @@ pub(crate) fn is_litter(name: &str) -> bool {
     name.starts_with('.') || LITTER.contains(&name)
 }
 
+/// Whether a name can stand in a list of names, one to a line, and be shown on a terminal.
+pub(crate) fn fits_on_a_line(name: &str) -> bool {
+    !name.contains(char::is_control)
+}
+
 /// Names of the images in `folder`, sorted. Whatever else lies there is bad input, but for `expected`
 /// names and litter.
 pub(crate) fn list_images(folder: &Path, expected: &[&str], bad: &mut BadInputs) -> Result<Vec<String>, DatasetError> {
@@ -56,6 +61,7 @@ pub(crate) fn list_images(folder: &Path, expected: &[&str], bad: &mut BadInputs)
         match entry.file_name().into_string() {
             Err(_) => others.push(BadInput::file(&path, Fault::Name)),
             Ok(name) if is_litter(&name) || expected.contains(&name.as_str()) => {}
+            Ok(name) if !fits_on_a_line(&name) => others.push(BadInput::file(&path, Fault::Name)),
             Ok(_) if is_folder => others.push(BadInput::file(&path, Fault::Folder)),
             Ok(_) if !has_image_ending(&path) => others.push(BadInput::file(&path, Fault::Ending)),
             Ok(name) => images.push(name),
@@ -64,7 +70,7 @@ pub(crate) fn list_images(folder: &Path, expected: &[&str], bad: &mut BadInputs)
     // The file system's order is arbitrary; reports and records are not.
     others.sort_by(|one, other| one.path.cmp(&other.path));
     others.into_iter().try_for_each(|other| bad.take(other))?;
-    images.sort_unstable();
+    images.par_sort_unstable();
     Ok(images)
 }
 
@@ -76,7 +82,7 @@ pub(crate) fn hash_images(
     undecodable: &Undecodable,
     bad: &mut BadInputs,
 ) -> Result<Vec<ImageRecord>, DatasetError> {
-    let hashes: Vec<Result<ContentHash, BadInput>> = found
+    let hashes: Vec<Result<ContentHash, Box<BadInput>>> = found
         .par_iter()
         .map(|image| {
             let path = dir.join(&image.id);
@@ -84,7 +90,7 @@ pub(crate) fn hash_images(
                 Some(fault) => Err(fault.clone()),
                 None => Ok(hash),
             });
-            hash.map_err(|fault| BadInput::file(&path, fault))
+            hash.map_err(|fault| Box::new(BadInput::file(&path, fault)))
         })
         .collect();
     let mut images = Vec::with_capacity(found.len());
@@ -92,7 +98,7 @@ pub(crate) fn hash_images(
         let FoundImage { id, split, annotation } = image;
         match hash {
             Ok(hash) => images.push(ImageRecord { id, split, hash, annotation, location: Location::File }),
-            Err(file) => bad.take(file)?,
+            Err(file) => bad.take(*file)?,
         }
     }
     Ok(images)
@@ -110,4 +116,26 @@ fn hash_image(path: &Path, memo: &HashMemo) -> Result<ContentHash, Fault> {
     let hash = ContentHash::of(&bytes);
     memo.remember(path, hash).map_err(unreadable)?;
     Ok(hash)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[cfg(unix)]
+    fn names_that_would_break_a_list_of_names_are_bad_input() {
+        for name in ["a\nb.png", "a\tb.png", "\u{1b}[2Ja.png", "a\u{85}.png", "a\r.png"] {
+            let folder = tempfile::tempdir().unwrap();
+            fs_err::write(folder.path().join(name), b"").unwrap();
+            fs_err::write(folder.path().join("sound ✓.png"), b"").unwrap();
+            let error = list_images(folder.path(), &[], &mut BadInputs::new(false)).unwrap_err();
+            assert!(matches!(&error, DatasetError::Bad(bad) if bad.fault == Fault::Name), "{error}");
+            let message = error.to_string();
+            assert!(message.contains(&name.escape_default().to_string()), "{message}");
+            let mut skipped = BadInputs::new(true);
+            assert_eq!(list_images(folder.path(), &[], &mut skipped).unwrap(), ["sound ✓.png"]);
+            assert_eq!(skipped.into_skipped().len(), 1);
+        }
+    }
 }

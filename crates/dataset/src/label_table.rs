@@ -6,18 +6,13 @@
 //! ```
 
 use std::{
-    collections::HashMap,
+    io::Read,
     path::{Path, PathBuf},
 };
 
 use csv::StringRecord;
 
-use crate::{
-    annotation::Votes,
-    audit::{LabelTableAudit, RepeatedName},
-    error::DatasetError,
-    split::Split,
-};
+use crate::{annotation::Votes, audit::LabelTableAudit, error::DatasetError, named_rows::NamedRows, split::Split};
 
 /// File name of the table above the folders.
 pub(crate) const FER2013NEW: &str = "fer2013new.csv";
@@ -53,7 +48,12 @@ pub(crate) struct LabelTable {
 impl LabelTable {
     /// Reads `fer2013new.csv`.
     pub(crate) fn read_fer2013new(path: &Path) -> Result<Self, DatasetError> {
-        let mut reader = reader(path)?;
+        Self::parse_fer2013new(path, fs_err::File::open(path)?)
+    }
+
+    /// The same from its `text`.
+    pub(crate) fn parse_fer2013new(path: &Path, text: impl Read) -> Result<Self, DatasetError> {
+        let mut reader = reader(text);
         let mut header = StringRecord::new();
         reader.read_record(&mut header).map_err(|error| unreadable_row(path, &error))?;
         let got = header.iter().map(str::trim).collect::<Vec<_>>().join(",");
@@ -75,41 +75,22 @@ impl LabelTable {
 
     /// Reads the `label.csv` of one split's folder.
     pub(crate) fn read_folder_labels(path: &Path, split: Split) -> Result<Self, DatasetError> {
-        let reader = reader(path)?;
-        read_rows(path, reader, 1, |field, _| Ok((split, field[0].trim().to_owned())))
+        Self::parse_folder_labels(path, fs_err::File::open(path)?, split)
     }
 
-    /// The rows that have a name, by split and name; the first where a name occurs twice.
-    pub(crate) fn by_name(&self) -> HashMap<(Split, &str), &VoteRow> {
-        let mut by_name = HashMap::with_capacity(self.rows.len());
-        for row in self.rows.iter().filter(|row| !row.name.is_empty()) {
-            by_name.entry((row.split, row.name.as_str())).or_insert(row);
-        }
-        by_name
+    /// The same from its `text`.
+    pub(crate) fn parse_folder_labels(path: &Path, text: impl Read, split: Split) -> Result<Self, DatasetError> {
+        read_rows(path, reader(text), 1, |field, _| Ok((split, field[0].trim().to_owned())))
     }
 
-    /// What is odd about the table.
-    pub(crate) fn audit(&self) -> LabelTableAudit {
-        let mut lines_by_name: HashMap<(Split, &str), Vec<&VoteRow>> = HashMap::with_capacity(self.rows.len());
-        for row in self.rows.iter().filter(|row| !row.name.is_empty()) {
-            lines_by_name.entry((row.split, row.name.as_str())).or_default().push(row);
-        }
-        let mut repeated: Vec<RepeatedName> = lines_by_name
-            .into_iter()
-            .filter(|(_, rows)| rows.len() > 1)
-            .map(|((_, name), rows)| RepeatedName {
-                name: name.to_owned(),
-                lines: rows.iter().map(|row| row.line).collect(),
-                same_votes: rows.iter().all(|row| row.votes == rows[0].votes),
-            })
-            .collect();
-        repeated.sort_by(|one, other| one.lines.cmp(&other.lines));
+    /// What is odd about the table, whose named rows these are.
+    pub(crate) fn audit(&self, named: &NamedRows<'_>) -> LabelTableAudit {
         let numbered = self.rows.iter().enumerate().filter_map(|(row, entry)| Some((row, number_in(&entry.name)?)));
         LabelTableAudit {
             path: self.path.clone(),
             rows: self.rows.len(),
             lines_without_name: self.rows.iter().filter(|row| row.name.is_empty()).map(|row| row.line).collect(),
-            repeated,
+            repeated: named.repeated(),
             names_not_numbered_by_row: numbered.filter(|(row, number)| row != number).count(),
         }
     }
@@ -120,15 +101,14 @@ fn number_in(name: &str) -> Option<usize> {
     name.strip_prefix("fer")?.strip_suffix(".png")?.parse().ok()
 }
 
-fn reader(path: &Path) -> Result<csv::Reader<fs_err::File>, DatasetError> {
-    let file = fs_err::File::open(path)?;
+fn reader<R: Read>(text: R) -> csv::Reader<R> {
     // Field counts are checked here, to be reported in our own words.
-    Ok(csv::ReaderBuilder::new().has_headers(false).flexible(true).from_reader(file))
+    csv::ReaderBuilder::new().has_headers(false).flexible(true).from_reader(text)
 }
 
 fn read_rows(
     path: &Path,
-    mut reader: csv::Reader<fs_err::File>,
+    mut reader: csv::Reader<impl Read>,
     first_line: u64,
     split_and_name: impl Fn(&StringRecord, u64) -> Result<(Split, String), DatasetError>,
 ) -> Result<LabelTable, DatasetError> {
@@ -197,8 +177,10 @@ mod tests {
             let table = table(&format!("{FER2013NEW_HEADER}\n{rows}").replace('\n', ending)).unwrap();
             assert_eq!(table.rows.iter().map(|row| row.line).collect::<Vec<_>>(), [2, 3, 4, 5]);
             assert_eq!(table.rows[0].votes, Votes([1, 2, 3, 4, 5, 6, 7, 8, 9, 10]));
-            assert_eq!(table.by_name()[&(Split::Train, "fer0000000.png")].line, 2);
-            let audit = table.audit();
+            let named = NamedRows::of(&table);
+            assert_eq!(named.walk().votes(Split::Train, "fer0000000.png"), Some(table.rows[0].votes));
+            assert_eq!(named.names(), 2);
+            let audit = table.audit(&named);
             assert_eq!(audit.lines_without_name, [3]);
             assert_eq!((audit.repeated[0].lines.as_slice(), audit.repeated[0].same_votes), ([2, 5].as_slice(), false));
             assert_eq!(audit.names_not_numbered_by_row, 2);

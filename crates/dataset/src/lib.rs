@@ -31,8 +31,11 @@ mod fer2013;
 mod ferplus;
 mod files;
 mod foreign;
+#[doc(hidden)]
+pub mod fuzzing;
 mod label_table;
 mod layout;
+mod named_rows;
 mod pixel_index;
 mod pixels;
 mod rule;

@@ -6,7 +6,7 @@
 
 use std::{
     fs::File,
-    io,
+    io::{self, Read},
     path::{Path, PathBuf},
 };
 
@@ -29,7 +29,7 @@ const INDEX_FILE: &str = "fer2013-rows.json";
 pub(crate) struct PixelIndex {
     format: u32,
     table: ContentHash,
-    columns: Columns,
+    pub(crate) columns: Columns,
     pub(crate) rows: Vec<PixelRow>,
     pub(crate) bad_rows: Vec<BadRow>,
 }
@@ -57,13 +57,13 @@ pub(crate) struct BadRow {
 pub(crate) struct RowSpan {
     /// Line, from 1.
     pub(crate) line: u64,
-    offset_bytes: u64,
-    size_bytes: usize,
+    pub(crate) offset_bytes: u64,
+    pub(crate) size_bytes: usize,
 }
 
 /// Which field is which; Kaggle has published the table with its columns in different orders.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-struct Columns {
+pub(crate) struct Columns {
     usage: usize,
     pixels: usize,
 }
@@ -81,11 +81,11 @@ impl PixelTable {
     pub(crate) fn open(path: &Path, index_dir: &Path, memo: &HashMemo) -> Result<(Self, PixelIndex), DatasetError> {
         let table = memo.hash_file(path)?;
         let index_path = index_dir.join(INDEX_FILE);
-        let index = match stored_index(&index_path, table) {
+        let index = match stored_index(&index_path, table, fs_err::metadata(path)?.len()) {
             Some(index) => index,
             None => {
                 tracing::info!("reading `{}` once, to find its rows", path.display());
-                let index = build_index(path, table)?;
+                let index = PixelIndex::build(path, fs_err::File::open(path)?, table)?;
                 stage::write_sealed_json(&index_path, &index)?;
                 index
             }
@@ -103,11 +103,7 @@ impl PixelTable {
     pub(crate) fn read(&self, span: RowSpan) -> Result<Pixels, Fault> {
         let mut text = vec![0; span.size_bytes];
         self.read_at(&mut text, span.offset_bytes).map_err(|error| Fault::Unreadable { reason: error.to_string() })?;
-        let mut record = ByteRecord::new();
-        let mut reader = csv::ReaderBuilder::new().has_headers(false).from_reader(text.as_slice());
-        reader.read_byte_record(&mut record).map_err(|error| Fault::Undecodable { reason: error.to_string() })?;
-        let data = parse_pixels(record.get(self.columns.pixels).unwrap_or_default())?;
-        Ok(Pixels { width: SIDE_PX, height: SIDE_PX, channels: 1, data })
+        self.columns.pixels_of(&text)
     }
 
     #[cfg(unix)]
@@ -126,47 +122,59 @@ impl PixelTable {
 }
 
 /// The index in the file, if it is of this table. A damaged one only costs the time to make it anew.
-fn stored_index(path: &Path, table: ContentHash) -> Option<PixelIndex> {
+fn stored_index(path: &Path, table: ContentHash, table_bytes: u64) -> Option<PixelIndex> {
     let index: Option<PixelIndex> = stage::read_sealed_json(path).unwrap_or_else(|error| {
         tracing::warn!("{error}; it is made anew");
         None
     });
-    let index = index?;
-    (index.format == FORMAT && index.table == table).then_some(index)
+    index.filter(|index| index.format == FORMAT && index.table == table && index.is_within(table_bytes))
 }
 
-fn build_index(path: &Path, table: ContentHash) -> Result<PixelIndex, DatasetError> {
-    let file = fs_err::File::open(path)?;
-    let mut reader =
-        csv::ReaderBuilder::new().has_headers(false).flexible(true).buffer_capacity(1 << 20).from_reader(file);
-    let mut record = ByteRecord::new();
-    let unreadable = |line, error: &csv::Error| row_error(path, line, "row", "comma-separated text", error.to_string());
-    reader.read_byte_record(&mut record).map_err(|error| unreadable(1, &error))?;
-    let columns = Columns::of_header(path, &record)?;
+impl PixelIndex {
+    /// Finds the rows of the table at `path`, whose hash is `table`, in its `text`.
+    pub(crate) fn build(path: &Path, text: impl Read, table: ContentHash) -> Result<Self, DatasetError> {
+        let mut reader =
+            csv::ReaderBuilder::new().has_headers(false).flexible(true).buffer_capacity(1 << 20).from_reader(text);
+        let mut record = ByteRecord::new();
+        let unreadable =
+            |line, error: &csv::Error| row_error(path, line, "row", "comma-separated text", error.to_string());
+        reader.read_byte_record(&mut record).map_err(|error| unreadable(1, &error))?;
+        let columns = Columns::of_header(path, &record)?;
 
-    let (mut rows, mut bad_rows) = (Vec::new(), Vec::new());
-    loop {
-        let offset_bytes = reader.position().byte();
-        let number = rows.len() + bad_rows.len() + 1;
-        // The header is line 1, and no field holds a line break.
-        let line = number as u64 + 1;
-        if !reader.read_byte_record(&mut record).map_err(|error| unreadable(line, &error))? {
-            break;
-        }
-        let size_bytes = (reader.position().byte() - offset_bytes) as usize;
-        let usage = String::from_utf8_lossy(record.get(columns.usage).unwrap_or_default());
-        let split = Split::from_usage(usage.trim()).ok_or_else(|| {
-            row_error(path, line, "Usage", "Training, PublicTest or PrivateTest", format!("`{usage}`"))
-        })?;
-        match parse_pixels(record.get(columns.pixels).unwrap_or_default()) {
-            Ok(pixels) => {
-                let span = RowSpan { line, offset_bytes, size_bytes };
-                rows.push(PixelRow { number, split, hash: ContentHash::of(&pixels), span });
+        let (mut rows, mut bad_rows) = (Vec::new(), Vec::new());
+        loop {
+            let offset_bytes = reader.position().byte();
+            let number = rows.len() + bad_rows.len() + 1;
+            // The header is line 1, and no field holds a line break.
+            let line = number as u64 + 1;
+            if !reader.read_byte_record(&mut record).map_err(|error| unreadable(line, &error))? {
+                break;
             }
-            Err(fault) => bad_rows.push(BadRow { line, fault }),
+            let size_bytes = (reader.position().byte() - offset_bytes) as usize;
+            let usage = String::from_utf8_lossy(record.get(columns.usage).unwrap_or_default());
+            let split = Split::from_usage(usage.trim()).ok_or_else(|| {
+                row_error(path, line, "Usage", "Training, PublicTest or PrivateTest", format!("`{usage}`"))
+            })?;
+            match parse_pixels(record.get(columns.pixels).unwrap_or_default()) {
+                Ok(pixels) => {
+                    let span = RowSpan { line, offset_bytes, size_bytes };
+                    rows.push(PixelRow { number, split, hash: ContentHash::of(&pixels), span });
+                }
+                Err(fault) => bad_rows.push(BadRow { line, fault }),
+            }
         }
+        Ok(Self { format: FORMAT, table, columns, rows, bad_rows })
     }
-    Ok(PixelIndex { format: FORMAT, table, columns, rows, bad_rows })
+
+    /// Whether all rows are numbered as rows of one table and lie in its `table_bytes` bytes: nothing else is fetched by
+    /// number or allocated.
+    pub(crate) fn is_within(&self, table_bytes: u64) -> bool {
+        let numbers = 1..=self.rows.len() + self.bad_rows.len();
+        self.rows.iter().all(|PixelRow { number, span, .. }| {
+            let end = span.offset_bytes.checked_add(span.size_bytes as u64);
+            numbers.contains(number) && end.is_some_and(|end| end <= table_bytes)
+        })
+    }
 }
 
 fn row_error(path: &Path, line: u64, column: &str, expected: &str, got: String) -> DatasetError {
@@ -187,6 +195,15 @@ impl Columns {
             }),
         }
     }
+
+    /// The pixels of the one row that `text` is.
+    pub(crate) fn pixels_of(self, text: &[u8]) -> Result<Pixels, Fault> {
+        let mut record = ByteRecord::new();
+        let mut reader = csv::ReaderBuilder::new().has_headers(false).from_reader(text);
+        reader.read_byte_record(&mut record).map_err(|error| Fault::Undecodable { reason: error.to_string() })?;
+        let data = parse_pixels(record.get(self.pixels).unwrap_or_default())?;
+        Ok(Pixels { width: SIDE_PX, height: SIDE_PX, channels: 1, data })
+    }
 }
 
 /// 48×48 numbers from 0 to 255 with blanks between.
@@ -206,6 +223,26 @@ fn parse_pixels(text: &[u8]) -> Result<Vec<u8>, Fault> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_index_beyond_its_table_is_made_anew() {
+        let pixels = vec!["7"; SIDE_PX * SIDE_PX].join(" ");
+        let text = format!("emotion,pixels,Usage\n0,{pixels},Training\n\n1,\"{pixels}\",PublicTest\n");
+        let index = || PixelIndex::build(Path::new(""), text.as_bytes(), ContentHash::of(b"")).unwrap();
+        let bytes = text.len() as u64;
+        assert!(index().is_within(bytes) && !index().is_within(bytes - 1));
+        let damaged: [fn(&mut PixelRow); 4] = [
+            |row| row.number = 0,
+            |row| row.number = 3,
+            |row| row.span.size_bytes = usize::MAX,
+            |row| row.span.offset_bytes = u64::MAX,
+        ];
+        for damage in damaged {
+            let mut damaged = index();
+            damage(&mut damaged.rows[1]);
+            assert!(!damaged.is_within(bytes));
+        }
+    }
 
     #[test]
     fn pixels_are_counted_and_checked() {

@@ -8,8 +8,9 @@ use crate::{
     fault::{BadInput, Fault},
 };
 
-/// Largest image that is decoded. A few bytes of a hostile file can promise more memory than there is.
-const MAX_PIXELS: u64 = 64_000_000;
+/// Largest image that is decoded, a photograph of 6,000 × 4,000. A few bytes of a hostile file can promise more memory than
+/// there is; with as many pixels it is 256 MiB at most, for 16 bits with transparency and for a progressive JPEG.
+const MAX_PIXELS: u64 = 24_000_000;
 
 /// A decoded image: height × width × channels, one byte each, rows from the top.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,7 +39,11 @@ impl Pixels {
 
     /// Decodes a PNG, JPEG or BMP file's bytes, going by content rather than by name. Grey stays grey,
     /// sixteen bits become eight, transparency is dropped.
-    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, Fault> {
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with them.
+    pub fn decode(bytes: &[u8]) -> Result<Self, Fault> {
         container::check(bytes)?;
         let undecodable = |error: image::ImageError| Fault::Undecodable { reason: error.to_string() };
         let reader = ImageReader::new(Cursor::new(bytes))

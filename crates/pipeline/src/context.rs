@@ -47,6 +47,12 @@ impl Context {
         Ok(Self { study, paths, memo, dataset, selected, show_progress })
     }
 
+    /// Whether the image at an index takes part.
+    pub(crate) fn wants(&self) -> impl Fn(usize) -> bool {
+        let all = self.selected.len() == self.dataset.images.len();
+        move |index| all || self.selected.binary_search(&index).is_ok()
+    }
+
     /// Leaves the image at `index` out from now on, since `error` says that it cannot be decoded, if bad input is to be
     /// left out; else fails with that error.
     pub(crate) fn leave_out(&mut self, index: usize, error: DatasetError) -> Result<()> {

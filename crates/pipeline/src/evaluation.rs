@@ -390,7 +390,7 @@ impl Found {
 }
 
 fn without_copies(context: &Context, members: &[Example], answers: &[(usize, usize)]) -> Vec<(usize, usize)> {
-    let leaked: HashSet<usize> = context.dataset.leaked_test_images().into_iter().collect();
+    let leaked: HashSet<usize> = context.dataset.leaked_test_images().iter().copied().collect();
     let kept = members.iter().zip(answers).filter(|(example, _)| !leaked.contains(&example.index));
     kept.map(|(_, answer)| *answer).collect()
 }

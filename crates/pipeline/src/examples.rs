@@ -1,5 +1,7 @@
 //! Which images take part in training and evaluation, with what label.
 
+use std::borrow::Cow;
+
 use dataset::{LabelRule, Split, Target, target};
 use stage::ContentHash;
 
@@ -57,12 +59,9 @@ pub(crate) fn class_weights(context: &Context, train: &[Example]) -> Option<Vec<
 
 /// Hash of the images' contents and targets, in order.
 pub(crate) fn digest(context: &Context, examples: &[Example]) -> ContentHash {
-    let targets: Vec<Vec<u8>> = examples
-        .iter()
-        .map(|example| example.target.probabilities().iter().flat_map(|p| p.to_le_bytes()).collect())
-        .collect();
-    ContentHash::of_parts(examples.iter().zip(&targets).flat_map(|(example, target)| {
-        [context.dataset.images[example.index].hash.as_bytes().as_slice(), target.as_slice()]
+    ContentHash::of_parts(examples.iter().flat_map(|Example { index, target }| {
+        let target = target.probabilities().iter().flat_map(|probability| probability.to_le_bytes()).collect();
+        [Cow::Borrowed(context.dataset.images[*index].hash.as_bytes().as_slice()), Cow::Owned(target)]
     }))
 }
 

@@ -13,7 +13,10 @@ use ndarray_npy::write_zeroed_npy;
 use shards::{FeatureReader, Manifest};
 use stage::write_atomically;
 
-use crate::{Context, extraction::Extraction};
+use crate::{
+    Context,
+    extraction::{Extraction, with_images},
+};
 
 /// Writes the configured features into `folder`: `fm2.npy` is (images, channels, height, width) in f32, as
 /// PyTorch would have it; `ids.txt` names the images, one per line in the same order. Only the selected images
@@ -22,15 +25,11 @@ pub fn write_npy(context: &Context, folder: &Path) -> Result<()> {
     let extraction = Extraction::plan(context, View::Plain)?;
     let manifest =
         Manifest::read(&extraction.cache.folder)?.context("the features have no manifest; run `just extract`")?;
-    let plan = extraction.plan;
-    let places = plan.places();
+    let places = with_images(&context.dataset, |all| extraction.plan.places(all));
     let images: Vec<_> = context
         .selected
         .iter()
-        .filter_map(|index| {
-            let id = context.dataset.images[*index].id.as_str();
-            places.get(id).map(|place| (id, *place))
-        })
+        .filter_map(|index| Some((context.dataset.images[*index].id.as_str(), places[*index]?)))
         .collect();
     fs_err::create_dir_all(folder)?;
     for source in &extraction.features {

@@ -1,18 +1,18 @@
 //! The backbone pass: run once, stored for all runs.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashSet},
     path::{Path, PathBuf},
     time::Instant,
 };
 
 use anyhow::{Context as _, Result, bail};
 use backbone::{Precision, View, Weights, fetch_weights};
-use dataset::{DatasetError, ImageRecord, Split};
+use dataset::{Dataset, DatasetError, ImageRecord, Split};
 use rayon::prelude::*;
 use serde::Serialize;
 use shards::{
-    ChannelSums, Dtype, FORMAT_VERSION, FeatureEntry, Manifest, Moments, Plan, PlannedImage, ShardEntry, ShardRecord,
+    ChannelSums, Dtype, FORMAT_VERSION, FeatureEntry, Images, Manifest, Moments, Plan, ShardEntry, ShardRecord,
     record_path, shard_path,
 };
 use sources::Source;
@@ -92,24 +92,21 @@ impl Extraction {
             tracing::warn!("{error}");
             None
         });
-        let (before, plan_is_sound) = match Plan::read(folder) {
-            Ok(Some(plan)) => (plan, true),
-            Ok(None) => (Plan::recover(folder), false),
-            Err(error) => {
-                tracing::warn!("{error}; it is made anew from what the shards say");
-                (Plan::recover(folder), false)
-            }
-        };
-        let image = |image: &ImageRecord| PlannedImage {
-            id: image.id.clone(),
-            train: image.split == Split::Train,
-            hash: image.hash,
-        };
-        let all: Vec<PlannedImage> = context.dataset.images.iter().map(image).collect();
-        let wanted = |index: usize| context.selected.binary_search(&index).is_ok();
-        let plan = Plan::new(Some(&before), &all, wanted, context.study.extract.shard_images);
-        refuse_to_destroy(&before, &plan, context, folder)?;
-        let plan_digest = plan.digest();
+        let stored = Plan::read(folder).unwrap_or_else(|error| {
+            tracing::warn!("{error}; it is made anew from what the shards say");
+            None
+        });
+        let plan_is_sound = stored.is_some();
+        let (before, digest) =
+            stored.map_or_else(|| (Plan::recover(folder), None), |(plan, digest)| (plan, Some(digest)));
+        let shard_images = context.study.extract.shard_images;
+        let updated = with_images(&context.dataset, |all| before.update(all, context.wants(), shard_images));
+        if let Some(plan) = &updated {
+            refuse_to_destroy(&before, plan, context, folder)?;
+        }
+        let digest = digest.filter(|_| updated.is_none());
+        let plan = updated.unwrap_or(before);
+        let plan_digest = digest.unwrap_or_else(|| plan.digest());
 
         let features: Vec<Source> = context.study.extract.features.feature_maps().collect();
         let mut missing: BTreeMap<usize, Vec<Source>> = BTreeMap::new();
@@ -163,10 +160,19 @@ impl Extraction {
     }
 }
 
+/// The images of `dataset` as a plan sees them.
+pub(crate) fn with_images<T>(dataset: &Dataset, look: impl FnOnce(Images<'_>) -> T) -> T {
+    let image = |index: usize| {
+        let ImageRecord { id, split, hash, .. } = &dataset.images[index];
+        (id.as_str(), *split == Split::Train, *hash)
+    };
+    look(Images { count: dataset.images.len(), image: &image })
+}
+
 /// Another data set under the same name would make all of this cache's images disappear from the plan.
 fn refuse_to_destroy(before: &Plan, plan: &Plan, context: &Context, cache: &Path) -> Result<()> {
-    let places = plan.places();
-    let kept = before.shards().iter().flatten().filter(|image| places.contains_key(image.id.as_str())).count();
+    let ids: HashSet<&str> = plan.shards().iter().flatten().map(|image| image.id.as_str()).collect();
+    let kept = before.shards().iter().flatten().filter(|image| ids.contains(image.id.as_str())).count();
     if before.images() > 0 && kept * 2 < before.images() {
         bail!(
             "`{}` holds features of {} images, of which `{}` has only {kept}: another data set of the same name?\n\n\
@@ -381,11 +387,10 @@ fn write_manifest(context: &Context, extraction: &mut Extraction) -> Result<()> 
 
 /// Moments of the grey values of the cached training images.
 fn orig_moments(context: &Context, plan: &Plan) -> Result<Moments> {
-    let places = plan.places();
+    let places = with_images(&context.dataset, |all| plan.places(all));
     let images = &context.dataset.images;
-    let train: Vec<usize> = (0..images.len())
-        .filter(|index| images[*index].split == Split::Train && places.contains_key(images[*index].id.as_str()))
-        .collect();
+    let train: Vec<usize> =
+        (0..images.len()).filter(|index| images[*index].split == Split::Train && places[*index].is_some()).collect();
     let sums: Vec<Result<ChannelSums, DatasetError>> = train
         .par_chunks(512)
         .map(|chunk| {

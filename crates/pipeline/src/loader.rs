@@ -26,7 +26,7 @@ use vit::{Batch, Batches, BoxError, Input, ModelConfig, Predictor, Tokens};
 use crate::{
     Context,
     examples::{Example, Examples},
-    extraction::Extraction,
+    extraction::{Extraction, with_images},
     feature_cache::FeatureCache,
     feature_pass,
     inputs::Inputs,
@@ -62,39 +62,42 @@ pub(crate) struct Features {
 impl Features {
     /// Opens the feature cache of each view and checks that it holds all `examples` as they are now.
     pub(crate) fn open(context: &Context, examples: &Examples) -> Result<Self> {
-        Inputs::warn_of_changes(context)?;
-        let mut features = Self::open_view(context, examples, View::Plain)?;
-        if context.study.extract.views.each().contains(&View::Flip) {
-            features.flipped = Some(Box::new(Self::open_view(context, examples, View::Flip)?));
-        }
-        Ok(features)
+        Self::of_extractions(context, examples, Extraction::plan_all(context)?)
     }
 
-    fn open_view(context: &Context, examples: &Examples, view: View) -> Result<Self> {
-        let extraction = Extraction::plan(context, view)?;
+    /// The same of what each view's extraction has found.
+    pub(crate) fn of_extractions(context: &Context, examples: &Examples, extractions: Vec<Extraction>) -> Result<Self> {
+        Inputs::warn_of_changes(context)?;
+        let views = extractions.into_iter().map(|extraction| Self::of_extraction(context, examples, extraction));
+        let mut views = views.collect::<Result<Vec<_>>>()?.into_iter();
+        let plain = views.next().context("there is no view to read")?;
+        Ok(Self { flipped: views.next().map(Box::new), ..plain })
+    }
+
+    fn of_extraction(context: &Context, examples: &Examples, extraction: Extraction) -> Result<Self> {
         let Extraction { cache: FeatureCache { folder, .. }, manifest, plan, plan_digest, .. } = extraction;
         let manifest = manifest.map_or_else(|| Manifest::read(&folder), |manifest| Ok(Some(manifest)))?;
         let manifest =
             manifest.ok_or_else(|| anyhow!("no features at `{}` yet\n\nhint: run `just extract`", folder.display()))?;
-        let plan = if manifest.plan == plan_digest { Some(plan) } else { Plan::read(&folder)? };
-        let plan =
-            plan.filter(|plan| manifest.plan == plan_digest || manifest.plan == plan.digest()).ok_or_else(|| {
-                anyhow!(
-                    "the features at `{}` are not all there: an extraction of other images was interrupted\n\n\
+        let stored = if manifest.plan == plan_digest { Some((plan, plan_digest)) } else { Plan::read(&folder)? };
+        let (plan, _) = stored.filter(|(_, digest)| *digest == manifest.plan).ok_or_else(|| {
+            anyhow!(
+                "the features at `{}` are not all there: an extraction of other images was interrupted\n\n\
                  hint: run `just extract`, which goes on",
-                    folder.display()
-                )
-            })?;
-        let stored = plan.places();
+                folder.display()
+            )
+        })?;
+        let places = with_images(&context.dataset, |all| plan.places(all));
         let images = &context.dataset.images;
-        let place = |image: &ImageRecord| {
-            let place = stored.get(image.id.as_str()).copied();
-            place.filter(|place| plan.image(*place).hash == image.hash)
-        };
-        let places: Vec<Option<Place>> = images.iter().map(place).collect();
-        let missing = examples.iter().map(|example| example.index).filter(|index| places[*index].is_none());
-        let (changed, absent): (Vec<&str>, Vec<&str>) =
-            missing.map(|index| images[index].id.as_str()).partition(|id| stored.contains_key(id));
+        let (mut absent, mut changed) = (Vec::new(), Vec::new());
+        for Example { index, .. } in examples.iter() {
+            let ImageRecord { id, hash, .. } = &images[*index];
+            match places[*index] {
+                None => absent.push(id.as_str()),
+                Some(place) if plan.image(place).hash != *hash => changed.push(id.as_str()),
+                Some(_) => {}
+            }
+        }
         if let Some(first) = absent.first().or(changed.first()) {
             bail!(
                 "the features at `{}` are stale: {} images are not in them, {} have changed (first `{first}`)\n\n\

@@ -46,9 +46,10 @@ pub struct RunStatus {
 
 /// Looks at everything, computes nothing. Variants are for the caller to add.
 pub fn status(context: &Context) -> Result<StudyStatus> {
-    let extract = extract_freshness(&Extraction::plan_all(context)?);
+    let extractions = Extraction::plan_all(context)?;
+    let extract = extract_freshness(&extractions);
     let examples = Examples::new(context);
-    let features = match Features::open(context, &examples) {
+    let features = match Features::of_extractions(context, &examples, extractions) {
         Ok(features) => features,
         Err(error) => {
             return Ok(StudyStatus {

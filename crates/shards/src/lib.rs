@@ -20,6 +20,8 @@
 mod dtype;
 mod encoded;
 mod error;
+#[doc(hidden)]
+pub mod fuzzing;
 mod header;
 mod manifest;
 mod moments;
@@ -35,7 +37,7 @@ pub use encoded::EncodedMap;
 pub use error::ShardError;
 pub use manifest::{FeatureEntry, Manifest, ShardEntry};
 pub use moments::{ChannelSums, MeanStd, Moments};
-pub use plan::{Place, Plan, PlannedImage};
+pub use plan::{Images, Place, Plan, PlannedImage};
 pub use reader::FeatureReader;
 pub use record::{ShardRecord, record_path, shard_path};
 pub use writer::ShardWriter;

@@ -59,16 +59,27 @@ impl Manifest {
 
     /// Reads the manifest of `cache`; none if there is none yet.
     pub fn read(cache: &Path) -> Result<Option<Self>, ShardError> {
-        let Some(manifest) = read_sealed_json::<Self>(&cache.join(Self::FILE))? else { return Ok(None) };
-        if manifest.format != FORMAT_VERSION {
-            return Err(ShardError::Unexpected {
-                path: cache.join(Self::FILE),
-                what: "format",
-                got: manifest.format.to_string(),
-                expected: FORMAT_VERSION.to_string(),
-            });
+        read_sealed_json::<Self>(&cache.join(Self::FILE))?.map(|manifest| manifest.checked(cache)).transpose()
+    }
+
+    /// Itself, if it is of this version and its features have the shapes of their sources.
+    pub(crate) fn checked(self, cache: &Path) -> Result<Self, ShardError> {
+        let unexpected =
+            |what, got, expected| Err(ShardError::Unexpected { path: cache.join(Self::FILE), what, got, expected });
+        if self.format != FORMAT_VERSION {
+            return unexpected("format", self.format.to_string(), FORMAT_VERSION.to_string());
         }
-        Ok(Some(manifest))
+        let shape_of = |source: Source| [source.side(), source.side(), source.channels()];
+        let orig = (Source::Orig, shape_of(Source::Orig), &self.orig);
+        let features = self.features.iter().map(|(source, entry)| (*source, entry.shape, &entry.moments));
+        for (source, shape, moments) in features.chain([orig]) {
+            let expected = shape_of(source);
+            if shape != expected || moments.channels.len() != source.channels() {
+                let got = format!("{shape:?} with moments of {} channels", moments.channels.len());
+                return unexpected("shape", got, format!("{expected:?} for {source}"));
+            }
+        }
+        Ok(self)
     }
 
     /// Writes the manifest: the last thing that an extraction does.

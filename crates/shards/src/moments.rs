@@ -44,6 +44,11 @@ impl ChannelSums {
         Self { pixels: 0, channels: vec![[0.0; 2]; channels], channel_mean: [0.0; 2], channel_max: [0.0; 2] }
     }
 
+    /// How many channels are summed.
+    pub(crate) const fn channels(&self) -> usize {
+        self.channels.len()
+    }
+
     /// Adds the pixels of one row, (pixels, channels), in f32 before they go into the sums in f64. `row_sums` is memory
     /// to work in.
     pub fn add_row(&mut self, row: &[f32], row_sums: &mut Vec<f32>) {
@@ -70,7 +75,7 @@ impl ChannelSums {
 
     /// Adds the sums of other pixels.
     pub fn merge(&mut self, other: &Self) {
-        self.pixels += other.pixels;
+        self.pixels = self.pixels.saturating_add(other.pixels);
         self.channels.iter_mut().zip(&other.channels).for_each(|(into, from)| merge(into, from));
         merge(&mut self.channel_mean, &other.channel_mean);
         merge(&mut self.channel_max, &other.channel_max);

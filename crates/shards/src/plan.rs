@@ -25,40 +25,97 @@ pub struct PlannedImage {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
     /// Number of the shard.
-    pub shard: usize,
+    pub shard: u32,
     /// Number of the image in the shard.
-    pub slot: usize,
+    pub slot: u32,
+}
+
+/// The images of a data set as plans see them, by index. A plan of a million images is looked at without copying them.
+#[derive(Clone, Copy)]
+pub struct Images<'a> {
+    /// How many there are.
+    pub count: usize,
+    /// Id, whether it belongs to the training split, and hash of the stored bytes.
+    pub image: &'a dyn Fn(usize) -> (&'a str, bool, ContentHash),
+}
+
+impl Images<'_> {
+    fn id(&self, index: usize) -> &str {
+        (self.image)(index).0
+    }
+
+    fn planned(&self, index: usize) -> PlannedImage {
+        let (id, train, hash) = (self.image)(index);
+        PlannedImage { id: id.to_owned(), train, hash }
+    }
+
+    fn indices_by_id(&self) -> HashMap<&str, usize> {
+        (0..self.count).map(|index| (self.id(index), index)).collect()
+    }
 }
 
 impl Plan {
-    /// Places the images of `all` for which `wanted` holds, `shard_images` to a shard.
+    /// Places those of `all` images for which `wanted` holds, `shard_images` to a shard; none if all is in its place already.
     ///
-    /// Images that `before` placed keep their place while they exist, wanted or not: a smaller wish must not
-    /// destroy what is there. Those that are gone leave their shard shorter. New ones fill the last shard and
-    /// then open others, in the order of `all`.
-    pub fn new(
-        before: Option<&Self>,
-        all: &[PlannedImage],
-        wanted: impl Fn(usize) -> bool,
-        shard_images: usize,
-    ) -> Self {
-        let current: HashMap<&str, &PlannedImage> = all.iter().map(|image| (image.id.as_str(), image)).collect();
-        let mut shards: Vec<Vec<PlannedImage>> = Vec::new();
-        let mut placed: HashSet<&str> = HashSet::new();
-        for shard in before.iter().flat_map(|plan| &plan.shards) {
-            let kept: Vec<&PlannedImage> =
-                shard.iter().filter_map(|image| current.get(image.id.as_str()).copied()).collect();
-            placed.extend(kept.iter().map(|image| image.id.as_str()));
-            shards.push(kept.into_iter().cloned().collect());
+    /// Images that are placed keep their place while they exist, wanted or not: a smaller wish must not destroy what is there.
+    /// Those that are gone leave their shard shorter. New ones fill the last shard and then open others, in the order of
+    /// `all`.
+    pub fn update(&self, all: Images<'_>, wanted: impl Fn(usize) -> bool, shard_images: usize) -> Option<Self> {
+        if self.is_as_it_should_be(all, &wanted) {
+            return None;
         }
-        let new = all.iter().enumerate().filter(|(index, image)| wanted(*index) && !placed.contains(image.id.as_str()));
-        for (_, image) in new {
+        let current = all.indices_by_id();
+        let mut shards: Vec<Vec<PlannedImage>> = Vec::new();
+        let mut placed: HashSet<usize> = HashSet::new();
+        for shard in &self.shards {
+            let kept: Vec<usize> = shard.iter().filter_map(|image| current.get(image.id.as_str()).copied()).collect();
+            shards.push(kept.iter().map(|index| all.planned(*index)).collect());
+            placed.extend(kept);
+        }
+        for index in (0..all.count).filter(|index| wanted(*index) && !placed.contains(index)) {
             match shards.last_mut().filter(|shard| shard.len() < shard_images) {
-                Some(shard) => shard.push(image.clone()),
-                None => shards.push(vec![image.clone()]),
+                Some(shard) => shard.push(all.planned(index)),
+                None => shards.push(vec![all.planned(index)]),
             }
         }
-        Self { shards }
+        Some(Self { shards }).filter(|plan| plan != self)
+    }
+
+    /// Whether all placed images come in the order of `all`, unchanged, and none that is wanted is missing: what a look at
+    /// both side by side can tell. False means nothing.
+    fn is_as_it_should_be(&self, all: Images<'_>, wanted: impl Fn(usize) -> bool) -> bool {
+        let mut next = 0;
+        for placed in self.shards.iter().flatten() {
+            while next < all.count && all.id(next) != placed.id {
+                if wanted(next) {
+                    return false;
+                }
+                next += 1;
+            }
+            if next == all.count || (all.image)(next) != (placed.id.as_str(), placed.train, placed.hash) {
+                return false;
+            }
+            next += 1;
+        }
+        !(next..all.count).any(wanted)
+    }
+
+    /// Where each of `all` images lies, by index; none where it does not.
+    pub fn places(&self, all: Images<'_>) -> Vec<Option<Place>> {
+        let mut places = vec![None; all.count];
+        let (mut next, mut by_id) = (0, None);
+        for (shard, images) in self.shards.iter().enumerate() {
+            for (slot, image) in images.iter().enumerate() {
+                // Mostly the images come in order; those that do not are looked up.
+                let found = (next..all.count.min(next + 1)).find(|index| all.id(*index) == image.id);
+                let by_id = || by_id.get_or_insert_with(|| all.indices_by_id()).get(image.id.as_str()).copied();
+                if let Some(index) = found.or_else(by_id) {
+                    places[index] = Some(Place { shard: shard as u32, slot: slot as u32 });
+                    next = index + 1;
+                }
+            }
+        }
+        places
     }
 
     pub(crate) const fn of(shards: Vec<Vec<PlannedImage>>) -> Self {
@@ -80,16 +137,7 @@ impl Plan {
     /// # Panics
     /// If there is none.
     pub fn image(&self, place: Place) -> &PlannedImage {
-        &self.shards[place.shard][place.slot]
-    }
-
-    /// Every image's place by its id.
-    pub fn places(&self) -> HashMap<&str, Place> {
-        let mut places = HashMap::with_capacity(self.images());
-        for (shard, images) in self.shards.iter().enumerate() {
-            places.extend(images.iter().enumerate().map(|(slot, image)| (image.id.as_str(), Place { shard, slot })));
-        }
-        places
+        &self.shards[place.shard as usize][place.slot as usize]
     }
 
     /// Hash of what shard `shard` is made of: its images' contents in their order, and which of them count
@@ -116,6 +164,20 @@ mod tests {
         (0..count).map(|id| image(id, &format!("content {id}"))).collect()
     }
 
+    fn updated(before: &Plan, all: &[PlannedImage], wanted: impl Fn(usize) -> bool) -> Plan {
+        let image = |index: usize| (all[index].id.as_str(), all[index].train, all[index].hash);
+        before.update(Images { count: all.len(), image: &image }, wanted, 4).unwrap_or_else(|| before.clone())
+    }
+
+    fn planned(count: usize) -> Plan {
+        updated(&Plan::default(), &images(count), |_| true)
+    }
+
+    fn places(plan: &Plan, all: &[PlannedImage]) -> Vec<Option<Place>> {
+        let image = |index: usize| (all[index].id.as_str(), all[index].train, all[index].hash);
+        plan.places(Images { count: all.len(), image: &image })
+    }
+
     fn stale(before: &Plan, after: &Plan) -> Vec<usize> {
         (0..after.shards().len())
             .filter(|i| before.shards().get(*i).is_none() || before.shard_digest(*i) != after.shard_digest(*i))
@@ -124,35 +186,43 @@ mod tests {
 
     #[test]
     fn a_change_touches_one_shard() {
-        let before = Plan::new(None, &images(10), |_| true, 4);
+        let before = planned(10);
         assert_eq!(before.shards().iter().map(Vec::len).collect::<Vec<_>>(), [4, 4, 2]);
         let mut changed = images(10);
         changed[5] = image(5, "another");
-        assert_eq!(stale(&before, &Plan::new(Some(&before), &changed, |_| true, 4)), [1]);
+        assert_eq!(stale(&before, &updated(&before, &changed, |_| true)), [1]);
     }
 
     #[test]
     fn new_images_go_behind_and_removed_ones_leave_a_gap() {
-        let before = Plan::new(None, &images(10), |_| true, 4);
-        assert_eq!(stale(&before, &Plan::new(Some(&before), &images(13), |_| true, 4)), [2, 3]);
+        let before = planned(10);
+        assert_eq!(stale(&before, &updated(&before, &images(13), |_| true)), [2, 3]);
         let mut fewer = images(10);
         fewer.remove(0);
-        let after = Plan::new(Some(&before), &fewer, |_| true, 4);
+        let after = updated(&before, &fewer, |_| true);
         assert_eq!(stale(&before, &after), [0]);
-        assert_eq!(after.places()["9"], Place { shard: 2, slot: 1 });
+        assert_eq!(places(&after, &fewer)[8], Some(Place { shard: 2, slot: 1 }));
     }
 
     #[test]
     fn a_smaller_wish_destroys_nothing() {
-        let before = Plan::new(None, &images(10), |_| true, 4);
-        assert_eq!(Plan::new(Some(&before), &images(10), |i| i < 2, 4), before);
+        let before = planned(10);
+        assert_eq!(updated(&before, &images(10), |index| index < 2), before);
+        let some = updated(&Plan::default(), &images(10), |index| index % 3 == 0);
+        assert_eq!(some.images(), 4);
+        assert_eq!(updated(&some, &images(10), |index| index % 3 == 0), some);
+        assert_eq!(updated(&some, &images(10), |_| true).images(), 10);
     }
 
     #[test]
     fn the_order_of_the_data_set_is_irrelevant() {
-        let before = Plan::new(None, &images(10), |_| true, 4);
+        let before = planned(10);
         let mut reversed = images(10);
         reversed.reverse();
-        assert_eq!(Plan::new(Some(&before), &reversed, |_| true, 4), before);
+        assert_eq!(updated(&before, &reversed, |_| true), before);
+        let mut found = places(&before, &reversed);
+        found.reverse();
+        assert_eq!(found, places(&before, &images(10)));
+        assert_eq!(found[9], Some(Place { shard: 2, slot: 1 }));
     }
 }

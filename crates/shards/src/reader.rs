@@ -135,19 +135,20 @@ impl FeatureReader {
 
     /// The file that holds the map at `place`, of `length` bytes, and where in it the map begins.
     fn locate(&self, place: Place, length: usize) -> Result<(fs_err::File, u64), ShardError> {
-        let shard = self.shards.get(&place.shard).ok_or_else(|| ShardError::MissingFeature {
+        let shard = self.shards.get(&(place.shard as usize)).ok_or_else(|| ShardError::MissingFeature {
             path: PathBuf::from(format!("shard {}", place.shard)),
             feature: self.source.to_string(),
         })?;
-        if place.slot >= shard.images {
+        let slot = place.slot as usize;
+        if slot >= shard.images {
             return Err(ShardError::Unexpected {
                 path: shard.path.clone(),
                 what: "number of images",
                 got: shard.images.to_string(),
-                expected: format!("more than {}", place.slot),
+                expected: format!("more than {slot}"),
             });
         }
-        Ok((fs_err::File::open(&shard.path)?, shard.data_start + (place.slot * length) as u64))
+        Ok((fs_err::File::open(&shard.path)?, shard.data_start + (slot * length) as u64))
     }
 }
 

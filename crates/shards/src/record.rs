@@ -28,7 +28,12 @@ impl ShardRecord {
             tracing::warn!("{error}; its shard is made anew");
             None
         });
-        record.filter(|record| record.format == FORMAT_VERSION)
+        record.filter(|record| record.fits(source))
+    }
+
+    /// Whether it is a record of this version, of a shard of `source`.
+    pub(crate) fn fits(&self, source: Source) -> bool {
+        self.format == FORMAT_VERSION && self.sums.channels() == source.channels()
     }
 
     pub(crate) fn write(&self, cache: &Path, source: Source, shard: usize) -> io::Result<()> {
@@ -46,9 +51,27 @@ pub fn record_path(cache: &Path, source: Source, shard: usize) -> PathBuf {
     cache.join(source.name()).join(format!("{shard:05}.record.json"))
 }
 
+/// No plan has as many shards: a file whose name says so is none of ours.
+const MOST_SHARDS: usize = 1 << 20;
+
 /// The numbers of the shards of `source` that are there, in no order.
 pub(crate) fn shard_numbers(cache: &Path, source: Source) -> Vec<usize> {
     let entries = std::fs::read_dir(cache.join(source.name())).into_iter().flatten().flatten();
     let number = |path: PathBuf| path.file_name()?.to_str()?.strip_suffix(".safetensors")?.parse().ok();
-    entries.filter_map(|entry| number(entry.path())).collect()
+    entries.filter_map(|entry| number(entry.path())).filter(|number| *number < MOST_SHARDS).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_claims_to_be_the_last_of_endless_shards_is_none() {
+        let cache = tempfile::tempdir().unwrap();
+        fs_err::create_dir(cache.path().join("fm4")).unwrap();
+        for number in ["00003", "1048576", "18446744073709551615"] {
+            fs_err::write(cache.path().join(format!("fm4/{number}.safetensors")), b"").unwrap();
+        }
+        assert_eq!(shard_numbers(cache.path(), Source::Fm4), [3]);
+    }
 }

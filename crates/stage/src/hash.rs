@@ -22,9 +22,10 @@ impl ContentHash {
 
     /// Hash of a sequence of parts. Each part's length goes in as well, so that moving a byte from one part
     /// to the next changes the result.
-    pub fn of_parts<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> Self {
+    pub fn of_parts(parts: impl IntoIterator<Item: AsRef<[u8]>>) -> Self {
         let mut hasher = blake3::Hasher::new();
         for part in parts {
+            let part = part.as_ref();
             hasher.update(&(part.len() as u64).to_le_bytes());
             hasher.update(part);
         }
@@ -73,7 +74,12 @@ impl FromStr for ContentHash {
     type Err = ParseHashError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        blake3::Hash::from_hex(text).map(|hash| Self(*hash.as_bytes())).map_err(|_| ParseHashError(text.to_owned()))
+        let mut bytes = [0; 32];
+        // The decoder would take a prefix `0x`.
+        match const_hex::decode_to_slice(text, &mut bytes) {
+            Ok(()) if text.len() == 2 * bytes.len() => Ok(Self(bytes)),
+            _ => Err(ParseHashError(text.to_owned())),
+        }
     }
 }
 
@@ -101,6 +107,8 @@ mod tests {
         let other = ContentHash::of_parts([b"a".as_slice(), b"bc"]);
         assert_ne!(one, other);
         assert_eq!(one.to_string().parse::<ContentHash>().unwrap(), one);
-        assert!("xyz".parse::<ContentHash>().is_err());
+        for other in ["xyz".to_owned(), format!("0x{one}"), one.to_string()[..63].to_owned(), format!("{one}0")] {
+            assert!(other.parse::<ContentHash>().is_err(), "{other}");
+        }
     }
 }

@@ -13,6 +13,8 @@
 
 mod atomic;
 mod fingerprint;
+#[doc(hidden)]
+pub mod fuzzing;
 mod hash;
 mod large_file;
 mod lock;
@@ -25,4 +27,7 @@ pub use hash::{ContentHash, ParseHashError};
 pub use large_file::LargeFile;
 pub use lock::{Lock, LockError};
 pub use memo::HashMemo;
-pub use sealed::{SealError, check_seal, read_sealed_json, read_sealed_lines, write_sealed_json, write_sealed_lines};
+pub use sealed::{
+    SealError, check_seal, parse_sealed_json, parse_sealed_lines, read_sealed_json, read_sealed_lines,
+    write_sealed_json, write_sealed_lines,
+};

@@ -5,7 +5,7 @@ use std::{
     collections::HashMap,
     io::{self, Read, Write as _},
     path::{Path, PathBuf},
-    sync::Mutex,
+    sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
     time::UNIX_EPOCH,
 };
 
@@ -24,31 +24,31 @@ const MAGIC: [u8; 16] = [*b"fmstudy hashes 2", *b"fmstudy hashes B"][cfg!(target
 #[derive(Debug)]
 pub struct HashMemo {
     store: PathBuf,
-    state: Mutex<State>,
+    state: RwLock<State>,
 }
 
-#[derive(Debug, Default)]
-struct State {
-    /// As they were read, in the order of their keys.
-    stored: Vec<Entry>,
+#[derive(Debug)]
+pub(crate) struct State {
+    /// As they were read.
+    stored: Sorted,
     /// What has been learned since; none where a file is forgotten.
     learned: HashMap<Key, Option<Entry>>,
 }
 
 /// First half of the hash of a file's path.
-type Key = [u8; 16];
+pub(crate) type Key = [u8; 16];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
-struct Entry {
-    key: Key,
+pub(crate) struct Entry {
+    pub(crate) key: Key,
     stamp: Stamp,
     hash: [u8; 32],
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
-struct Stamp {
+pub(crate) struct Stamp {
     size_bytes: u64,
     modified_ns: u64,
     inode: u64,
@@ -63,7 +63,7 @@ impl HashMemo {
             }
             Vec::new()
         });
-        Self { store: store.to_owned(), state: Mutex::new(State { stored, ..State::default() }) }
+        Self { store: store.to_owned(), state: RwLock::new(State::of(stored)) }
     }
 
     /// The content hash of `path`: remembered if the file looks untouched, else computed and remembered.
@@ -71,7 +71,8 @@ impl HashMemo {
     /// The stamp is taken before the content is read, so a write in between is noticed next time.
     pub fn hash_file(&self, path: &Path) -> io::Result<ContentHash> {
         let stamp = Stamp::of(path)?;
-        if let Some(hash) = self.lock().known(key(path), stamp) {
+        let known = self.look().known(key(path), stamp);
+        if let Some(hash) = known {
             return Ok(hash);
         }
         let hash = ContentHash::of_file(path)?;
@@ -82,7 +83,7 @@ impl HashMemo {
     /// Whether the remembered hash of `path` still stands, and which it is. Reads no content.
     pub fn known(&self, path: &Path) -> Option<ContentHash> {
         let stamp = Stamp::of(path).ok()?;
-        self.lock().known(key(path), stamp)
+        self.look().known(key(path), stamp)
     }
 
     /// Remembers a hash that the caller computed while writing or reading `path` just now.
@@ -107,11 +108,11 @@ impl HashMemo {
             return Ok(());
         }
         let State { stored, learned } = &*state;
-        let kept = stored.iter().filter(|entry| !learned.contains_key(&entry.key));
+        let kept = stored.entries.iter().filter(|entry| !learned.contains_key(&entry.key));
         let mut entries: Vec<Entry> = kept.chain(learned.values().flatten()).copied().collect();
         entries.sort_unstable_by_key(|entry| entry.key);
         write(&self.store, &entries)?;
-        *state = State { stored: entries, learned: HashMap::new() };
+        *state = State::of(entries);
         Ok(())
     }
 
@@ -120,23 +121,65 @@ impl HashMemo {
         self.lock().learned.insert(key, Some(Entry { key, stamp, hash: *hash.as_bytes() }));
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+    fn look(&self) -> RwLockReadGuard<'_, State> {
         // A panic elsewhere leaves the map usable: every update is a single insertion.
-        self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.state.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lock(&self) -> RwLockWriteGuard<'_, State> {
+        // As above.
+        self.state.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl State {
+    pub(crate) fn of(stored: Vec<Entry>) -> Self {
+        Self { stored: Sorted::new(stored), learned: HashMap::new() }
+    }
+
     fn known(&self, key: Key, stamp: Stamp) -> Option<ContentHash> {
         let entry = self.entry(key).filter(|entry| entry.stamp == stamp)?;
         Some(ContentHash::from_bytes(entry.hash))
     }
 
-    fn entry(&self, key: Key) -> Option<&Entry> {
+    pub(crate) fn entry(&self, key: Key) -> Option<&Entry> {
         match self.learned.get(&key) {
             Some(learned) => learned.as_ref(),
-            None => self.stored.binary_search_by_key(&key, |entry| entry.key).ok().map(|at| &self.stored[at]),
+            None => self.stored.find(&key),
         }
+    }
+}
+
+/// Entries in the order of their keys.
+#[derive(Debug, Default)]
+struct Sorted {
+    entries: Vec<Entry>,
+    /// Where the entries begin whose keys begin with the same bits, for every such beginning. Keys are hashes and so spread
+    /// evenly: a few entries share one, and a look for one meets a cache line or two instead of twenty.
+    begins: Vec<u32>,
+    bits: u32,
+}
+
+impl Sorted {
+    fn new(entries: Vec<Entry>) -> Self {
+        let bits = entries.len().checked_ilog2().unwrap_or_default().saturating_sub(1).clamp(1, 28);
+        let mut begins = vec![0; (1 << bits) + 1];
+        for entry in &entries {
+            begins[Self::beginning(&entry.key, bits) + 1] += 1;
+        }
+        (1..begins.len()).for_each(|at| begins[at] += begins[at - 1]);
+        Self { entries, begins, bits }
+    }
+
+    fn find(&self, key: &Key) -> Option<&Entry> {
+        let at = Self::beginning(key, self.bits);
+        let alike = self.begins.get(at..at + 2)?;
+        self.entries[alike[0] as usize..alike[1] as usize].iter().find(|entry| entry.key == *key)
+    }
+
+    fn beginning(key: &Key, bits: u32) -> usize {
+        let [a, b, c, d, ..] = *key;
+        (u32::from_be_bytes([a, b, c, d]) >> (32 - bits)) as usize
     }
 }
 
@@ -147,15 +190,21 @@ fn key(path: &Path) -> Key {
 }
 
 fn read(store: &Path) -> io::Result<Vec<Entry>> {
+    let file = fs_err::File::open(store)?;
+    let size_bytes = file.metadata()?.len();
+    parse(file, size_bytes)
+}
+
+/// The entries of a `file` of `size_bytes`.
+pub(crate) fn parse(mut file: impl Read, size_bytes: u64) -> io::Result<Vec<Entry>> {
     let damaged = |reason: &str| io::Error::new(io::ErrorKind::InvalidData, reason);
-    let mut file = fs_err::File::open(store)?;
     let mut magic = [0; MAGIC.len()];
     file.read_exact(&mut magic)?;
     if magic != MAGIC {
         return Err(damaged("it is of another version"));
     }
     let around = MAGIC.len() + size_of::<[u8; 32]>();
-    let size = file.metadata()?.len().saturating_sub(around as u64) as usize;
+    let size = size_bytes.saturating_sub(around as u64) as usize;
     let mut entries: Vec<Entry> = vec![Entry::zeroed(); size / size_of::<Entry>()];
     file.read_exact(bytemuck::cast_slice_mut(&mut entries))?;
     let mut rest = Vec::new();
@@ -235,6 +284,19 @@ mod tests {
         let memo = HashMemo::open(&store);
         let known: Vec<bool> = files.iter().map(|file| memo.known(file).is_some()).collect();
         assert_eq!(known, [true, true, false, true, true]);
+    }
+
+    #[test]
+    fn every_key_is_found_and_no_other() {
+        for count in [0_u32, 1, 2, 3, 17, 1000] {
+            let keyed = |number: u32| key(Path::new(&number.to_string()));
+            let entry = |number| Entry { key: keyed(number), ..Entry::zeroed() };
+            let mut entries: Vec<Entry> = (0..count).map(entry).collect();
+            entries.sort_unstable_by_key(|entry| entry.key);
+            let sorted = Sorted::new(entries);
+            assert!((0..count).all(|number| sorted.find(&keyed(number)) == Some(&entry(number))));
+            assert!((count..2 * count + 9).all(|number| sorted.find(&keyed(number)).is_none()));
+        }
     }
 
     #[test]

@@ -21,13 +21,13 @@ use serde::{Serialize, de::DeserializeOwned};
 use crate::{ContentHash, write_atomically};
 
 /// What stands between the content of a JSON file and its hash, and behind the hash.
-const JSON_SEAL: (&str, &str) = (",\n  \"blake3\": \"", "\"\n}\n");
+pub(crate) const JSON_SEAL: (&str, &str) = (",\n  \"blake3\": \"", "\"\n}\n");
 
 /// The same in a file of lines.
-const LINES_SEAL: (&str, &str) = ("blake3 ", "\n");
+pub(crate) const LINES_SEAL: (&str, &str) = ("blake3 ", "\n");
 
 /// Hexadecimal digits of a hash.
-const HASH_DIGITS: usize = 64;
+pub(crate) const HASH_DIGITS: usize = 64;
 
 /// Why a sealed file cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -57,10 +57,14 @@ pub fn write_sealed_json(path: &Path, value: &impl Serialize) -> io::Result<()> 
 
 /// Reads what [`write_sealed_json`] wrote to `path`; none if there is no such file.
 pub fn read_sealed_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, SealError> {
-    let Some(bytes) = read(path)? else { return Ok(None) };
+    read(path)?.map(|bytes| parse_sealed_json(path, &bytes)).transpose()
+}
+
+/// The same from the file's `bytes`.
+pub fn parse_sealed_json<T: DeserializeOwned>(path: &Path, bytes: &[u8]) -> Result<T, SealError> {
     // The value is read without its seal, which would be a member too many for some.
-    let json = [content(path, &bytes, JSON_SEAL)?, b"\n}"].concat();
-    serde_json::from_slice(&json).map(Some).map_err(|error| damaged(path, error.to_string()))
+    let json = [content(path, bytes, JSON_SEAL)?, b"\n}"].concat();
+    serde_json::from_slice(&json).map_err(|error| damaged(path, error.to_string()))
 }
 
 /// Writes `lines`, each of which ends with a line break, to `path` atomically, with their seal.
@@ -68,13 +72,18 @@ pub fn write_sealed_lines(path: &Path, lines: Vec<u8>) -> io::Result<()> {
     write_atomically(path, &sealed(lines, LINES_SEAL))
 }
 
-/// Reads what [`write_sealed_lines`] wrote to `path`; none if there is no such file.
-pub fn read_sealed_lines(path: &Path) -> Result<Option<String>, SealError> {
-    let Some(bytes) = read(path)? else { return Ok(None) };
-    let length = content(path, &bytes, LINES_SEAL)?.len();
+/// Reads what [`write_sealed_lines`] wrote to `path`, with its hash; none if there is no such file.
+pub fn read_sealed_lines(path: &Path) -> Result<Option<(String, ContentHash)>, SealError> {
+    read(path)?.map(|bytes| parse_sealed_lines(path, bytes)).transpose()
+}
+
+/// The same from the file's `bytes`.
+pub fn parse_sealed_lines(path: &Path, bytes: Vec<u8>) -> Result<(String, ContentHash), SealError> {
+    let content = content(path, &bytes, LINES_SEAL)?;
+    let (length, hash) = (content.len(), ContentHash::of(content));
     let mut text = String::from_utf8(bytes).map_err(|error| damaged(path, error.to_string()))?;
     text.truncate(length);
-    Ok(Some(text))
+    Ok((text, hash))
 }
 
 /// Whether the sealed file `path`, JSON or lines, is what was written.
@@ -83,7 +92,7 @@ pub fn check_seal(path: &Path) -> Result<(), SealError> {
     content(path, &bytes, JSON_SEAL).or_else(|_| content(path, &bytes, LINES_SEAL)).map(|_| ())
 }
 
-fn sealed(mut content: Vec<u8>, marks: (&str, &str)) -> Vec<u8> {
+pub(crate) fn sealed(mut content: Vec<u8>, marks: (&str, &str)) -> Vec<u8> {
     let seal = seal(&content, marks);
     content.extend_from_slice(seal.as_bytes());
     content
@@ -149,7 +158,8 @@ mod tests {
         assert!(read_sealed_lines(&path).unwrap().is_none());
         for text in ["", "one\ntwo\n"] {
             write_sealed_lines(&path, text.as_bytes().to_vec()).unwrap();
-            assert_eq!(read_sealed_lines(&path).unwrap().unwrap(), text);
+            let hash = ContentHash::of(text.as_bytes());
+            assert_eq!(read_sealed_lines(&path).unwrap().unwrap(), (text.to_owned(), hash));
             check_seal(&path).unwrap();
             let sound = fs_err::read(&path).unwrap();
             for length in 0..sound.len() {

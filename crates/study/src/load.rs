@@ -29,7 +29,7 @@ impl Study {
     }
 
     /// The same from the file's text.
-    fn parse(text: &str, path: &Path, overrides: &[String]) -> Result<Self, StudyError> {
+    pub fn parse(text: &str, path: &Path, overrides: &[String]) -> Result<Self, StudyError> {
         let file: Table = text
             .parse()
             .map_err(|error: toml::de::Error| StudyError::Toml { path: path.to_owned(), reason: error.to_string() })?;

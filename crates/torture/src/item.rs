@@ -4,7 +4,7 @@ use anyhow::Result;
 use clap::ValueEnum;
 use serde::Serialize;
 
-use crate::{faults, flips, kill, limits, locks, poison, power};
+use crate::{faults, flips, fuzz, kill, limits, load, locks, poison, power};
 
 /// What can be done to a study.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
@@ -24,6 +24,10 @@ pub enum Item {
     Locks,
     /// Values that are not finite
     Poison,
+    /// Damaged and hostile bytes for every parser
+    Fuzz,
+    /// A million images
+    Load,
 }
 
 /// How often things are done.
@@ -110,6 +114,8 @@ impl Item {
             Self::Flips => flips::run(scale, seed),
             Self::Locks => locks::run(scale),
             Self::Poison => poison::run(),
+            Self::Fuzz => fuzz::run(scale, seed),
+            Self::Load => load::run(scale),
         }
     }
 }

@@ -5,9 +5,11 @@
 
 mod faults;
 mod flips;
+mod fuzz;
 mod item;
 mod kill;
 mod limits;
+mod load;
 mod locks;
 mod poison;
 mod power;
@@ -19,6 +21,10 @@ use std::{process::ExitCode, time::Instant};
 use anyhow::Result;
 use clap::{Parser, ValueEnum};
 use item::{Item, Outcome, Scale};
+
+// So that a parser that asks for all memory is seen.
+#[global_allocator]
+static MEMORY: ::fuzz::Metered = ::fuzz::Metered;
 
 /// Do to a small study what machines do, and see whether anything is lost or silently wrong
 #[derive(Debug, Parser)]

@@ -108,7 +108,17 @@ impl Checkpoint {
     /// # Errors
     /// If the file is damaged or belongs to another configuration than `digest`.
     pub(crate) fn restore(path: &Path, digest: &str, model: &Model, trainer: &mut Trainer) -> Result<Self, VitError> {
-        let TensorFile { about, tensors } = tensor_file::read::<Self>(path, model.device())?;
+        Self::restore_from(tensor_file::read(path, model.device())?, path, digest, model, trainer)
+    }
+
+    pub(crate) fn restore_from(
+        file: TensorFile<Self>,
+        path: &Path,
+        digest: &str,
+        model: &Model,
+        trainer: &mut Trainer,
+    ) -> Result<Self, VitError> {
+        let TensorFile { about, tensors } = file;
         if about.digest != digest {
             let expected = digest.to_owned();
             return Err(VitError::OtherConfiguration { path: path.to_owned(), expected, got: about.digest });

@@ -25,6 +25,8 @@ mod config;
 mod draws;
 mod embed;
 mod error;
+#[doc(hidden)]
+pub mod fuzzing;
 mod layers;
 mod loss;
 mod metrics;

@@ -40,6 +40,24 @@ pub struct About {
     pub classes: Vec<String>,
 }
 
+impl About {
+    /// Fails if a key of the configuration makes no sense, or there is no source, a token of no width, or no class.
+    fn validate(&self) -> Result<(), VitError> {
+        self.model.validate()?;
+        at_least_one("number of sources", self.inputs.len())?;
+        at_least_one("number of classes", self.classes.len())?;
+        self.inputs.iter().try_for_each(|input| at_least_one("token width", input.token_width))
+    }
+
+    /// Names and shapes of the weights of such a model.
+    fn shapes(&self) -> Result<Vec<(String, Vec<usize>)>, VitError> {
+        self.validate()?;
+        let mut shapes = Vec::new();
+        Network::new(Builder::listed(&mut shapes), &self.model, &self.inputs, self.classes.len())?;
+        Ok(shapes)
+    }
+}
+
 /// A Vision Transformer over the token grids of one or several sources.
 #[derive(Debug)]
 pub struct Model {
@@ -58,12 +76,7 @@ impl Model {
     /// # Errors
     /// If a key of the configuration makes no sense, or there is no source, a token of no width, or no class.
     pub fn new(about: About, seed: u64, dtype: DType, device: &Device) -> Result<Self, VitError> {
-        about.model.validate()?;
-        at_least_one("number of sources", about.inputs.len())?;
-        at_least_one("number of classes", about.classes.len())?;
-        for input in &about.inputs {
-            at_least_one("token width", input.token_width)?;
-        }
+        about.validate()?;
         let mut parameters = Parameters::default();
         let mut draws = Draws::new(seed, INIT_STREAM);
         let (config, inputs, classes) = (&about.model, &about.inputs, about.classes.len());
@@ -78,7 +91,15 @@ impl Model {
     /// # Errors
     /// If the file is damaged, or a tensor is missing or has another shape than its place demands.
     pub fn load(path: &Path, device: &Device) -> Result<Self, VitError> {
-        let TensorFile { about, tensors } = tensor_file::read::<About>(path, device)?;
+        Self::of_file(tensor_file::read(path, device)?, path, device)
+    }
+
+    pub(crate) fn of_file(file: TensorFile<About>, path: &Path, device: &Device) -> Result<Self, VitError> {
+        let TensorFile { about, tensors } = file;
+        // Before any memory is taken: a few words of a file can describe a model of terabytes.
+        for (name, shape) in about.shapes()? {
+            stored(&tensors, &name, &shape, path)?;
+        }
         let model = Self::new(about, 0, DType::F32, device)?;
         model.set_parameters(&tensors, "", path)?;
         Ok(model)
@@ -202,4 +223,38 @@ pub(crate) fn stored<'a>(
     let tensor = tensors.get(name).ok_or_else(|| VitError::Missing { path: path.to_owned(), name: name.to_owned() })?;
     check_shape(tensor, expected, || format!("tensor `{name}` of `{}`", path.display()))?;
     Ok(tensor)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn about(model: ModelConfig) -> About {
+        let inputs =
+            vec![Input { source: Source::Fm4, token_width: 5 }, Input { source: Source::Orig, token_width: 3 }];
+        About { model, inputs, classes: vec!["one".to_owned(), "two".to_owned()] }
+    }
+
+    #[test]
+    fn shapes_are_those_of_the_weights() {
+        let plain = ModelConfig { width: 8, depth: 2, ..ModelConfig::default() };
+        let full = ModelConfig { pool: Pool::Cls, qk_norm: true, layer_scale: 0.1, ..plain.clone() };
+        for about in [plain, full].map(about) {
+            let mut shapes = about.shapes().unwrap();
+            shapes.sort();
+            let model = Model::new(about, 0, DType::F32, &Device::Cpu).unwrap();
+            let weights = model.parameters().iter().map(|(name, var)| (name.to_owned(), var.dims().to_vec()));
+            assert_eq!(shapes, weights.collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn a_small_file_that_describes_a_huge_model_is_refused_unbuilt() {
+        let huge = ModelConfig { width: 8192, depth: 256, mlp_ratio: 64, ..ModelConfig::default() };
+        let mut about = about(huge);
+        about.inputs[0].token_width = usize::MAX;
+        let file = TensorFile { about, tensors: BTreeMap::new() };
+        let error = Model::of_file(file, Path::new("model.safetensors"), &Device::Cpu).unwrap_err();
+        assert!(matches!(error, VitError::Missing { .. }), "{error}");
+    }
 }

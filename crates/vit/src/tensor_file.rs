@@ -40,27 +40,50 @@ pub(crate) fn write(path: &Path, about: &impl Serialize, tensors: &BTreeMap<Stri
 
 /// Reads the file `path` onto `device` and checks its hash.
 pub(crate) fn read<A: DeserializeOwned>(path: &Path, device: &Device) -> Result<TensorFile<A>, VitError> {
+    parse(path, &fs_err::read(path)?, device)
+}
+
+/// The same from the file's `bytes`.
+pub(crate) fn parse<A: DeserializeOwned>(
+    path: &Path,
+    bytes: &[u8],
+    device: &Device,
+) -> Result<TensorFile<A>, VitError> {
     let damaged = |reason: String| VitError::Damaged { path: path.to_owned(), reason };
-    let bytes = fs_err::read(path)?;
-    let file = SafeTensors::deserialize(&bytes).map_err(|error| damaged(error.to_string()))?;
-    let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|error| damaged(error.to_string()))?;
+    let file = SafeTensors::deserialize(bytes).map_err(|error| damaged(error.to_string()))?;
+    let (_, header) = SafeTensors::read_metadata(bytes).map_err(|error| damaged(error.to_string()))?;
     let metadata = header
         .metadata()
         .as_ref()
         .and_then(|metadata| metadata.get(KEY))
         .ok_or_else(|| damaged(format!("no metadata under `{KEY}`")))?;
-    let (hash, about) = metadata
-        .strip_prefix(BEFORE_HASH)
-        .and_then(|rest| rest.strip_suffix('}'))
-        .and_then(|rest| rest.split_once(BEFORE_ABOUT))
-        .ok_or_else(|| damaged(format!("the metadata under `{KEY}` has another form")))?;
-    let views: BTreeMap<String, _> = file.tensors().into_iter().collect();
-    if checksum(about, &views).to_string() != hash {
+    let (hash, about) =
+        hash_and_about(metadata).ok_or_else(|| damaged(format!("the metadata under `{KEY}` has another form")))?;
+    if content_hash(about, &file).to_string() != hash {
         return Err(damaged("the checksum does not match the content".to_owned()));
     }
     let about = serde_json::from_str(about).map_err(|error| damaged(format!("`about`: {error}")))?;
-    let tensors = candle_core::safetensors::load_buffer(&bytes, device)?.into_iter().collect();
+    let tensors = candle_core::safetensors::load_buffer(bytes, device)?.into_iter().collect();
     Ok(TensorFile { about, tensors })
+}
+
+/// The checksum and the rest of the metadata under [`KEY`].
+fn hash_and_about(metadata: &str) -> Option<(&str, &str)> {
+    metadata.strip_prefix(BEFORE_HASH)?.strip_suffix('}')?.split_once(BEFORE_ABOUT)
+}
+
+fn content_hash(about: &str, file: &SafeTensors<'_>) -> ContentHash {
+    checksum(about, &file.tensors().into_iter().collect::<BTreeMap<String, _>>())
+}
+
+/// For tests only: the file's `bytes` with the checksum of what they hold, if they are such a file but for that.
+pub(crate) fn resealed(bytes: &[u8]) -> Option<Vec<u8>> {
+    let file = SafeTensors::deserialize(bytes).ok()?;
+    let (_, header) = SafeTensors::read_metadata(bytes).ok()?;
+    let (found, about) = hash_and_about(header.metadata().as_ref()?.get(KEY)?)?;
+    let hash = content_hash(about, &file).to_string();
+    let at = bytes.windows(found.len()).position(|window| window == found.as_bytes())?;
+    (found.len() == hash.len()).then(|| [&bytes[..at], hash.as_bytes(), &bytes[at + hash.len()..]].concat())
 }
 
 fn checksum<'a, V: View + 'a>(about: &str, tensors: impl IntoIterator<Item = (&'a String, &'a V)>) -> ContentHash {

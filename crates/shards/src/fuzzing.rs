@@ -1,0 +1,61 @@
+//! For tests only: the parsers as functions of bytes. They panic if a parser contradicts itself.
+
+use std::{io, path::Path};
+
+use sources::Source;
+use stage::{ContentHash, parse_sealed_json, parse_sealed_lines};
+
+use crate::{ChannelSums, Dtype, Images, Manifest, Place, ShardRecord, header::ShardHeader, plan_file};
+
+/// A manifest with its seal.
+pub fn manifest(bytes: &[u8]) {
+    let manifest: Option<Manifest> = parse_sealed_json(Path::new(Manifest::FILE), bytes).ok();
+    if let Some(manifest) = manifest.and_then(|manifest| manifest.checked(Path::new("")).ok()) {
+        assert!(manifest.features.iter().all(|(source, entry)| entry.moments.channels.len() == source.channels()));
+    }
+}
+
+/// A shard's record with its seal.
+pub fn record(bytes: &[u8]) {
+    let record: Option<ShardRecord> = parse_sealed_json(Path::new("00000.record.json"), bytes).ok();
+    for source in Source::FEATURE_MAPS {
+        if let Some(record) = record.as_ref().filter(|record| record.fits(source)) {
+            let mut sums = ChannelSums::new(source.channels());
+            (0..2).for_each(|_| sums.merge(&record.sums));
+            assert_eq!(sums.moments().channels.len(), source.channels());
+        }
+    }
+}
+
+/// A plan with its seal: what is read can be written, and is the same when it is read again.
+pub fn plan(bytes: &[u8]) {
+    let lines = parse_sealed_lines(Path::new("plan"), bytes.to_vec()).ok();
+    let Some(plan) = lines.and_then(|(lines, _)| plan_file::parse(&lines)) else { return };
+    assert_eq!(plan_file::parse(&plan.lines()).as_ref(), Some(&plan));
+    let images: Vec<_> = plan.shards().iter().flatten().collect();
+    let image = |index: usize| (images[index].id.as_str(), true, ContentHash::of(b""));
+    let all = Images { count: images.len(), image: &image };
+    let updated = plan.update(all, |index| index % 2 == 0, 2);
+    for Place { shard, slot } in updated.as_ref().unwrap_or(&plan).places(all).into_iter().flatten() {
+        updated.as_ref().unwrap_or(&plan).image(Place { shard, slot });
+    }
+}
+
+/// A shard's file as far as its header goes; the values of a few images are said to follow.
+pub fn header(bytes: &[u8]) {
+    let file_bytes = bytes.len() as u64 + (1 << 20);
+    let read = |buffer: &mut [u8], offset: u64| {
+        let found = bytes.get(offset as usize..).and_then(|rest| rest.get(..buffer.len()));
+        found.map(|found| buffer.copy_from_slice(found)).ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
+    };
+    let Ok(header) = ShardHeader::parse(Path::new("00000.safetensors"), file_bytes, read) else { return };
+    header.ids();
+    for source in Source::FEATURE_MAPS {
+        for images in [1, 3, usize::MAX] {
+            if let Ok(start) = header.values_start(source, Dtype::F16, images) {
+                let map_bytes = source.values_per_image() * Dtype::F16.size_bytes();
+                assert!(start + (images * map_bytes) as u64 <= file_bytes, "{source}: {images} images at {start}");
+            }
+        }
+    }
+}

@@ -1,0 +1,46 @@
+//! For tests only: parsers as functions of bytes, and seals that fit to whatever stands before them.
+
+use std::path::Path;
+
+use crate::{
+    memo::{self, State},
+    sealed::{HASH_DIGITS, JSON_SEAL, LINES_SEAL, parse_sealed_json, parse_sealed_lines, sealed},
+};
+
+/// The file of remembered hashes. All that is remembered in it is looked up.
+pub fn memo(bytes: &[u8]) {
+    if let Ok(stored) = memo::parse(bytes, bytes.len() as u64) {
+        let keys: Vec<memo::Key> = stored.iter().map(|entry| entry.key).collect();
+        let state = State::of(stored);
+        for key in keys {
+            let _ = state.entry(key);
+        }
+    }
+}
+
+/// A sealed file of JSON or lines.
+pub fn sealed_file(bytes: &[u8]) {
+    let _ = parse_sealed_json::<serde_json::Value>(Path::new("sealed.json"), bytes);
+    let _ = parse_sealed_lines(Path::new("sealed"), bytes.to_vec());
+}
+
+/// Sealed JSON with the seal of its content, whatever stood there.
+pub fn resealed_json(bytes: &[u8]) -> Vec<u8> {
+    resealed(bytes, JSON_SEAL)
+}
+
+/// Sealed lines with the seal of their content, whatever stood there.
+pub fn resealed_lines(bytes: &[u8]) -> Vec<u8> {
+    resealed(bytes, LINES_SEAL)
+}
+
+/// A file of remembered hashes with the seal of its content, whatever stood there.
+pub fn resealed_memo(bytes: &[u8]) -> Vec<u8> {
+    let content = &bytes[..bytes.len().saturating_sub(32)];
+    [content, blake3::hash(content).as_bytes()].concat()
+}
+
+fn resealed(bytes: &[u8], marks: (&str, &str)) -> Vec<u8> {
+    let seal_bytes = marks.0.len() + HASH_DIGITS + marks.1.len();
+    sealed(bytes[..bytes.len().saturating_sub(seal_bytes)].to_vec(), marks)
+}
