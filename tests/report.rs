@@ -228,3 +228,22 @@ fn variants_are_part_of_the_study() {
     let gone = study.run("fmstudy", &with("clean-stale", &["--yes"]));
     assert!(gone.contains("12 leftovers"), "{gone}");
 }
+
+#[test]
+fn names_from_outside_are_text_on_the_page() {
+    let study = Study::new();
+    let faces = study.path("faces <b>&");
+    fs::rename(study.path("faces"), &faces).unwrap();
+    let table = fs::read_to_string(faces.join("fer2013new.csv")).unwrap();
+    fs::write(faces.join("fer2013new.csv"), table.replace("PrivateTest,fer", "PrivateTest,<i>&fer")).unwrap();
+    for image in files_below(&faces.join("FER2013Test")) {
+        let name = image.file_name().unwrap().to_string_lossy().into_owned();
+        if name.ends_with(".png") {
+            fs::rename(&image, image.with_file_name(format!("<i>&{name}"))).unwrap();
+        }
+    }
+    study.run("fmstudy", &["study", "data.dir=faces <b>&"]);
+    let page = fs::read_to_string(study.path("cache/faces <b>&/report/index.html")).unwrap();
+    assert!(page.contains("faces &lt;b&gt;&amp;") && page.contains("&lt;i&gt;&amp;fer"), "the names are there");
+    assert!(!page.contains("faces <b>") && !page.contains("<i>"), "and are no markup");
+}
