@@ -38,6 +38,12 @@ fn runs_trained_together_learn_what_they_learn_alone() {
         let model = |folder: &PathBuf| fs::read(folder.join("model.safetensors")).unwrap();
         assert!(model(ours) == model(theirs), "{name} has other weights");
     }
+    let metrics = |study: &Study| {
+        let mut results = study.results();
+        results.retain(|name, _| name.ends_with("metrics.jsonl"));
+        results
+    };
+    assert!(metrics(&together) == metrics(&alone), "something was recorded twice, or not at all");
 }
 
 #[test]

@@ -172,13 +172,17 @@ impl<'a> Training<'a> {
         Ok(record)
     }
 
-    /// Whether the step just done is followed by a validation.
-    pub const fn is_validation_due(&self) -> bool {
-        is_due(self.steps_done(), self.run.validate_every, self.run.recipe.steps)
+    /// Whether the last step is to be followed by a validation and has not been. A run that goes on at such a step, and waits
+    /// there for others to catch up, is not validated twice.
+    pub fn is_validation_due(&self) -> bool {
+        let last = self.state.progress.last_validation.as_ref().map(|validation| validation.step);
+        let (done, run) = (self.steps_done(), &self.run);
+        last != Some(done) && is_due(done, run.validate_every, run.recipe.steps)
     }
 
-    const fn is_checkpoint_due(&self) -> bool {
-        is_due(self.steps_done(), self.run.checkpoint_every, self.run.recipe.steps)
+    fn is_checkpoint_due(&self) -> bool {
+        let (done, run) = (self.steps_done(), &self.run);
+        self.checkpoint_step != Some(done) && is_due(done, run.checkpoint_every, run.recipe.steps)
     }
 
     /// The model as it is when a validation is due.
