@@ -59,7 +59,7 @@ impl HashMemo {
     pub fn open(store: &Path) -> Self {
         let stored = read(store).unwrap_or_else(|error| {
             if error.kind() != io::ErrorKind::NotFound {
-                tracing::warn!("`{}` is damaged ({error}); what it remembered is found out again", store.display());
+                tracing::warn!("`{}` is damaged or of another version ({error}); it is made anew", store.display());
             }
             Vec::new()
         });
