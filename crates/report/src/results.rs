@@ -175,6 +175,7 @@ pub(crate) mod made_up {
         });
         let trained: Trained = serde_json::from_value(json!({
             "model": stage::ContentHash::of(b""),
+            "metrics": stage::ContentHash::of(b""),
             "train_images": 1,
             "valid_images": 1,
             "outcome": {
