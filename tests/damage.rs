@@ -1,23 +1,16 @@
 //! What is damaged or lost is found, named, and made anew or left out.
 
-use std::{
-    fs::File,
-    io::Write,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use fs_err as fs;
-use harness::{Study, files_below};
+use harness::{Study, files_below, write_unnoticed};
 
 /// Flips a bit in the middle of `path` behind an unchanged size and modification time.
 fn flip_a_bit(path: &Path) {
-    let time = fs::metadata(path).unwrap().modified().unwrap();
     let mut bytes = fs::read(path).unwrap();
     let middle = bytes.len() / 2;
     bytes[middle] ^= 0x10;
-    let mut file = File::options().write(true).open(path).unwrap();
-    file.write_all(&bytes).unwrap();
-    file.set_modified(time).unwrap();
+    write_unnoticed(path, &bytes);
 }
 
 fn only_file(study: &Study, name: &str) -> PathBuf {
@@ -183,15 +176,11 @@ fn a_value_that_is_not_finite_is_traced_to_its_image() {
     let study = Study::new();
     study.run("extract", &[]);
     let shard = study.features().join("fm3/00001.safetensors");
-    let time = fs::metadata(&shard).unwrap().modified().unwrap();
     let mut bytes = fs::read(&shard).unwrap();
     // The last value of the last image of the second shard becomes NaN behind an unchanged size and time.
     let length = bytes.len();
     bytes[length - 1] = 0x7e;
-    let mut file = File::options().write(true).open(&shard).unwrap();
-    file.write_all(&bytes).unwrap();
-    file.set_modified(time).unwrap();
-    drop(file);
+    write_unnoticed(&shard, &bytes);
     let refused = study.fails("train", &["recipe.batch=48", "train.checkpoint_every=1"], 1);
     let image = "FER2013Train/";
     assert!(refused.contains(&format!("fm3 of image `{image}")) && refused.contains("holds NaN"), "{refused}");

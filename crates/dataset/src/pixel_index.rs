@@ -123,10 +123,7 @@ impl PixelTable {
 
 /// The index in the file, if it is of this table. A damaged one only costs the time to make it anew.
 fn stored_index(path: &Path, table: ContentHash, table_bytes: u64) -> Option<PixelIndex> {
-    let index: Option<PixelIndex> = stage::read_sealed_json(path).unwrap_or_else(|error| {
-        tracing::warn!("{error}; it is made anew");
-        None
-    });
+    let index: Option<PixelIndex> = stage::read_sound_json(path, "it is made anew");
     index.filter(|index| index.format == FORMAT && index.table == table && index.is_within(table_bytes))
 }
 

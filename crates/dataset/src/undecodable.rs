@@ -6,7 +6,7 @@
 use std::{collections::BTreeMap, io, path::Path};
 
 use serde::{Deserialize, Serialize};
-use stage::{ContentHash, read_sealed_json, write_sealed_json};
+use stage::{ContentHash, read_sound_json, write_sealed_json};
 
 use crate::fault::Fault;
 
@@ -22,10 +22,7 @@ pub(crate) struct Undecodable {
 impl Undecodable {
     /// The list kept in `index_dir`. A damaged or missing one is empty, which costs finding its images again.
     pub(crate) fn read(index_dir: &Path) -> Self {
-        let stored: Option<Self> = read_sealed_json(&index_dir.join(FILE)).unwrap_or_else(|error| {
-            tracing::warn!("{error}; its images are found again");
-            None
-        });
+        let stored: Option<Self> = read_sound_json(&index_dir.join(FILE), "its images are found again");
         let program = env!("CARGO_PKG_VERSION");
         stored
             .filter(|stored| stored.program == program)

@@ -1,4 +1,16 @@
-use std::path::{Path, PathBuf};
+use std::{
+    io::Write,
+    path::{Path, PathBuf},
+};
+
+/// Writes `bytes`, as many as there are, to `path` behind an unchanged size, inode and modification time.
+pub fn write_unnoticed(path: &Path, bytes: &[u8]) {
+    let before = fs_err::metadata(path).unwrap();
+    assert_eq!(before.len(), bytes.len() as u64, "another size is noticed");
+    let mut file = fs_err::OpenOptions::new().write(true).open(path).unwrap();
+    file.write_all(bytes).unwrap();
+    file.file().set_modified(before.modified().unwrap()).unwrap();
+}
 
 /// All files below `folder`, but for locks.
 pub fn files_below(folder: &Path) -> Vec<PathBuf> {
@@ -28,7 +40,7 @@ pub fn only_folder(folder: &Path) -> PathBuf {
 }
 
 /// Copies all that lies below `from`.
-pub fn copy_folder(from: &Path, to: &Path) {
+pub(crate) fn copy_folder(from: &Path, to: &Path) {
     fs_err::create_dir_all(to).unwrap();
     for entry in fs_err::read_dir(from).unwrap() {
         let path = entry.unwrap().path();

@@ -10,6 +10,6 @@ mod results;
 mod study;
 
 pub use binaries::binary;
-pub use files::{copy_folder, exists_below, files_below, only_folder};
+pub use files::{exists_below, files_below, only_folder, write_unnoticed};
 pub use results::{Results, results_below};
 pub use study::{CONFIGURATION, SHARD_IMAGES, Study, kill_when};

@@ -11,7 +11,7 @@ use demo::SplitCounts;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::{Results, binary, copy_folder, files_below, only_folder, results_below};
+use crate::{Results, binary, files::copy_folder, files_below, only_folder, results_below};
 
 /// Images per shard of the tests' studies.
 pub const SHARD_IMAGES: usize = 16;

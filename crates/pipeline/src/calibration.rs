@@ -10,7 +10,7 @@ use anyhow::{Result, bail};
 use backbone::{Backbone, Calibration, NUMERICS_VERSION, Weights, preprocess};
 use dataset::Split;
 use rayon::prelude::*;
-use stage::{ContentHash, Fingerprint, write_sealed_json};
+use stage::{ContentHash, Fingerprint, read_sound_json, write_sealed_json};
 
 use crate::{Context, feature_pass, runs};
 
@@ -20,7 +20,7 @@ const SAMPLE_IMAGES: usize = 48;
 
 /// The calibration of this data set and these weights, if it has been measured and is sound.
 pub(crate) fn read(context: &Context, weights: &Weights) -> Result<Option<Calibration>> {
-    Ok(runs::read_or_make_anew(&path(context, weights)?))
+    Ok(read_sound_json(&path(context, weights)?, runs::MADE_ANEW))
 }
 
 /// Identifies the numbers.

@@ -9,7 +9,7 @@ use anyhow::Result;
 use serde::Serialize;
 use stage::{Lock, LockError, TEMPORARY_PREFIX, is_abandoned};
 
-use crate::{Context, examples::Examples, extraction::Extraction, loader::Features, runs, runs::Requested};
+use crate::{Context, examples::Examples, extraction::Extraction, features::Features, runs, runs::Requested};
 
 /// Something to remove.
 #[derive(Clone, Debug, Serialize)]
@@ -114,7 +114,8 @@ fn folders(folder: &Path) -> Vec<PathBuf> {
     entries(folder).into_iter().filter(|path| path.is_dir()).collect()
 }
 
-fn entries(folder: &Path) -> Vec<PathBuf> {
+/// What lies in `folder`, sorted by name.
+pub(crate) fn entries(folder: &Path) -> Vec<PathBuf> {
     let mut paths: Vec<PathBuf> =
         std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
     paths.sort();

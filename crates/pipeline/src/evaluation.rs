@@ -12,7 +12,7 @@ use ndarray::Array2;
 use ndarray_npy::{ReadNpyExt as _, WriteNpyExt as _};
 use serde::{Deserialize, Serialize};
 use sources::Combination;
-use stage::{AtomicFile, ContentHash, Fingerprint, Freshness, HashMemo, Lock, write_sealed_json};
+use stage::{AtomicFile, ContentHash, Fingerprint, Freshness, HashMemo, Lock, read_sound_json, write_sealed_json};
 use study::CombinationChoice;
 use vit::{MODEL_FILE, Model, Predictor, first_largest};
 
@@ -20,7 +20,8 @@ use crate::{
     Context,
     examples::{self, Example, Examples},
     failed::Failed,
-    loader::{Features, TokenReader},
+    features::Features,
+    loader::TokenReader,
     paper::{self, PaperRow},
     progress,
     runs::{self, Run, Trained},
@@ -209,7 +210,7 @@ fn fingerprint(context: &Context, examples: &Examples, run: &Run, trained: &Trai
 }
 
 pub(crate) fn read(folder: &Path) -> Option<Evaluation> {
-    runs::read_or_make_anew(&folder.join(FOLDER).join(FILE))
+    read_sound_json(&folder.join(FOLDER).join(FILE), runs::MADE_ANEW)
 }
 
 /// A run's answers about the test images.
@@ -274,7 +275,7 @@ pub(crate) fn answers<'a>(
 
 /// Whether they are there, and are what was written.
 fn has_answers(folder: &Path, evaluation: &Evaluation, memo: &HashMemo) -> bool {
-    answers(folder, evaluation).all(|(path, hash)| runs::is_sound(memo, &path, hash))
+    answers(folder, evaluation).all(|(path, hash)| memo.is_sound(&path, hash, runs::MADE_ANEW))
 }
 
 /// A run that is being evaluated. Its folder is locked as long as it is.

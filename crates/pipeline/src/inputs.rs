@@ -11,7 +11,7 @@ use std::{
 use anyhow::Result;
 use backbone::fetch_weights;
 use serde::{Deserialize, Serialize};
-use stage::{ContentHash, write_sealed_json};
+use stage::{ContentHash, read_sound_json, write_sealed_json};
 
 use crate::{Context, runs};
 
@@ -33,7 +33,7 @@ impl Inputs {
     /// Writes down how they are now, unless that is known.
     pub(crate) fn record(context: &Context) -> Result<()> {
         let (path, mut now) = (context.paths.inputs(), Self::now(context)?);
-        let known: Self = runs::read_or_make_anew(&path).unwrap_or_default();
+        let known: Self = read_sound_json(&path, runs::MADE_ANEW).unwrap_or_default();
         // Other weights may be in use by other configurations.
         let others = known.files.iter().filter(|(path, _)| Path::new(path).is_file());
         let others: Vec<(String, ContentHash)> = others.map(|(path, hash)| (path.clone(), *hash)).collect();
@@ -45,10 +45,12 @@ impl Inputs {
 
     /// The files that are not what `extract` found, in words.
     pub(crate) fn changed(context: &Context) -> Result<Vec<String>> {
-        let Some(known) = runs::read_or_make_anew::<Self>(&context.paths.inputs()) else { return Ok(Vec::new()) };
+        let Some(known) = read_sound_json::<Self>(&context.paths.inputs(), runs::MADE_ANEW) else {
+            return Ok(Vec::new());
+        };
         let changes = Self::now(context)?.files.into_iter().filter_map(|(path, hash)| {
             let before = known.files.get(&path).filter(|before| **before != hash)?;
-            Some(format!("`{path}` has content hash {}, expected {}", hash.short(), before.short()))
+            Some(hash.instead_of(*before, Path::new(&path)))
         });
         Ok(changes.collect())
     }

@@ -9,11 +9,7 @@ use sources::{Combination, Source};
 use stage::Lock;
 use vit::{Batch, MODEL_FILE, Model};
 
-use crate::{
-    Context,
-    examples::Examples,
-    loader::{Features, TokenReader},
-};
+use crate::{Context, examples::Examples, features::Features, loader::TokenReader};
 
 /// One image's output of one stage of the backbone.
 #[derive(Clone, Debug)]

@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! dataset ─► extraction (backbone, once) ─► feature cache ─► training (many runs) ─► evaluation
-//!               selection, feature_pass                        examples, tokens,      scores, summary
-//!                                                              loader
+//!               selection, feature_pass                        features, examples,      scores, summary
+//!                                                              tokens, loader
 //! ```
 //!
 //! Every stage knows by its fingerprint whether its result is fresh ([`status`](mod@status)); [`verify`] reads
@@ -19,6 +19,7 @@ pub mod extraction;
 mod failed;
 mod feature_cache;
 mod feature_pass;
+mod features;
 mod inputs;
 pub mod inspect;
 mod loader;

@@ -10,23 +10,19 @@
 //! evaluation/            what `eval` leaves
 //! ```
 
-use std::{
-    collections::BTreeSet,
-    path::{Path, PathBuf},
-    sync::{Mutex, PoisonError},
-};
+use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sources::{Combination, Source};
-use stage::{ContentHash, Fingerprint, Freshness, HashMemo, read_sealed_json};
+use stage::{ContentHash, Fingerprint, Freshness, HashMemo, read_sound_json};
 use vit::{CHECKPOINT_FILE, Checkpoint, ClassWeights, METRICS_FILE, MODEL_FILE, TrainOutcome, VitError};
 
 use crate::{
     Context,
     examples::{self, Examples},
-    loader::Features,
+    features::Features,
 };
 
 /// Version of everything between the feature cache and the trained weights. Raised when the same seed would
@@ -198,8 +194,9 @@ impl Run {
     /// How the training went, if it is done, of this very configuration, and the model and the metrics are there unharmed.
     pub fn trained(&self, memo: &HashMemo) -> Option<Trained> {
         let trained = read_trained(&self.folder)?;
-        let sound = trained.files().into_iter().all(|(name, hash)| is_sound(memo, &self.folder.join(name), hash))
-            && read_or_make_anew::<Value>(&self.folder.join(STUDY_FILE)).is_some();
+        let sound =
+            trained.files().into_iter().all(|(name, hash)| memo.is_sound(&self.folder.join(name), hash, MADE_ANEW))
+                && read_sound_json::<Value>(&self.folder.join(STUDY_FILE), MADE_ANEW).is_some();
         (sound && read_fingerprint(&self.folder).as_ref() == Some(&self.fingerprint)).then_some(trained)
     }
 
@@ -230,42 +227,15 @@ pub(crate) fn trained_below(folder: &Path) -> Vec<PathBuf> {
     folders
 }
 
-/// What a file of ours says; none if it is not there, or damaged: whatever it described is then made anew.
-pub(crate) fn read_or_make_anew<T: DeserializeOwned>(path: &Path) -> Option<T> {
-    read_sealed_json(path).unwrap_or_else(|error| {
-        warn_once(format!("{error}; what it describes is made anew"));
-        None
-    })
-}
-
-/// Whether the file `path` has the content hash `expected`; says so if it has not.
-pub(crate) fn is_sound(memo: &HashMemo, path: &Path, expected: ContentHash) -> bool {
-    let found = match memo.hash_file(path) {
-        Ok(hash) if hash == expected => return true,
-        Ok(hash) => format!("`{}` has content hash {}, expected {}", path.display(), hash.short(), expected.short()),
-        Err(error) => error.to_string(),
-    };
-    warn_once(format!("{found}; it is made anew"));
-    false
-}
-
-/// Warns, unless this has been said before: a command looks at a run several times.
-fn warn_once(message: String) {
-    static SAID: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
-    // Saying something twice does no harm.
-    let mut said = SAID.lock().unwrap_or_else(PoisonError::into_inner);
-    if !said.contains(&message) {
-        tracing::warn!("{message}");
-        said.insert(message);
-    }
-}
+/// What follows from damage to a file: whatever made it does so again.
+pub(crate) const MADE_ANEW: &str = "what it belongs to is made anew";
 
 pub(crate) fn read_fingerprint(folder: &Path) -> Option<Fingerprint> {
-    read_or_make_anew(&folder.join(FINGERPRINT_FILE))
+    read_sound_json(&folder.join(FINGERPRINT_FILE), MADE_ANEW)
 }
 
 pub(crate) fn read_trained(folder: &Path) -> Option<Trained> {
-    read_or_make_anew(&folder.join(TRAIN_FILE))
+    read_sound_json(&folder.join(TRAIN_FILE), MADE_ANEW)
 }
 
 /// The configuration of a run as JSON, without what looks at results only.

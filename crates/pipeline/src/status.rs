@@ -5,7 +5,7 @@ use serde::Serialize;
 use sources::Combination;
 use stage::Freshness;
 
-use crate::{Context, evaluation, examples::Examples, extraction::Extraction, loader::Features, runs, summary};
+use crate::{Context, evaluation, examples::Examples, extraction::Extraction, features::Features, runs, summary};
 
 /// The whole study's state.
 #[derive(Debug, Serialize)]

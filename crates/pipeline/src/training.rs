@@ -16,7 +16,8 @@ use crate::{
     Context,
     examples::Examples,
     failed::Failed,
-    loader::{self, Features},
+    features::Features,
+    loader,
     runs::{self, Run, Trained},
 };
 

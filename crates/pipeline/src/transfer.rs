@@ -11,7 +11,7 @@ use dataset::{ClassName, ForeignImage, foreign_images};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use sources::{Combination, Source};
-use stage::{ContentHash, Fingerprint, Lock, write_sealed_json};
+use stage::{ContentHash, Fingerprint, Lock, read_sound_json, write_sealed_json};
 use vit::{Model, Predictor, first_largest};
 
 use crate::{
@@ -19,7 +19,7 @@ use crate::{
     evaluation::{self, EvaluatedRun},
     examples::Examples,
     failed::Failed,
-    loader::Features,
+    features::Features,
     predict, progress,
     runs::{self, Run, Trained},
     scores::Scores,
@@ -196,7 +196,7 @@ fn path(folder: &Path, data: &Path) -> Result<PathBuf> {
 }
 
 fn read(path: &Path) -> Option<Transfer> {
-    runs::read_or_make_anew(path)
+    read_sound_json(path, runs::MADE_ANEW)
 }
 
 fn transferred(run: &Run, was_fresh: bool, transfer: Transfer) -> TransferredRun {

@@ -12,7 +12,9 @@ use study::Paths;
 use vit::{CHECKPOINT_FILE, Checkpoint};
 
 use crate::{
-    Context, evaluation,
+    Context,
+    clean::entries,
+    evaluation,
     extraction::Extraction,
     inputs::Inputs,
     progress,
@@ -59,7 +61,9 @@ pub fn run(context: &Context) -> Result<Verification> {
     }));
     damaged.extend(known.iter().filter_map(|(path, expected)| {
         bar.inc(1);
-        check(context, path, expected)
+        // Whatever is remembered, the content counts; what is found is remembered for the next command.
+        context.memo.forget(path);
+        context.memo.fault(path, *expected)
     }));
     bar.finish_and_clear();
     context.memo.save()?;
@@ -110,8 +114,7 @@ fn known_hashes(context: &Context) -> Result<Vec<(PathBuf, ContentHash)>> {
 /// Files below `folder` that tell themselves whether they are sound. The report is none: it is made anew every time.
 fn files_below(folder: &Path, paths: &Paths) -> Vec<PathBuf> {
     let mut files = Vec::new();
-    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
-        let path = entry.path();
+    for path in entries(folder) {
         let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         if path.is_dir() && path != paths.report() {
             files.extend(files_below(&path, paths));
@@ -119,7 +122,6 @@ fn files_below(folder: &Path, paths: &Paths) -> Vec<PathBuf> {
             files.push(path);
         }
     }
-    files.sort();
     files
 }
 
@@ -133,16 +135,4 @@ pub fn require_sound(verification: &Verification) -> Result<()> {
         );
     }
     Ok(())
-}
-
-fn check(context: &Context, path: &Path, expected: &ContentHash) -> Option<String> {
-    // Whatever is remembered, the content counts; what is found is remembered for the next command.
-    context.memo.forget(path);
-    match context.memo.hash_file(path) {
-        Ok(hash) if hash == *expected => None,
-        Ok(hash) => {
-            Some(format!("`{}` has content hash {}, expected {}", path.display(), hash.short(), expected.short()))
-        }
-        Err(error) => Some(error.to_string()),
-    }
 }

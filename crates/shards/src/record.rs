@@ -5,7 +5,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 use sources::Source;
-use stage::{read_sealed_json, write_sealed_json};
+use stage::{read_sound_json, write_sealed_json};
 
 use crate::{ChannelSums, FORMAT_VERSION, ShardEntry};
 
@@ -24,10 +24,7 @@ impl ShardRecord {
     /// The record of a shard, if there is a readable one of this version. A damaged record counts as none:
     /// its shard is then made anew.
     pub fn read(cache: &Path, source: Source, shard: usize) -> Option<Self> {
-        let record = read_sealed_json::<Self>(&record_path(cache, source, shard)).unwrap_or_else(|error| {
-            tracing::warn!("{error}; its shard is made anew");
-            None
-        });
+        let record: Option<Self> = read_sound_json(&record_path(cache, source, shard), "its shard is made anew");
         record.filter(|record| record.fits(source))
     }
 

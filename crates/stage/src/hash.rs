@@ -47,6 +47,11 @@ impl ContentHash {
         &self.0
     }
 
+    /// That `path` has this hash and should have another, in words.
+    pub fn instead_of(&self, expected: Self, path: &Path) -> String {
+        format!("`{}` has content hash {}, expected {}", path.display(), self.short(), expected.short())
+    }
+
     /// The first eight hexadecimal digits, for folder names and messages.
     pub fn short(&self) -> String {
         self.to_string()[..8].to_owned()

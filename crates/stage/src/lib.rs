@@ -20,6 +20,7 @@ mod large_file;
 mod lock;
 mod memo;
 mod sealed;
+mod warning;
 
 pub use atomic::{AtomicFile, TEMPORARY_PREFIX, is_abandoned, write_atomically, write_json};
 pub use fingerprint::{Change, Fingerprint, Freshness};
@@ -28,6 +29,6 @@ pub use large_file::LargeFile;
 pub use lock::{Lock, LockError};
 pub use memo::HashMemo;
 pub use sealed::{
-    SealError, check_seal, parse_sealed_json, parse_sealed_lines, read_sealed_json, read_sealed_lines,
+    SealError, check_seal, parse_sealed_json, parse_sealed_lines, read_sealed_json, read_sealed_lines, read_sound_json,
     write_sealed_json, write_sealed_lines,
 };

@@ -11,7 +11,7 @@ use std::{
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::{AtomicFile, ContentHash};
+use crate::{AtomicFile, ContentHash, warning::warn_once};
 
 /// First bytes of the file; another version's, or those of a machine that writes numbers the other way round, are ignored
 /// and the file is made anew.
@@ -84,6 +84,23 @@ impl HashMemo {
     pub fn known(&self, path: &Path) -> Option<ContentHash> {
         let stamp = Stamp::of(path).ok()?;
         self.look().known(key(path), stamp)
+    }
+
+    /// What is wrong with `path` if its content hash is not `expected`.
+    pub fn fault(&self, path: &Path, expected: ContentHash) -> Option<String> {
+        match self.hash_file(path) {
+            Ok(hash) if hash == expected => None,
+            Ok(hash) => Some(hash.instead_of(expected, path)),
+            Err(error) => Some(error.to_string()),
+        }
+    }
+
+    /// Whether the content hash of `path` is `expected`; says so if it is not, and what follows from it.
+    pub fn is_sound(&self, path: &Path, expected: ContentHash, consequence: &str) -> bool {
+        let fault = self.fault(path, expected);
+        let is_sound = fault.is_none();
+        fault.into_iter().for_each(|fault| warn_once(format!("{fault}; {consequence}")));
+        is_sound
     }
 
     /// Remembers a hash that the caller computed while writing or reading `path` just now.

@@ -18,7 +18,7 @@ use std::{
 
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::{ContentHash, write_atomically};
+use crate::{ContentHash, warning::warn_once, write_atomically};
 
 /// What stands between the content of a JSON file and its hash, and behind the hash.
 pub(crate) const JSON_SEAL: (&str, &str) = (",\n  \"blake3\": \"", "\"\n}\n");
@@ -60,10 +60,18 @@ pub fn read_sealed_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, S
     read(path)?.map(|bytes| parse_sealed_json(path, &bytes)).transpose()
 }
 
+/// The same, but damage counts as no file: says so, and what follows from it.
+pub fn read_sound_json<T: DeserializeOwned>(path: &Path, consequence: &str) -> Option<T> {
+    read_sealed_json(path).unwrap_or_else(|error| {
+        warn_once(format!("{error}; {consequence}"));
+        None
+    })
+}
+
 /// The same from the file's `bytes`.
 pub fn parse_sealed_json<T: DeserializeOwned>(path: &Path, bytes: &[u8]) -> Result<T, SealError> {
     // The value is read without its seal, which would be a member too many for some.
-    let json = [content(path, bytes, JSON_SEAL)?, b"\n}"].concat();
+    let json = [content(path, bytes, JSON_SEAL)?.0, b"\n}"].concat();
     serde_json::from_slice(&json).map_err(|error| damaged(path, error.to_string()))
 }
 
@@ -79,8 +87,8 @@ pub fn read_sealed_lines(path: &Path) -> Result<Option<(String, ContentHash)>, S
 
 /// The same from the file's `bytes`.
 pub fn parse_sealed_lines(path: &Path, bytes: Vec<u8>) -> Result<(String, ContentHash), SealError> {
-    let content = content(path, &bytes, LINES_SEAL)?;
-    let (length, hash) = (content.len(), ContentHash::of(content));
+    let (content, hash) = content(path, &bytes, LINES_SEAL)?;
+    let length = content.len();
     let mut text = String::from_utf8(bytes).map_err(|error| damaged(path, error.to_string()))?;
     text.truncate(length);
     Ok((text, hash))
@@ -93,21 +101,22 @@ pub fn check_seal(path: &Path) -> Result<(), SealError> {
 }
 
 pub(crate) fn sealed(mut content: Vec<u8>, marks: (&str, &str)) -> Vec<u8> {
-    let seal = seal(&content, marks);
+    let seal = seal(ContentHash::of(&content), marks);
     content.extend_from_slice(seal.as_bytes());
     content
 }
 
-fn seal(content: &[u8], (before, behind): (&str, &str)) -> String {
-    format!("{before}{}{behind}", ContentHash::of(content))
+fn seal(hash: ContentHash, (before, behind): (&str, &str)) -> String {
+    format!("{before}{hash}{behind}")
 }
 
-/// The content of a sealed file, if the whole seal is as it must be: no byte of the file goes unchecked.
-fn content<'a>(path: &Path, bytes: &'a [u8], marks: (&str, &str)) -> Result<&'a [u8], SealError> {
+/// The content of a sealed file and its hash, if the whole seal is as it must be: no byte of the file goes unchecked.
+fn content<'a>(path: &Path, bytes: &'a [u8], marks: (&str, &str)) -> Result<(&'a [u8], ContentHash), SealError> {
     let seal_bytes = marks.0.len() + HASH_DIGITS + marks.1.len();
     let split = bytes.len().checked_sub(seal_bytes).map(|content_bytes| bytes.split_at(content_bytes));
-    match split {
-        Some((content, found)) if found == seal(content, marks).as_bytes() => Ok(content),
+    let hashed = split.map(|(content, found)| (content, ContentHash::of(content), found));
+    match hashed {
+        Some((content, hash, found)) if found == seal(hash, marks).as_bytes() => Ok((content, hash)),
         _ => Err(damaged(path, "its content and the hash at its end do not belong together".to_owned())),
     }
 }

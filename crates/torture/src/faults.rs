@@ -25,10 +25,6 @@ const FAULTS: [(&str, &str, &str, std::ops::Range<usize>); 9] = [
 
 pub fn run(scale: Scale, seed: u64) -> Result<Outcome> {
     let mut outcome = Outcome::new(Item::Faults);
-    if !strace::is_there() {
-        outcome.skipped.push("no strace, or it may not trace; install strace".to_owned());
-        return Ok(outcome);
-    }
     let mut random = ChaCha8Rng::seed_from_u64(seed);
     let victim = Victim::new()?;
     let wanted = scale.pick(36, 400);

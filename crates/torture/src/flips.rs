@@ -4,20 +4,16 @@
 //! like any change of a file: the next commands must see them by themselves. Either way the file must be named, and what the
 //! program made must be made anew from what is sound, piece by piece.
 
-use std::{
-    fs::File,
-    io::Write as _,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
-use harness::files_below;
+use harness::{files_below, write_unnoticed};
 use rand::{RngExt, SeedableRng, seq::IndexedRandom as _};
 use rand_chacha::ChaCha8Rng;
 
 use crate::{
     item::{Item, Outcome, Scale},
-    victim::{OVERRIDES, STAGES, Victim, require_success},
+    victim::{STAGES, Victim, require_success},
 };
 
 /// What a file is to the program.
@@ -61,22 +57,20 @@ pub fn run(scale: Scale, seed: u64) -> Result<Outcome> {
 
 /// The files of a finished study by what they are, so that each kind has the same chance.
 fn groups(victim: &Victim) -> Vec<(&'static str, Kind, Vec<PathBuf>)> {
-    let cache = files_below(&victim.study.path("cache"));
-    let made = |what: &'static str, endings: &[&str]| {
-        let ends = |path: &&PathBuf| endings.iter().any(|ending| path.to_string_lossy().ends_with(ending));
-        (what, Kind::Made, cache.iter().filter(ends).cloned().collect())
+    let ending = |folder: &str, endings: &[&str]| {
+        let mut files = files_below(&victim.study.path(folder));
+        files.retain(|path| endings.iter().any(|ending| path.to_string_lossy().ends_with(ending)));
+        files
     };
-    let faces = files_below(&victim.study.path("faces"));
-    let given = |what: &'static str, ending: &str| {
-        (what, Kind::Given, faces.iter().filter(|path| path.to_string_lossy().ends_with(ending)).cloned().collect())
-    };
+    let made = |what, endings: &[&str]| (what, Kind::Made, ending("cache", endings));
+    let given = |what, name: &str| (what, Kind::Given, ending("faces", &[name]));
     let weights = vec![victim.study.path("resnet18.safetensors")];
     vec![
         made("shards", &["/00000.safetensors", "/00001.safetensors", "/00002.safetensors", "/00003.safetensors"]),
         made("records", &[".record.json"]),
         made("manifests and plans", &["manifest.json", "/plan"]),
-        ("checkpoints", Kind::Checkpoint, made("", &["checkpoint.safetensors"]).2),
-        ("remembered hashes", Kind::Memo, made("", &["/hashes"]).2),
+        ("checkpoints", Kind::Checkpoint, ending("cache", &["checkpoint.safetensors"])),
+        ("remembered hashes", Kind::Memo, ending("cache", &["/hashes"])),
         made("models", &["model.safetensors"]),
         made("run files", &["fingerprint.json", "study.json", "train.json", "metrics.jsonl"]),
         made("evaluations", &["evaluation.json", ".npy", "_predictions.csv"]),
@@ -93,14 +87,14 @@ fn check(victim: &Victim, kind: Kind, flip: &Flip) -> Result<()> {
     let name = flip.path.file_name().context("a file has a name")?.to_string_lossy().into_owned();
     let mut told = String::new();
     if kind == Kind::Memo {
-        let output = victim.study.output("fmstudy", &[&["status"], &OVERRIDES[..]].concat());
+        let output = victim.look(&["status"]);
         require_success("status", &output)?;
         let told = String::from_utf8_lossy(&output.stderr);
         ensure!(told.contains("hashes` is damaged or"), "status does not name the file: {told}");
         return Ok(());
     }
     if flip.hidden || kind == Kind::Given {
-        let output = victim.study.output("fmstudy", &[&["verify"], &OVERRIDES[..]].concat());
+        let output = victim.look(&["verify"]);
         told += &String::from_utf8_lossy(&output.stdout);
         told += &String::from_utf8_lossy(&output.stderr);
         ensure!(!output.status.success(), "verify found nothing");
@@ -138,14 +132,12 @@ impl Flip {
     /// Flips a bit of `path` at `place`, a share of its size; `hidden` behind an unchanged modification time.
     fn at(path: &Path, place: f64, bit: u32, hidden: bool) -> Result<Self> {
         let sound = fs_err::read(path)?;
-        let modified = fs_err::metadata(path)?.modified()?;
         let byte = (place * sound.len() as f64) as usize;
         let mut flipped = sound.clone();
         flipped[byte] ^= 1 << bit;
-        let mut file = File::options().write(true).open(path)?;
-        file.write_all(&flipped)?;
-        if hidden {
-            file.set_modified(modified)?;
+        match hidden {
+            true => write_unnoticed(path, &flipped),
+            false => fs_err::write(path, flipped)?,
         }
         Ok(Self { path: path.to_owned(), sound, byte, bit, hidden })
     }

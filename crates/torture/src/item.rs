@@ -4,7 +4,7 @@ use anyhow::Result;
 use clap::ValueEnum;
 use serde::Serialize;
 
-use crate::{faults, flips, fuzz, kill, limits, load, locks, poison, power};
+use crate::{faults, flips, fuzz, kill, limits, load, locks, poison, power, strace};
 
 /// What can be done to a study.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
@@ -107,6 +107,10 @@ impl Item {
     /// Does it.
     pub fn run(self, scale: Scale, seed: u64) -> Result<Outcome> {
         match self {
+            Self::Power | Self::Faults if !strace::is_there() => {
+                let skipped = vec!["no strace, or it may not trace; install strace".to_owned()];
+                Ok(Outcome { skipped, ..Outcome::new(self) })
+            }
             Self::Kill => kill::run(scale, seed),
             Self::Power => power::run(scale, seed),
             Self::Faults => faults::run(scale, seed),

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use harness::exists_below;
 
 use crate::{
@@ -156,9 +156,7 @@ fn cut_shard(victim: &Victim) -> Result<()> {
     fs_err::OpenOptions::new().write(true).open(&shard)?.file().set_len(sound.len() as u64 / 2)?;
     let output = child.wait_with_output()?;
     require_clear_failure("train", &output, &["00001.safetensors"])?;
-    let extracted = victim.study.json("extract", &OVERRIDES);
-    ensure!(extracted["shards_written"] == 1, "more than the cut shard is made anew: {extracted}");
-    ensure!(fs_err::read(&shard)? == sound, "the shard is not what it was");
+    victim.require_made_anew(&shard, &sound)?;
     // The long run is no part of what the study is compared with.
     for run in fs_err::read_dir(victim.study.path("cache/faces/runs-v2/fm3"))? {
         let run = run?.path();

@@ -37,13 +37,13 @@ pub fn run(scale: Scale) -> Result<Outcome> {
     let images = scale.pick(200_000, 1_000_000);
     outcome.counts.insert("images", images as u64);
     make(&study, images)?;
-    for (name, binary, arguments, bytes_read) in [
-        ("status", "fmstudy", &["status"][..], u64::MAX),
-        ("an extraction with nothing to do", "extract", &[], u64::MAX),
-        ("a training of two steps", "train", &[], 2 << 30),
+    for (name, [ms, mib], binary, arguments, bytes_read) in [
+        ("status", ["ms of status", "MiB of status"], "fmstudy", &["status"][..], u64::MAX),
+        ("an extraction with nothing to do", ["ms of extract", "MiB of extract"], "extract", &[], u64::MAX),
+        ("a training of two steps", ["ms of train", "MiB of train"], "train", &[], 2 << 30),
     ] {
         let used = measure(&study, binary, &[arguments, &OVERRIDES].concat())?;
-        eprintln!("{name}: {used:?}");
+        outcome.counts.extend([(ms, used.wall.as_millis() as u64), (mib, used.most_bytes >> 20)]);
         outcome.case(format!("{name}: {used:?}"), used.require_little(bytes_read));
     }
     Ok(outcome)

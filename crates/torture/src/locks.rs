@@ -1,6 +1,6 @@
 //! Two processes on one cache: kept apart where they would collide, side by side where they would not.
 
-use std::process::{Child, Output};
+use std::process::{Child, Output, Stdio};
 
 use anyhow::{Result, ensure};
 use serde_json::Value;
@@ -34,7 +34,6 @@ fn arguments<'a>(more: &[&'a str]) -> Vec<&'a str> {
 }
 
 fn start(victim: &Victim, stage: &str, more: &[&str]) -> Result<Child> {
-    use std::process::Stdio;
     let mut command = victim.study.command(stage, &arguments(more));
     Ok(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?)
 }
@@ -74,7 +73,7 @@ fn readers_beside_an_extraction(victim: &Victim) -> Result<u64> {
     let mut extraction = start(victim, "extract", &[])?;
     let (mut looks, mut called_fresh) = (0, None);
     while extraction.try_wait()?.is_none() {
-        let status = victim.study.output("fmstudy", &[&["status", "--json"], &OVERRIDES[..]].concat());
+        let status = victim.look(&["status", "--json"]);
         require_success("status", &status)?;
         let status: Value = serde_json::from_slice(&status.stdout)?;
         looks += 1;

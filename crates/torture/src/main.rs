@@ -54,7 +54,7 @@ fn main() -> Result<ExitCode> {
     let mut outcomes = Vec::new();
     for item in items {
         let begun = Instant::now();
-        let outcome = Outcome { item, wall_s: 0.0, ..item.run(scale, seed)? };
+        let outcome = item.run(scale, seed)?;
         let outcome = Outcome { wall_s: begun.elapsed().as_secs_f64(), ..outcome };
         if !json {
             println!("{outcome}");

@@ -1,11 +1,11 @@
 //! Values that are not finite, in features and in training.
 
 use anyhow::{Context as _, Result, ensure};
-use harness::files_below;
+use harness::{files_below, write_unnoticed};
 
 use crate::{
     item::{Item, Outcome},
-    victim::{OVERRIDES, Victim, require_clear_failure, require_success},
+    victim::{Victim, require_clear_failure, require_success},
 };
 
 /// f16 numbers that are none, little-endian.
@@ -27,31 +27,24 @@ pub fn run() -> Result<Outcome> {
 /// A value in the middle of a shard is replaced behind the program's back; the step that meets it says whose it is.
 fn poisoned_shard(victim: &Victim, name: &str, poison: [u8; 2]) -> Result<()> {
     let shard = victim.study.features().join("fm3/00000.safetensors");
-    let (sound, modified) = (fs_err::read(&shard)?, fs_err::metadata(&shard)?.modified()?);
+    let sound = fs_err::read(&shard)?;
     let mut bytes = sound.clone();
     let middle = bytes.len() / 4 * 2;
     bytes[middle..middle + 2].copy_from_slice(&poison);
-    fs_err::write(&shard, &bytes)?;
-    fs_err::OpenOptions::new().write(true).open(&shard)?.file().set_modified(modified)?;
+    write_unnoticed(&shard, &bytes);
 
-    let output = victim.study.output("train", &[&OVERRIDES[..], &["combo=fm3"]].concat());
+    let output = victim.output_with("train", &["combo=fm3"]);
     require_clear_failure("train", &output, &[&format!("holds {name}")])?;
     let told = String::from_utf8_lossy(&output.stderr);
     ensure!(told.contains("fm3 of image `FER2013Train/") && told.contains("in batch "), "no image is named: {told}");
     // It is found, and its shard alone is made anew.
-    let verified = victim.study.output("fmstudy", &[&["verify"], &OVERRIDES[..]].concat());
-    ensure!(!verified.status.success(), "verify finds nothing");
-    let extracted = victim.study.json("extract", &OVERRIDES);
-    ensure!(extracted["shards_written"] == 1, "more than the damaged shard is made anew: {extracted}");
-    ensure!(fs_err::read(&shard)? == sound, "the shard is not what it was");
-    Ok(())
+    ensure!(!victim.look(&["verify"]).status.success(), "verify finds nothing");
+    victim.require_made_anew(&shard, &sound)
 }
 
 /// Training stops at the step; the last checkpoint before stays.
 fn exploding(victim: &Victim) -> Result<()> {
-    let output = victim
-        .study
-        .output("train", &[&OVERRIDES[..], &["combo=fm3", "recipe.lr=1e30", "train.checkpoint_every=1"]].concat());
+    let output = victim.output_with("train", &["combo=fm3", "recipe.lr=1e30", "train.checkpoint_every=1"]);
     require_clear_failure("train", &output, &["is NaN", "is inf"])?;
     let told = String::from_utf8_lossy(&output.stderr);
     ensure!(told.contains("at step ") && told.contains("its images are "), "step and images are not named: {told}");

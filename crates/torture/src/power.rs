@@ -22,10 +22,6 @@ use crate::{
 
 pub fn run(scale: Scale, seed: u64) -> Result<Outcome> {
     let mut outcome = Outcome::new(Item::Power);
-    if !strace::is_there() {
-        outcome.skipped.push("no strace, or it may not trace; install strace".to_owned());
-        return Ok(outcome);
-    }
     let mut random = ChaCha8Rng::seed_from_u64(seed);
     let victim = Victim::new()?;
     let (folder, cache) = (victim.study.path(""), victim.study.path("cache"));

@@ -1,6 +1,6 @@
 //! The study to which things are done, and what it should come to.
 
-use std::process::Output;
+use std::{path::Path, process::Output};
 
 use anyhow::{Result, bail, ensure};
 use harness::{Results, Study};
@@ -38,7 +38,17 @@ impl Victim {
 
     /// Runs `stage` to its end, undisturbed.
     pub fn output(&self, stage: &str) -> Output {
-        self.study.output(stage, &OVERRIDES)
+        self.output_with(stage, &[])
+    }
+
+    /// The same with `more` overrides.
+    pub fn output_with(&self, stage: &str, more: &[&str]) -> Output {
+        self.study.output(stage, &[&OVERRIDES[..], more].concat())
+    }
+
+    /// Runs a command of `fmstudy` that looks at the study.
+    pub fn look(&self, command: &[&str]) -> Output {
+        self.study.output("fmstudy", &[command, &OVERRIDES[..]].concat())
     }
 
     /// Runs what is left to do; all must succeed, and nothing may be different from the undisturbed study.
@@ -52,10 +62,7 @@ impl Victim {
     /// What is there must be what the undisturbed study came to.
     pub fn require_same(&self) -> Result<()> {
         // What a killed process left unfinished is no result; `clean-stale` removes it.
-        require_success(
-            "clean-stale",
-            &self.study.output("fmstudy", &[&["clean-stale", "--yes"], &OVERRIDES[..]].concat()),
-        )?;
+        require_success("clean-stale", &self.look(&["clean-stale", "--yes"]))?;
         let found = self.study.results();
         for (name, expected) in &self.whole {
             match found.get(name) {
@@ -75,7 +82,15 @@ impl Victim {
 
     /// Every file that stands under its final name must be whole.
     pub fn require_sound(&self) -> Result<()> {
-        require_success("verify", &self.study.output("fmstudy", &[&["verify"], &OVERRIDES[..]].concat()))
+        require_success("verify", &self.look(&["verify"]))
+    }
+
+    /// The next extraction must make the damaged `shard` anew, to the bytes that it had, and no other.
+    pub fn require_made_anew(&self, shard: &Path, sound: &[u8]) -> Result<()> {
+        let extracted = self.study.json("extract", &OVERRIDES);
+        ensure!(extracted["shards_written"] == 1, "more than the damaged shard is made anew: {extracted}");
+        ensure!(fs_err::read(shard)? == sound, "the shard is not what it was");
+        Ok(())
     }
 
     /// Begins anew.
