@@ -15,12 +15,17 @@ pub(crate) struct Duplicates {
 
 impl Duplicates {
     pub(crate) fn among(images: &[ImageRecord]) -> Self {
-        let mut order: Vec<u32> = (0..images.len() as u32).collect();
-        let hash = |index: &u32| &images[*index as usize].hash;
-        order.par_sort_unstable_by(|one, other| hash(one).cmp(hash(other)).then(one.cmp(other)));
-        let copies = order.chunk_by(|one, other| hash(one) == hash(other)).filter(|group| group.len() > 1);
+        let hash = |index: u32| &images[index as usize].hash;
+        // The beginnings of the hashes tell most images apart without a look at the records.
+        let begun = |index: u32| (hash(index).begin(), index);
+        let mut order: Vec<(u64, u32)> = (0..images.len() as u32).into_par_iter().map(begun).collect();
+        order.par_sort_unstable_by(|one, other| {
+            one.0.cmp(&other.0).then_with(|| hash(one.1).cmp(hash(other.1))).then(one.1.cmp(&other.1))
+        });
+        let copies = order.chunk_by(|one, other| one.0 == other.0 && hash(one.1) == hash(other.1));
+        let copies = copies.filter(|group| group.len() > 1);
         let mut groups: Vec<Vec<usize>> =
-            copies.map(|group| group.iter().map(|index| *index as usize).collect()).collect();
+            copies.map(|group| group.iter().map(|(_, index)| *index as usize).collect()).collect();
         groups.sort_unstable();
         let is_in = |split: Split| move |index: &usize| images[*index].split == split;
         let leaky = groups.iter().filter(|group| group.iter().any(is_in(Split::Train)));

@@ -40,16 +40,9 @@ pub(crate) fn read(
     bad: &mut BadInputs,
     audit: &mut Audit,
 ) -> Result<Vec<FoundImage>, DatasetError> {
-    let mut names: HashMap<Split, Vec<String>> = HashMap::new();
-    for split in Split::ALL {
-        let folder = dir.join(folder_of(*split));
-        if !folder.is_dir() {
-            return Err(missing(&folder, "unpack the data set completely"));
-        }
-        names.insert(*split, list_images(&folder, &[FOLDER_LABELS], bad)?);
-    }
-
-    let (common, per_folder) = read_tables(dir, source)?;
+    // The tables and the folders of a million images take a core each.
+    let (names, tables) = rayon::join(|| list_folders(dir, bad), || read_tables(dir, source));
+    let (names, (common, per_folder)) = (names?, tables?);
     let chosen = match source {
         LabelSource::Fer2013new => &common,
         LabelSource::Folders => &per_folder,
@@ -84,6 +77,19 @@ pub(crate) fn read(
     }
     audit.label_disagreements = (disagreements.compared > 0).then_some(disagreements);
     Ok(found)
+}
+
+/// The names of the images for each split.
+fn list_folders(dir: &Path, bad: &mut BadInputs) -> Result<HashMap<Split, Vec<String>>, DatasetError> {
+    let mut names = HashMap::new();
+    for split in Split::ALL {
+        let folder = dir.join(folder_of(*split));
+        if !folder.is_dir() {
+            return Err(missing(&folder, "unpack the data set completely"));
+        }
+        names.insert(*split, list_images(&folder, &[FOLDER_LABELS], bad)?);
+    }
+    Ok(names)
 }
 
 /// Reads the tables that are there: the common one, and those in the folders. Only those of `source` must be.

@@ -12,7 +12,7 @@ use candle_core::{Device, Tensor};
 use dataset::{Dataset, OpenOptions};
 use fuzz::corpus_folder;
 use image::{DynamicImage, GrayImage, ImageFormat, Luma, Rgb, RgbImage};
-use shards::{ChannelSums, Dtype, EncodedMap, FeatureEntry, Images, Manifest, Plan, ShardWriter};
+use shards::{ChannelSums, Dtype, EncodedMap, FeatureEntry, Images, Manifest, Plan, PlannedImage, ShardWriter};
 use sources::Source;
 use stage::{ContentHash, Fingerprint, HashMemo};
 use zip::{ZipArchive, ZipWriter, write::SimpleFileOptions};
@@ -84,7 +84,10 @@ fn tables() -> Result<()> {
 fn feature_cache() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let (cache, source) = (folder.path(), Source::Fm1);
-    let image = |index: usize| (["FER2013Train/fer0000000.png", "a  b.png"][index], index == 0, ContentHash::of(b""));
+    let image = |index: usize| {
+        let id = ["FER2013Train/fer0000000.png", "a  b.png"][index];
+        PlannedImage { id, train: index == 0, hash: ContentHash::of(b"") }
+    };
     let plan = Plan::default().update(Images { count: 2, image: &image }, |_| true, 1).context("there are images")?;
     plan.write(cache)?;
     put("plan", "plan", fs_err::read(cache.join(Plan::FILE))?)?;
@@ -122,7 +125,7 @@ fn feature_cache() -> Result<()> {
         &serde_json::json!({"images": 256, "name": "a\u{7f}", "list": [1.5, null, true]}),
     )?;
     put("sealed", "sealed.json", fs_err::read(&sealed)?)?;
-    stage::write_sealed_lines(&sealed, b"one\ntwo\n".to_vec())?;
+    stage::write_sealed_lines(&sealed, ["one\ntwo\n".to_owned()])?;
     put("sealed", "sealed-lines", fs_err::read(&sealed)?)
 }
 

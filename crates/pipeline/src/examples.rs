@@ -1,8 +1,7 @@
 //! Which images take part in training and evaluation, with what label.
 
-use std::borrow::Cow;
-
 use dataset::{LabelRule, Split, Target, target};
+use rayon::prelude::*;
 use stage::ContentHash;
 
 use crate::Context;
@@ -29,7 +28,7 @@ impl Examples {
     pub(crate) fn new(context: &Context) -> Self {
         let data = &context.study.data;
         let of = |split: Split| {
-            let labelled = context.selected.iter().filter_map(|index| {
+            let labelled = context.selected.par_iter().filter_map(|index| {
                 let image = &context.dataset.images[*index];
                 let target = (image.split == split)
                     .then(|| target(&image.annotation, data.labels, data.classes, split))
@@ -60,8 +59,8 @@ pub(crate) fn class_weights(context: &Context, train: &[Example]) -> Option<Vec<
 /// Hash of the images' contents and targets, in order.
 pub(crate) fn digest(context: &Context, examples: &[Example]) -> ContentHash {
     ContentHash::of_parts(examples.iter().flat_map(|Example { index, target }| {
-        let target = target.probabilities().iter().flat_map(|probability| probability.to_le_bytes()).collect();
-        [Cow::Borrowed(context.dataset.images[*index].hash.as_bytes().as_slice()), Cow::Owned(target)]
+        let content: &[u8] = context.dataset.images[*index].hash.as_bytes();
+        [content, bytemuck::cast_slice(target.probabilities())]
     }))
 }
 

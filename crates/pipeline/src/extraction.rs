@@ -12,8 +12,8 @@ use dataset::{Dataset, DatasetError, ImageRecord, Split};
 use rayon::prelude::*;
 use serde::Serialize;
 use shards::{
-    ChannelSums, Dtype, FORMAT_VERSION, FeatureEntry, Images, Manifest, Moments, Plan, ShardEntry, ShardRecord,
-    record_path, shard_path,
+    ChannelSums, Dtype, FORMAT_VERSION, FeatureEntry, Images, Manifest, Moments, Plan, PlannedImage, PlannedShard,
+    ShardEntry, ShardRecord, record_path, shard_path,
 };
 use sources::Source;
 use stage::{ContentHash, Lock};
@@ -111,8 +111,8 @@ impl Extraction {
         let features: Vec<Source> = context.study.extract.features.feature_maps().collect();
         let mut missing: BTreeMap<usize, Vec<Source>> = BTreeMap::new();
         let mut complete: BTreeMap<(Source, usize), ShardEntry> = BTreeMap::new();
-        let shards = (0..plan.shards().len()).filter(|shard| !plan.shards()[*shard].is_empty());
-        let images: Vec<(usize, ContentHash)> = shards.map(|shard| (shard, plan.shard_digest(shard))).collect();
+        let shards = plan.shards().par_iter().enumerate().filter(|(_, images)| !images.is_empty());
+        let images: Vec<(usize, ContentHash)> = shards.map(|(shard, images)| (shard, images.digest())).collect();
         for source in &features {
             let known = manifest.as_ref().and_then(|manifest| manifest.features.get(source));
             for (shard, images) in &images {
@@ -164,15 +164,15 @@ impl Extraction {
 pub(crate) fn with_images<T>(dataset: &Dataset, look: impl FnOnce(Images<'_>) -> T) -> T {
     let image = |index: usize| {
         let ImageRecord { id, split, hash, .. } = &dataset.images[index];
-        (id.as_str(), *split == Split::Train, *hash)
+        PlannedImage { id, train: *split == Split::Train, hash: *hash }
     };
     look(Images { count: dataset.images.len(), image: &image })
 }
 
 /// Another data set under the same name would make all of this cache's images disappear from the plan.
 fn refuse_to_destroy(before: &Plan, plan: &Plan, context: &Context, cache: &Path) -> Result<()> {
-    let ids: HashSet<&str> = plan.shards().iter().flatten().map(|image| image.id.as_str()).collect();
-    let kept = before.shards().iter().flatten().filter(|image| ids.contains(image.id.as_str())).count();
+    let ids: HashSet<&str> = plan.shards().iter().flat_map(PlannedShard::images).map(|image| image.id).collect();
+    let kept = before.shards().iter().flat_map(PlannedShard::images).filter(|image| ids.contains(image.id)).count();
     if before.images() > 0 && kept * 2 < before.images() {
         bail!(
             "`{}` holds features of {} images, of which `{}` has only {kept}: another data set of the same name?\n\n\
@@ -353,12 +353,9 @@ fn write_manifest(context: &Context, extraction: &mut Extraction) -> Result<()> 
     for source in Source::FEATURE_MAPS {
         let mut sums = ChannelSums::new(source.channels());
         let mut entries = BTreeMap::new();
-        for shard in 0..plan.shards().len() {
-            if plan.shards()[shard].is_empty() {
-                continue;
-            }
+        for (shard, images) in plan.shards().iter().enumerate().filter(|(_, images)| !images.is_empty()) {
             match ShardRecord::read(&cache.folder, source, shard) {
-                Some(record) if record.shard.images_digest == plan.shard_digest(shard) => {
+                Some(record) if record.shard.images_digest == images.digest() => {
                     sums.merge(&record.sums);
                     entries.insert(shard, record.shard);
                 }

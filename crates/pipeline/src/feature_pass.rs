@@ -12,7 +12,7 @@ use backbone::{Backbone, FeatureSink, preprocess};
 use dataset::{Dataset, DatasetError, Pixels};
 use indicatif::ProgressBar;
 use rayon::prelude::*;
-use shards::{Dtype, EncodedMap, ShardWriter};
+use shards::{Dtype, EncodedMap, PlannedImage, ShardWriter};
 use sources::Source;
 use stage::HashMemo;
 
@@ -128,11 +128,12 @@ fn decode(context: &Context, extraction: &Extraction, to_compute: &SyncSender<De
     let by_id: HashMap<&str, usize> =
         dataset.images.iter().enumerate().map(|(index, image)| (image.id.as_str(), index)).collect();
     for shard in extraction.missing.keys() {
-        for batch in extraction.plan.shards()[*shard].chunks(context.study.extract.batch) {
+        let planned: Vec<PlannedImage<'_>> = extraction.plan.shards()[*shard].images().collect();
+        for batch in planned.chunks(context.study.extract.batch) {
             let images: Result<Vec<Vec<f32>>, PassError> = batch
                 .par_iter()
                 .map(|image| {
-                    let index = by_id[image.id.as_str()];
+                    let index = by_id[image.id];
                     Ok(extraction.cache.view.of(resized(dataset, index)?))
                 })
                 .collect();

@@ -10,6 +10,7 @@
 
 mod analysis;
 mod curves;
+mod each;
 mod faces;
 mod figures;
 mod maps;
@@ -31,6 +32,7 @@ use statistics::{expected_calibration_error, reliability};
 
 use analysis::Variant;
 pub use analysis::{Agreement, Analysis, Claim, Comparison, Effect, Verdict};
+use each::Each;
 use faces::{Mistake, Portrait};
 use figures::Chart;
 pub use maps::{Drawn, draw, summary as drawn_summary};
@@ -56,6 +58,8 @@ pub struct Report {
     portraits: Vec<Portrait>,
     mistakes: Vec<Mistake>,
     best: Best,
+    /// F1 of every class, for each combination.
+    class_f1: Table,
     /// The study's variants beside it, if it has any.
     variants: Option<Table>,
     /// The runs on other data sets, if there are any.
@@ -73,9 +77,11 @@ struct Numbers<'a> {
 }
 
 /// Names of all charts and tables that a report may have.
-const CHARTS: [&str; 6] = ["cells", "curves", "effects", "maps", "reliability", "votes"];
-const TABLES: [&str; 12] = [
+const CHARTS: [&str; 9] =
+    ["all_confusions", "all_curves", "all_reliabilities", "cells", "curves", "effects", "maps", "reliability", "votes"];
+const TABLES: [&str; 13] = [
     "agreement",
+    "class_f1",
     "classes",
     "combinations",
     "comparisons",
@@ -192,6 +198,8 @@ impl Report {
         let (best, more) = describe(context, chosen)?;
         charts.extend(more);
         charts.push(gallery(&portraits));
+        let each = Each::of(results)?;
+        charts.extend(each.charts);
         Ok(Self {
             agreement: has_paper.then(|| analysis::agreement(results.evaluated())),
             cells_table: tables::beside_the_paper(results),
@@ -199,6 +207,7 @@ impl Report {
             portraits,
             mistakes,
             best,
+            class_f1: each.classes,
             variants: None,
             transfers: tables::transfers(context, results),
             missing: results.missing.clone(),
@@ -232,7 +241,8 @@ impl Report {
         all.extend([tables::effects(&self.analysis.effects), tables::comparisons(&self.analysis)]);
         all.extend(self.agreement.iter().map(|agreement| tables::agreement(agreement)));
         all.extend(self.variants.iter().chain(&self.transfers).cloned());
-        all.extend([&self.best.classes, &self.best.confusion, &self.provenance.runs].map(Table::clone));
+        let more = [&self.best.classes, &self.best.confusion, &self.class_f1, &self.provenance.runs];
+        all.extend(more.map(Table::clone));
         all
     }
 }
@@ -241,8 +251,7 @@ impl Report {
 fn describe(context: &Context, cell: &EvaluatedCell) -> Result<(Best, Vec<Chart>)> {
     let test = &cell.run.evaluation.test;
     let percent = |measure: Measure| tables::percent(measure.of(cell));
-    let confidences: Vec<f64> = cell.answers.confidences().collect();
-    let answers: Vec<(f64, bool)> = confidences.iter().copied().zip(cell.correct.iter().copied()).collect();
+    let answers: Vec<(f64, bool)> = cell.confidences().collect();
     let bins = reliability(&answers);
     let error = expected_calibration_error(&bins);
     let mut charts = vec![figures::reliability_diagram(&bins)?];

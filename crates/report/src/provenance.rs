@@ -10,6 +10,27 @@ use crate::{
     tables::{Table, percent},
 };
 
+/// What the build script found out.
+mod built_info {
+    include!(concat!(env!("OUT_DIR"), "/built.rs"));
+}
+
+/// The libraries on which numbers depend: decoding, resizing, drawing at random, networks, files, statistics.
+const LIBRARIES: [&str; 12] = [
+    "candle-core",
+    "candle-nn",
+    "fast_image_resize",
+    "half",
+    "hf-hub",
+    "image",
+    "ndarray-npy",
+    "rand",
+    "rand_chacha",
+    "rayon",
+    "safetensors",
+    "statrs",
+];
+
 /// Everything that somebody needs who wants the same numbers.
 #[derive(Debug)]
 pub struct Provenance {
@@ -17,6 +38,8 @@ pub struct Provenance {
     pub data_set: String,
     /// What the study is, in a few words each.
     pub facts: Vec<(&'static str, String)>,
+    /// What the program is made of.
+    pub program: Vec<(&'static str, String)>,
     /// What it ran on.
     pub machine: Vec<(&'static str, String)>,
     /// The resolved configuration as TOML.
@@ -66,14 +89,31 @@ impl Provenance {
                 .map(|name| name.to_string_lossy().into_owned())
                 .unwrap_or_default(),
             facts,
+            program: program(),
             machine: machine(&seconds),
             configuration: toml::to_string(study)?,
             audit: context.dataset.audit.to_string(),
             runs: runs(results),
             command: command.to_owned(),
-            version: env!("CARGO_PKG_VERSION"),
+            version: built_info::PKG_VERSION,
         })
     }
+}
+
+fn program() -> Vec<(&'static str, String)> {
+    let version = |library: &&str| {
+        let (name, version) = built_info::DEPENDENCIES.iter().find(|(name, _)| name == library)?;
+        Some(format!("{name} {version}"))
+    };
+    let libraries: Vec<String> = LIBRARIES.iter().filter_map(version).collect();
+    vec![
+        (
+            "program",
+            format!("fmstudy {}, {} build for {}", built_info::PKG_VERSION, built_info::PROFILE, built_info::TARGET),
+        ),
+        ("compiler", built_info::RUSTC_VERSION.to_owned()),
+        ("libraries", libraries.join(", ")),
+    ]
 }
 
 fn machine(seconds: &[f64]) -> Vec<(&'static str, String)> {

@@ -102,6 +102,13 @@ impl Results {
     }
 }
 
+impl EvaluatedCell {
+    /// How sure each answer about a test image is, and whether it is correct.
+    pub fn confidences(&self) -> impl Iterator<Item = (f64, bool)> {
+        self.answers.confidences().zip(self.correct.iter().copied())
+    }
+}
+
 impl Cell {
     /// Mean over the seeds; none without runs.
     pub fn mean(&self, measure: Measure) -> Option<MeanInterval> {

@@ -5,7 +5,10 @@ use std::{io, path::Path};
 use sources::Source;
 use stage::{ContentHash, parse_sealed_json, parse_sealed_lines};
 
-use crate::{ChannelSums, Dtype, Images, Manifest, Place, ShardRecord, header::ShardHeader, plan_file};
+use crate::{
+    ChannelSums, Dtype, Images, Manifest, Place, Plan, PlannedImage, PlannedShard, ShardRecord, header::ShardHeader,
+    plan_file,
+};
 
 /// A manifest with its seal.
 pub fn manifest(bytes: &[u8]) {
@@ -29,11 +32,16 @@ pub fn record(bytes: &[u8]) {
 
 /// A plan with its seal: what is read can be written, and is the same when it is read again.
 pub fn plan(bytes: &[u8]) {
-    let lines = parse_sealed_lines(Path::new("plan"), bytes.to_vec()).ok();
-    let Some(plan) = lines.and_then(|(lines, _)| plan_file::parse(&lines)) else { return };
-    assert_eq!(plan_file::parse(&plan.lines()).as_ref(), Some(&plan));
-    let images: Vec<_> = plan.shards().iter().flatten().collect();
-    let image = |index: usize| (images[index].id.as_str(), true, ContentHash::of(b""));
+    let read = |bytes: &[u8]| {
+        let mut lines = plan_file::Lines::default();
+        parse_sealed_lines(Path::new("plan"), bytes, bytes.len() as u64, |line| lines.add(line)).ok()?;
+        Some(Plan::of(lines.shards))
+    };
+    let Some(plan) = read(bytes) else { return };
+    let lines: String = plan.lines().collect();
+    assert_eq!(read(&stage::fuzzing::sealed_lines(&lines)).as_ref(), Some(&plan));
+    let images: Vec<PlannedImage<'_>> = plan.shards().iter().flat_map(PlannedShard::images).collect();
+    let image = |index: usize| PlannedImage { train: true, hash: ContentHash::of(b""), ..images[index] };
     let all = Images { count: images.len(), image: &image };
     let updated = plan.update(all, |index| index % 2 == 0, 2);
     for Place { shard, slot } in updated.as_ref().unwrap_or(&plan).places(all).into_iter().flatten() {

@@ -1,24 +1,13 @@
 use std::collections::{HashMap, HashSet};
 
-use stage::ContentHash;
+use crate::{PlannedImage, PlannedShard};
 
 /// Which image lies in which shard, at which place.
 ///
 /// Places are kept for as long as an image exists, so that a change touches few shards.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
-    shards: Vec<Vec<PlannedImage>>,
-}
-
-/// An image in a plan.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PlannedImage {
-    /// The data set's name of the image.
-    pub id: String,
-    /// Whether it belongs to the training split, over which moments are taken.
-    pub train: bool,
-    /// Hash of the image's stored bytes.
-    pub hash: ContentHash,
+    shards: Vec<PlannedShard>,
 }
 
 /// Where an image lies.
@@ -35,18 +24,13 @@ pub struct Place {
 pub struct Images<'a> {
     /// How many there are.
     pub count: usize,
-    /// Id, whether it belongs to the training split, and hash of the stored bytes.
-    pub image: &'a dyn Fn(usize) -> (&'a str, bool, ContentHash),
+    /// The one at an index.
+    pub image: &'a dyn Fn(usize) -> PlannedImage<'a>,
 }
 
 impl Images<'_> {
     fn id(&self, index: usize) -> &str {
-        (self.image)(index).0
-    }
-
-    fn planned(&self, index: usize) -> PlannedImage {
-        let (id, train, hash) = (self.image)(index);
-        PlannedImage { id: id.to_owned(), train, hash }
+        (self.image)(index).id
     }
 
     fn indices_by_id(&self) -> HashMap<&str, usize> {
@@ -65,34 +49,35 @@ impl Plan {
             return None;
         }
         let current = all.indices_by_id();
-        let mut shards: Vec<Vec<PlannedImage>> = Vec::new();
+        let mut shards: Vec<Vec<usize>> = Vec::new();
         let mut placed: HashSet<usize> = HashSet::new();
         for shard in &self.shards {
-            let kept: Vec<usize> = shard.iter().filter_map(|image| current.get(image.id.as_str()).copied()).collect();
-            shards.push(kept.iter().map(|index| all.planned(*index)).collect());
-            placed.extend(kept);
+            let kept: Vec<usize> = shard.images().filter_map(|image| current.get(image.id).copied()).collect();
+            placed.extend(&kept);
+            shards.push(kept);
         }
         for index in (0..all.count).filter(|index| wanted(*index) && !placed.contains(index)) {
             match shards.last_mut().filter(|shard| shard.len() < shard_images) {
-                Some(shard) => shard.push(all.planned(index)),
-                None => shards.push(vec![all.planned(index)]),
+                Some(shard) => shard.push(index),
+                None => shards.push(vec![index]),
             }
         }
-        Some(Self { shards }).filter(|plan| plan != self)
+        let planned = |shard: &Vec<usize>| shard.iter().map(|index| (all.image)(*index)).collect();
+        Some(Self { shards: shards.iter().map(planned).collect() }).filter(|plan| plan != self)
     }
 
     /// Whether all placed images come in the order of `all`, unchanged, and none that is wanted is missing: what a look at
     /// both side by side can tell. False means nothing.
     fn is_as_it_should_be(&self, all: Images<'_>, wanted: impl Fn(usize) -> bool) -> bool {
         let mut next = 0;
-        for placed in self.shards.iter().flatten() {
+        for placed in self.shards.iter().flat_map(PlannedShard::images) {
             while next < all.count && all.id(next) != placed.id {
                 if wanted(next) {
                     return false;
                 }
                 next += 1;
             }
-            if next == all.count || (all.image)(next) != (placed.id.as_str(), placed.train, placed.hash) {
+            if next == all.count || (all.image)(next) != placed {
                 return false;
             }
             next += 1;
@@ -105,10 +90,10 @@ impl Plan {
         let mut places = vec![None; all.count];
         let (mut next, mut by_id) = (0, None);
         for (shard, images) in self.shards.iter().enumerate() {
-            for (slot, image) in images.iter().enumerate() {
+            for (slot, image) in images.images().enumerate() {
                 // Mostly the images come in order; those that do not are looked up.
                 let found = (next..all.count.min(next + 1)).find(|index| all.id(*index) == image.id);
-                let by_id = || by_id.get_or_insert_with(|| all.indices_by_id()).get(image.id.as_str()).copied();
+                let by_id = || by_id.get_or_insert_with(|| all.indices_by_id()).get(image.id).copied();
                 if let Some(index) = found.or_else(by_id) {
                     places[index] = Some(Place { shard: shard as u32, slot: slot as u32 });
                     next = index + 1;
@@ -118,54 +103,52 @@ impl Plan {
         places
     }
 
-    pub(crate) const fn of(shards: Vec<Vec<PlannedImage>>) -> Self {
+    pub(crate) const fn of(shards: Vec<PlannedShard>) -> Self {
         Self { shards }
     }
 
     /// The images of every shard.
-    pub fn shards(&self) -> &[Vec<PlannedImage>] {
+    pub fn shards(&self) -> &[PlannedShard] {
         &self.shards
     }
 
     /// Number of images.
     pub fn images(&self) -> usize {
-        self.shards.iter().map(Vec::len).sum()
+        self.shards.iter().map(PlannedShard::len).sum()
     }
 
     /// The image at `place`.
     ///
     /// # Panics
     /// If there is none.
-    pub fn image(&self, place: Place) -> &PlannedImage {
-        &self.shards[place.shard as usize][place.slot as usize]
-    }
-
-    /// Hash of what shard `shard` is made of: its images' contents in their order, and which of them count
-    /// for the moments. Names do not matter.
-    pub fn shard_digest(&self, shard: usize) -> ContentHash {
-        let flags: [&[u8]; 2] = [&[0], &[1]];
-        ContentHash::of_parts(
-            self.shards[shard]
-                .iter()
-                .flat_map(|image| [image.hash.as_bytes().as_slice(), flags[usize::from(image.train)]]),
-        )
+    pub fn image(&self, place: Place) -> PlannedImage<'_> {
+        self.shards[place.shard as usize].image(place.slot as usize)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use stage::ContentHash;
+
     use super::*;
 
-    fn image(id: usize, content: &str) -> PlannedImage {
-        PlannedImage { id: id.to_string(), train: true, hash: ContentHash::of(content.as_bytes()) }
+    /// A name and a content.
+    type Image = (String, ContentHash);
+
+    fn image(id: usize, content: &str) -> Image {
+        (id.to_string(), ContentHash::of(content.as_bytes()))
     }
 
-    fn images(count: usize) -> Vec<PlannedImage> {
+    fn images(count: usize) -> Vec<Image> {
         (0..count).map(|id| image(id, &format!("content {id}"))).collect()
     }
 
-    fn updated(before: &Plan, all: &[PlannedImage], wanted: impl Fn(usize) -> bool) -> Plan {
-        let image = |index: usize| (all[index].id.as_str(), all[index].train, all[index].hash);
+    fn planned_image((id, hash): &Image) -> PlannedImage<'_> {
+        PlannedImage { id, train: true, hash: *hash }
+    }
+
+    fn updated(before: &Plan, all: &[Image], wanted: impl Fn(usize) -> bool) -> Plan {
+        let image = |index: usize| planned_image(&all[index]);
         before.update(Images { count: all.len(), image: &image }, wanted, 4).unwrap_or_else(|| before.clone())
     }
 
@@ -173,21 +156,20 @@ mod tests {
         updated(&Plan::default(), &images(count), |_| true)
     }
 
-    fn places(plan: &Plan, all: &[PlannedImage]) -> Vec<Option<Place>> {
-        let image = |index: usize| (all[index].id.as_str(), all[index].train, all[index].hash);
+    fn places(plan: &Plan, all: &[Image]) -> Vec<Option<Place>> {
+        let image = |index: usize| planned_image(&all[index]);
         plan.places(Images { count: all.len(), image: &image })
     }
 
     fn stale(before: &Plan, after: &Plan) -> Vec<usize> {
-        (0..after.shards().len())
-            .filter(|i| before.shards().get(*i).is_none() || before.shard_digest(*i) != after.shard_digest(*i))
-            .collect()
+        let digest = |plan: &Plan, shard| plan.shards().get(shard).map(PlannedShard::digest);
+        (0..after.shards().len()).filter(|shard| digest(before, *shard) != digest(after, *shard)).collect()
     }
 
     #[test]
     fn a_change_touches_one_shard() {
         let before = planned(10);
-        assert_eq!(before.shards().iter().map(Vec::len).collect::<Vec<_>>(), [4, 4, 2]);
+        assert_eq!(before.shards().iter().map(PlannedShard::len).collect::<Vec<_>>(), [4, 4, 2]);
         let mut changed = images(10);
         changed[5] = image(5, "another");
         assert_eq!(stale(&before, &updated(&before, &changed, |_| true)), [1]);

@@ -6,7 +6,7 @@ use sources::Source;
 use stage::{ContentHash, HashMemo, LargeFile};
 
 use crate::{
-    ChannelSums, Dtype, EncodedMap, FORMAT_VERSION, Plan, PlannedImage, ShardEntry, ShardError, ShardRecord,
+    ChannelSums, Dtype, EncodedMap, FORMAT_VERSION, Plan, PlannedShard, ShardEntry, ShardError, ShardRecord,
     header::{METADATA_KEY, TENSOR},
     record_path, shard_path,
 };
@@ -22,7 +22,7 @@ pub struct ShardWriter<'a> {
     source: Source,
     shard: usize,
     dtype: Dtype,
-    images: &'a [PlannedImage],
+    images: &'a PlannedShard,
     images_digest: ContentHash,
     file: LargeFile,
     hasher: blake3::Hasher,
@@ -43,14 +43,14 @@ impl<'a> ShardWriter<'a> {
         if old.exists() {
             fs_err::remove_file(old)?;
         }
-        let images = plan.shards()[shard].as_slice();
+        let images = &plan.shards()[shard];
         let mut writer = Self {
             cache,
             source,
             shard,
             dtype,
             images,
-            images_digest: plan.shard_digest(shard),
+            images_digest: images.digest(),
             file: LargeFile::create(&shard_path(cache, source, shard))?,
             hasher: blake3::Hasher::new(),
             written: 0,
@@ -63,12 +63,12 @@ impl<'a> ShardWriter<'a> {
 
     /// Appends the feature map of the next image in the plan.
     pub fn push(&mut self, map: &EncodedMap) -> Result<(), ShardError> {
-        let image = &self.images[self.written];
+        let image = self.images.image(self.written);
         let expected = self.source.values_per_image() * self.dtype.size_bytes();
         if let Some(value) = map.not_finite {
             return Err(ShardError::NotFinite {
                 feature: self.source.to_string(),
-                image: image.id.clone(),
+                image: image.id.to_owned(),
                 value,
                 dtype: self.dtype.to_string(),
             });
@@ -134,7 +134,7 @@ impl<'a> ShardWriter<'a> {
             "feature": self.source,
             "layout": "NHWC",
             "images_digest": self.images_digest,
-            "ids": self.images.iter().map(|image| image.id.as_str()).collect::<Vec<_>>(),
+            "ids": self.images.images().map(|image| image.id).collect::<Vec<_>>(),
         });
         let metadata = HashMap::from([(METADATA_KEY.to_owned(), ours.to_string())]);
         let damaged =

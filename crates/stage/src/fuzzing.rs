@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::{
     memo::{self, State},
-    sealed::{HASH_DIGITS, JSON_SEAL, LINES_SEAL, parse_sealed_json, parse_sealed_lines, sealed},
+    sealed::{JSON_SEAL, LINES_SEAL, parse_sealed_json, parse_sealed_lines, seal_bytes, sealed},
 };
 
 /// The file of remembered hashes. All that is remembered in it is looked up.
@@ -21,7 +21,7 @@ pub fn memo(bytes: &[u8]) {
 /// A sealed file of JSON or lines.
 pub fn sealed_file(bytes: &[u8]) {
     let _ = parse_sealed_json::<serde_json::Value>(Path::new("sealed.json"), bytes);
-    let _ = parse_sealed_lines(Path::new("sealed"), bytes.to_vec());
+    let _ = parse_sealed_lines(Path::new("sealed"), bytes, bytes.len() as u64, |_| Ok(()));
 }
 
 /// Sealed JSON with the seal of its content, whatever stood there.
@@ -34,6 +34,11 @@ pub fn resealed_lines(bytes: &[u8]) -> Vec<u8> {
     resealed(bytes, LINES_SEAL)
 }
 
+/// The file of `lines`.
+pub fn sealed_lines(lines: &str) -> Vec<u8> {
+    sealed(lines.as_bytes().to_vec(), LINES_SEAL)
+}
+
 /// A file of remembered hashes with the seal of its content, whatever stood there.
 pub fn resealed_memo(bytes: &[u8]) -> Vec<u8> {
     let content = &bytes[..bytes.len().saturating_sub(32)];
@@ -41,6 +46,5 @@ pub fn resealed_memo(bytes: &[u8]) -> Vec<u8> {
 }
 
 fn resealed(bytes: &[u8], marks: (&str, &str)) -> Vec<u8> {
-    let seal_bytes = marks.0.len() + HASH_DIGITS + marks.1.len();
-    sealed(bytes[..bytes.len().saturating_sub(seal_bytes)].to_vec(), marks)
+    sealed(bytes[..bytes.len().saturating_sub(seal_bytes(marks))].to_vec(), marks)
 }

@@ -47,6 +47,12 @@ impl ContentHash {
         &self.0
     }
 
+    /// Its first eight bytes: a number that orders hashes as they are ordered, as far as it tells them apart.
+    pub const fn begin(&self) -> u64 {
+        let [a, b, c, d, e, f, g, h, ..] = self.0;
+        u64::from_be_bytes([a, b, c, d, e, f, g, h])
+    }
+
     /// That `path` has this hash and should have another, in words.
     pub fn instead_of(&self, expected: Self, path: &Path) -> String {
         format!("`{}` has content hash {}, expected {}", path.display(), self.short(), expected.short())

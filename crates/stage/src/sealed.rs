@@ -12,13 +12,13 @@
 //! ```
 
 use std::{
-    io,
+    io::{self, Read, Write as _},
     path::{Path, PathBuf},
 };
 
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::{ContentHash, warning::warn_once, write_atomically};
+use crate::{AtomicFile, ContentHash, warning::warn_once, write_atomically};
 
 /// What stands between the content of a JSON file and its hash, and behind the hash.
 pub(crate) const JSON_SEAL: (&str, &str) = (",\n  \"blake3\": \"", "\"\n}\n");
@@ -71,27 +71,69 @@ pub fn read_sound_json<T: DeserializeOwned>(path: &Path, consequence: &str) -> O
 /// The same from the file's `bytes`.
 pub fn parse_sealed_json<T: DeserializeOwned>(path: &Path, bytes: &[u8]) -> Result<T, SealError> {
     // The value is read without its seal, which would be a member too many for some.
-    let json = [content(path, bytes, JSON_SEAL)?.0, b"\n}"].concat();
+    let json = [content(path, bytes, JSON_SEAL)?, b"\n}"].concat();
     serde_json::from_slice(&json).map_err(|error| damaged(path, error.to_string()))
 }
 
-/// Writes `lines`, each of which ends with a line break, to `path` atomically, with their seal.
-pub fn write_sealed_lines(path: &Path, lines: Vec<u8>) -> io::Result<()> {
-    write_atomically(path, &sealed(lines, LINES_SEAL))
+/// Writes `blocks` of lines, each of which ends with a line break, to `path` atomically, with their seal.
+pub fn write_sealed_lines(path: &Path, blocks: impl IntoIterator<Item = String>) -> io::Result<()> {
+    let mut file = AtomicFile::create(path)?;
+    let mut hasher = blake3::Hasher::new();
+    for block in blocks {
+        hasher.update(block.as_bytes());
+        file.write_all(block.as_bytes())?;
+    }
+    file.write_all(seal(ContentHash::from_hasher(&hasher), LINES_SEAL).as_bytes())?;
+    file.commit()
 }
 
-/// Reads what [`write_sealed_lines`] wrote to `path`, with its hash; none if there is no such file.
-pub fn read_sealed_lines(path: &Path) -> Result<Option<(String, ContentHash)>, SealError> {
-    read(path)?.map(|bytes| parse_sealed_lines(path, bytes)).transpose()
+/// Gives `each` the lines that [`write_sealed_lines`] wrote to `path`, and then their hash; none if there is no such file.
+///
+/// Lines come before it is known that all are as they were written: what was made of them counts only if this succeeds.
+///
+/// # Errors
+/// If the file cannot be read, is not what was written, or `each` says what is wrong with a line.
+pub fn read_sealed_lines(
+    path: &Path,
+    each: impl FnMut(&str) -> Result<(), String>,
+) -> Result<Option<ContentHash>, SealError> {
+    let file = match fs_err::File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    let size_bytes = file.metadata()?.len();
+    parse_sealed_lines(path, file, size_bytes, each).map(Some)
 }
 
-/// The same from the file's `bytes`.
-pub fn parse_sealed_lines(path: &Path, bytes: Vec<u8>) -> Result<(String, ContentHash), SealError> {
-    let (content, hash) = content(path, &bytes, LINES_SEAL)?;
-    let length = content.len();
-    let mut text = String::from_utf8(bytes).map_err(|error| damaged(path, error.to_string()))?;
-    text.truncate(length);
-    Ok((text, hash))
+/// The same of a `file` of `size_bytes`.
+pub fn parse_sealed_lines(
+    path: &Path,
+    mut file: impl Read,
+    size_bytes: u64,
+    mut each: impl FnMut(&str) -> Result<(), String>,
+) -> Result<ContentHash, SealError> {
+    /// What is held in memory at a time: a plan of a million images has a hundred million bytes.
+    const BLOCK_BYTES: u64 = 1 << 20;
+    let content_bytes = size_bytes.checked_sub(seal_bytes(LINES_SEAL) as u64).ok_or_else(|| unsealed(path))?;
+    let mut content = file.by_ref().take(content_bytes);
+    let mut hasher = blake3::Hasher::new();
+    let mut block = Vec::new();
+    loop {
+        let rest = block.len();
+        if content.by_ref().take(BLOCK_BYTES).read_to_end(&mut block)? == 0 {
+            break;
+        }
+        hasher.update(&block[rest..]);
+        let whole = block.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+        let lines = str::from_utf8(&block[..whole]).map_err(|error| damaged(path, error.to_string()))?;
+        lines.split_terminator('\n').try_for_each(&mut each).map_err(|reason| damaged(path, reason))?;
+        block.drain(..whole);
+    }
+    let mut found = Vec::new();
+    file.read_to_end(&mut found)?;
+    let hash = ContentHash::from_hasher(&hasher);
+    if block.is_empty() && found == seal(hash, LINES_SEAL).as_bytes() { Ok(hash) } else { Err(unsealed(path)) }
 }
 
 /// Whether the sealed file `path`, JSON or lines, is what was written.
@@ -110,15 +152,15 @@ fn seal(hash: ContentHash, (before, behind): (&str, &str)) -> String {
     format!("{before}{hash}{behind}")
 }
 
-/// The content of a sealed file and its hash, if the whole seal is as it must be: no byte of the file goes unchecked.
-fn content<'a>(path: &Path, bytes: &'a [u8], marks: (&str, &str)) -> Result<(&'a [u8], ContentHash), SealError> {
-    let seal_bytes = marks.0.len() + HASH_DIGITS + marks.1.len();
-    let split = bytes.len().checked_sub(seal_bytes).map(|content_bytes| bytes.split_at(content_bytes));
-    let hashed = split.map(|(content, found)| (content, ContentHash::of(content), found));
-    match hashed {
-        Some((content, hash, found)) if found == seal(hash, marks).as_bytes() => Ok((content, hash)),
-        _ => Err(damaged(path, "its content and the hash at its end do not belong together".to_owned())),
-    }
+pub(crate) const fn seal_bytes(marks: (&str, &str)) -> usize {
+    marks.0.len() + HASH_DIGITS + marks.1.len()
+}
+
+/// The content of a sealed file, if the whole seal is as it must be: no byte of the file goes unchecked.
+fn content<'a>(path: &Path, bytes: &'a [u8], marks: (&str, &str)) -> Result<&'a [u8], SealError> {
+    let content_bytes = bytes.len().checked_sub(seal_bytes(marks)).ok_or_else(|| unsealed(path))?;
+    let (content, found) = bytes.split_at(content_bytes);
+    if found == seal(ContentHash::of(content), marks).as_bytes() { Ok(content) } else { Err(unsealed(path)) }
 }
 
 fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
@@ -127,6 +169,10 @@ fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+fn unsealed(path: &Path) -> SealError {
+    damaged(path, "its content and the hash at its end do not belong together".to_owned())
 }
 
 fn damaged(path: &Path, reason: String) -> SealError {
@@ -164,18 +210,51 @@ mod tests {
     fn lines_come_back_and_a_cut_shows() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("plan");
-        assert!(read_sealed_lines(&path).unwrap().is_none());
+        let read = || {
+            let mut lines = Vec::new();
+            let hash = read_sealed_lines(&path, |line| {
+                lines.push(line.to_owned());
+                Ok(())
+            });
+            hash.map(|hash| hash.map(|hash| (lines, hash)))
+        };
+        assert!(read().unwrap().is_none());
         for text in ["", "one\ntwo\n"] {
-            write_sealed_lines(&path, text.as_bytes().to_vec()).unwrap();
-            let hash = ContentHash::of(text.as_bytes());
-            assert_eq!(read_sealed_lines(&path).unwrap().unwrap(), (text.to_owned(), hash));
+            write_sealed_lines(&path, text.split_inclusive('\n').map(str::to_owned)).unwrap();
+            let lines: Vec<String> = text.lines().map(str::to_owned).collect();
+            assert_eq!(read().unwrap().unwrap(), (lines, ContentHash::of(text.as_bytes())));
             check_seal(&path).unwrap();
             let sound = fs_err::read(&path).unwrap();
             for length in 0..sound.len() {
                 fs_err::write(&path, &sound[..length]).unwrap();
-                read_sealed_lines(&path).unwrap_err();
+                read().unwrap_err();
+            }
+            for bit in 0..sound.len() * 8 {
+                let mut flipped = sound.clone();
+                flipped[bit / 8] ^= 1 << (bit % 8);
+                fs_err::write(&path, flipped).unwrap();
+                read().unwrap_err();
             }
         }
+    }
+
+    #[test]
+    fn lines_of_many_blocks_are_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("plan");
+        let lines =
+            |length: usize| (0..3_000_000 / length).map(move |number| format!("{number}{}", "-".repeat(length)));
+        for length in [6, 1000, 2_500_000] {
+            write_sealed_lines(&path, lines(length).map(|line| line + "\n")).unwrap();
+            let mut expected = lines(length);
+            read_sealed_lines(&path, |line| {
+                expected.next().filter(|next| next == line).map(|_| ()).ok_or_else(|| line.to_owned())
+            })
+            .unwrap();
+            assert!(expected.next().is_none());
+        }
+        let refused = read_sealed_lines(&path, |_| Err("it is odd".to_owned())).unwrap_err().to_string();
+        assert!(refused.ends_with("plan` is damaged: it is odd"), "{refused}");
     }
 
     #[test]

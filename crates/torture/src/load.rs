@@ -79,19 +79,20 @@ fn make(study: &Study, images: usize) -> Result<()> {
         let id = format!("{}/{name}", folders[split]);
         let hash = ContentHash::of(id.as_bytes());
         fs_err::File::create(study.path("faces").join(&id))?;
-        planned.push(PlannedImage { id, train: split == 0, hash });
+        planned.push((id, split == 0, hash));
     }
     fs_err::write(study.path("faces/fer2013new.csv"), table)?;
     // The data set lists folders in their order, and names in theirs.
-    planned.sort_by_key(|image| (usize::from(!image.train), image.id.starts_with("FER2013Test"), image.id.clone()));
+    let place = |(id, train, _): &(String, bool, ContentHash)| (!train, id.starts_with("FER2013Test"), id.clone());
+    planned.sort_by_key(place);
     std::env::set_current_dir(study.path(""))?;
-    for image in &planned {
-        memo.remember(&memo_path(&image.id), image.hash)?;
+    for (id, _, hash) in &planned {
+        memo.remember(&memo_path(id), *hash)?;
     }
 
     let image = |index: usize| {
-        let PlannedImage { id, train, hash } = &planned[index];
-        (id.as_str(), *train, *hash)
+        let (id, train, hash) = &planned[index];
+        PlannedImage { id, train: *train, hash: *hash }
     };
     let all = Images { count: planned.len(), image: &image };
     let plan = Plan::default().update(all, |_| true, SHARD_IMAGES).context("there are images to place")?;
@@ -104,7 +105,7 @@ fn make(study: &Study, images: usize) -> Result<()> {
     for (number, images) in plan.shards().iter().enumerate() {
         let shard = ShardEntry {
             images: images.len(),
-            images_digest: plan.shard_digest(number),
+            images_digest: images.digest(),
             size_bytes: write_sparse(&relative, source, number, images.len())?,
             blake3: ContentHash::of(&number.to_le_bytes()),
         };

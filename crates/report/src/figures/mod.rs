@@ -2,9 +2,11 @@
 
 mod calibration;
 mod cells;
+mod confusion;
 mod curves;
 mod effects;
 mod grid;
+mod panels;
 
 use std::ops::Range;
 
@@ -20,9 +22,10 @@ use plotters::{
 use resvg::{tiny_skia, usvg};
 use sources::Source;
 
-pub use calibration::{confidence_and_votes, reliability_diagram};
+pub use calibration::{all_reliability_diagrams, confidence_and_votes, reliability_diagram};
 pub use cells::cells_beside_the_paper;
-pub use curves::learning_curves;
+pub use confusion::all_confusions;
+pub use curves::{all_learning_curves, learning_curves};
 pub use effects::effects_of_sources;
 pub use grid::grid;
 
@@ -192,11 +195,10 @@ fn rows<'a, 'b>(
 }
 
 /// A chart with two axes for values.
-fn plane<'a, 'b>(
-    area: &'b Area<'a>,
-    x: &Axis<'_>,
-    y: &Axis<'_>,
-) -> Result<ChartContext<'b, SVGBackend<'a>, Cartesian2d<RangedCoordf64, RangedCoordf64>>> {
+type Plane<'a, 'b> = ChartContext<'b, SVGBackend<'a>, Cartesian2d<RangedCoordf64, RangedCoordf64>>;
+
+/// Begins a chart with two axes for values.
+fn plane<'a, 'b>(area: &'b Area<'a>, x: &Axis<'_>, y: &Axis<'_>) -> Result<Plane<'a, 'b>> {
     let mut chart = ChartBuilder::on(area)
         .margin(8)
         .margin_right(16)

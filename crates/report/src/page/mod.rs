@@ -15,6 +15,9 @@ use parts::{key, mistakes, portraits, sortable};
 const STYLE: &str = include_str!("style.css");
 const SCRIPT: &str = include_str!("tables.js");
 
+/// Letters of a fact that takes the whole width.
+const LONG_FACT: usize = 80;
+
 /// The whole page.
 pub fn page(report: &Report) -> String {
     let title = format!("fmstudy: {}", report.provenance.data_set);
@@ -28,6 +31,7 @@ pub fn page(report: &Report) -> String {
         ("transfers", "Other data sets", transfers(report)),
         ("maps", "Feature maps", maps(report)),
         ("run", "The best run", Some(best_run(report))),
+        ("each", "Every combination", Some(each(report))),
         ("provenance", "Where the numbers come from", provenance(report)),
     ];
     let sections = sections.into_iter().filter_map(|(id, title, content)| Some((id, title, content?)));
@@ -213,6 +217,22 @@ fn best_run(report: &Report) -> Markup {
     }
 }
 
+fn each(report: &Report) -> Markup {
+    let folded = |title: &str, name: &str, key: Markup| {
+        let chart = report.charts.get(name)?;
+        Some(html! { details { summary { (title) } (key) (figure(chart)) } })
+    };
+    let curves_key = key(&[("ours", "training images"), ("valid", "validation images")]);
+    html! {
+        (sortable(&report.class_f1, true))
+        @for part in [
+            folded("Learning curves", "all_curves", curves_key),
+            folded("Confusion matrices", "all_confusions", html! {}),
+            folded("Calibration", "all_reliabilities", html! {}),
+        ] { @if let Some(part) = part { (part) } }
+    }
+}
+
 /// The matrix with each row's shares as shades.
 fn confusion(table: &Table) -> Markup {
     let total = |row: &[String]| row[1..].iter().filter_map(|cell| cell.parse::<f64>().ok()).sum::<f64>().max(1.0);
@@ -241,7 +261,11 @@ fn confusion(table: &Table) -> Markup {
 fn provenance(report: &Report) -> Option<Markup> {
     let provenance = &report.provenance;
     Some(html! {
-        dl.facts { @for (name, value) in &provenance.machine { div { dt { (name) } dd { (value) } } } }
+        dl.facts {
+            @for (name, value) in provenance.program.iter().chain(&provenance.machine) {
+                div.long[value.len() > LONG_FACT] { dt { (name) } dd { (value) } }
+            }
+        }
         h3 { "Configuration" }
         pre { (provenance.configuration) }
         h3 { "Data audit" }
