@@ -1,10 +1,11 @@
 use std::{
+    borrow::Cow,
     collections::BTreeMap,
     panic,
     path::{Path, PathBuf},
 };
 
-use candle_core::{DType, Tensor};
+use candle_core::DType;
 use stage::ContentHash;
 
 use crate::formats::{read_npz, read_safetensors, read_state_dict};
@@ -14,7 +15,15 @@ use crate::formats::{read_npz, read_safetensors, read_state_dict};
 #[derive(Debug)]
 pub struct Weights {
     path: PathBuf,
-    tensors: BTreeMap<String, Tensor>,
+    arrays: BTreeMap<String, Array>,
+    hash: ContentHash,
+}
+
+#[derive(Debug)]
+struct Array {
+    shape: Vec<usize>,
+    /// Row-major.
+    values: Vec<f32>,
 }
 
 /// What is wrong with a file of weights.
@@ -116,57 +125,44 @@ impl Weights {
             "pth" | "pt" => read_state_dict(path).map_err(no_state_dict)?,
             _ => return Err(WeightsError::Format { path: path.to_owned() }),
         };
-        let mut tensors = BTreeMap::new();
-        for (name, tensor) in named {
-            // Counters and other integers have no part in inference.
-            if tensor.dtype().is_float() {
-                let tensor = tensor.to_dtype(DType::F32).map_err(|error| unreadable(error.to_string()))?;
-                tensors.insert(name, tensor);
-            }
+        let mut arrays = BTreeMap::new();
+        // Counters and other integers have no part in inference.
+        for (name, tensor) in named.into_iter().filter(|(_, tensor)| tensor.dtype().is_float()) {
+            let values = tensor.to_dtype(DType::F32).and_then(|tensor| tensor.flatten_all()?.to_vec1());
+            let values = values.map_err(|error| unreadable(error.to_string()))?;
+            arrays.insert(name, Array { shape: tensor.dims().to_vec(), values });
         }
-        Ok(Self { path: path.to_owned(), tensors })
+        Ok(Self { path: path.to_owned(), hash: content_hash(&arrays), arrays })
     }
 
     /// The values of tensor `name`, row-major, if it has `shape`.
     pub fn get(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, WeightsError> {
-        let tensor = self
-            .tensors
-            .get(name)
-            .ok_or_else(|| WeightsError::Missing { path: self.path.clone(), name: name.to_owned() })?;
-        if tensor.dims() != shape {
-            return Err(WeightsError::Shape {
-                path: self.path.clone(),
-                name: name.to_owned(),
-                got: tensor.dims().to_vec(),
-                expected: shape.to_vec(),
-            });
+        let (path, name) = (self.path.clone(), name.to_owned());
+        let Some(array) = self.arrays.get(&name) else { return Err(WeightsError::Missing { path, name }) };
+        if array.shape != shape {
+            return Err(WeightsError::Shape { path, name, got: array.shape.clone(), expected: shape.to_vec() });
         }
-        let values = self.values(tensor)?;
-        if values.iter().all(|value| value.is_finite()) {
-            Ok(values)
-        } else {
-            Err(WeightsError::NotFinite { path: self.path.clone(), name: name.to_owned() })
+        if !array.values.iter().all(|value| value.is_finite()) {
+            return Err(WeightsError::NotFinite { path, name });
         }
+        Ok(array.values.clone())
     }
 
     /// Hash of names, shapes and values: the same for the same weights in any of the file formats.
     ///
     /// The classifier `fc` is left out, since no feature map depends on it.
-    pub fn content_hash(&self) -> Result<ContentHash, WeightsError> {
-        let mut parts: Vec<Vec<u8>> = Vec::new();
-        for (name, tensor) in self.tensors.iter().filter(|(name, _)| !name.starts_with("fc.")) {
-            parts.push(format!("{name} {:?}", tensor.dims()).into_bytes());
-            parts.push(self.values(tensor)?.iter().flat_map(|value| value.to_le_bytes()).collect());
-        }
-        Ok(ContentHash::of_parts(parts.iter().map(Vec::as_slice)))
+    pub const fn content_hash(&self) -> ContentHash {
+        self.hash
     }
+}
 
-    fn values(&self, tensor: &Tensor) -> Result<Vec<f32>, WeightsError> {
-        tensor
-            .flatten_all()
-            .and_then(|flat| flat.to_vec1())
-            .map_err(|error| WeightsError::Unreadable { path: self.path.clone(), reason: error.to_string() })
-    }
+fn content_hash(arrays: &BTreeMap<String, Array>) -> ContentHash {
+    let arrays = arrays.iter().filter(|(name, _)| !name.starts_with("fc."));
+    ContentHash::of_parts(arrays.flat_map(|(name, Array { shape, values })| {
+        let head = format!("{name} {shape:?}").into_bytes();
+        // As they lie in memory: like the shards', these are a little-endian machine's.
+        [Cow::Owned(head), Cow::Borrowed(bytemuck::cast_slice(values))]
+    }))
 }
 
 #[cfg(test)]

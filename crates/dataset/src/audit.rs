@@ -81,6 +81,17 @@ pub struct Disagreements {
     pub majority_changed: usize,
 }
 
+impl Disagreements {
+    /// Those and others.
+    pub(crate) const fn and(self, others: Self) -> Self {
+        Self {
+            compared: self.compared + others.compared,
+            different: self.different + others.different,
+            majority_changed: self.majority_changed + others.majority_changed,
+        }
+    }
+}
+
 impl Audit {
     pub(crate) const fn new(layout: Layout) -> Self {
         Self {

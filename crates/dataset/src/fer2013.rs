@@ -13,7 +13,6 @@ use crate::{
     fault::{BadInput, BadInputs},
     label_table::{FER2013NEW, LabelTable},
     layout::{LabelSource, Layout},
-    named_rows::NamedRows,
     pixel_index::PixelTable,
 };
 
@@ -47,7 +46,7 @@ pub(crate) fn read(
         return missing(&votes_path, "get it from https://github.com/microsoft/FERPlus");
     }
     let labels = LabelTable::read_fer2013new(&votes_path)?;
-    audit.label_tables = vec![labels.audit(&NamedRows::of(&labels))];
+    audit.label_tables = vec![labels.audit()];
     let (table, index) = PixelTable::open(&pixels_path, index_dir, memo)?;
 
     let rows = index.rows.len() + index.bad_rows.len();

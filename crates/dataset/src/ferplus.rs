@@ -2,6 +2,8 @@
 
 use std::{collections::HashMap, path::Path};
 
+use rayon::prelude::*;
+
 use crate::{
     annotation::{Annotation, Votes},
     audit::{Audit, Disagreements},
@@ -11,7 +13,7 @@ use crate::{
     files::{FoundImage, has_image_ending, list_images},
     label_table::{FER2013NEW, LabelTable},
     layout::{LabelSource, Layout},
-    named_rows::{NamedRows, Walk},
+    named_rows::Walk,
     rule::LabelRule,
     split::Split,
     target::target,
@@ -40,43 +42,58 @@ pub(crate) fn read(
     bad: &mut BadInputs,
     audit: &mut Audit,
 ) -> Result<Vec<FoundImage>, DatasetError> {
-    // The tables and the folders of a million images take a core each.
-    let (names, tables) = rayon::join(|| list_folders(dir, bad), || read_tables(dir, source));
-    let (names, (common, per_folder)) = (names?, tables?);
-    let chosen = match source {
-        LabelSource::Fer2013new => &common,
-        LabelSource::Folders => &per_folder,
+    // The folders and the tables of a million images take a core each.
+    let (names, tables) = rayon::join(
+        || list_folders(dir, bad),
+        || {
+            let (common, per_folder) = read_tables(dir, source)?;
+            let audits = common.iter().chain(&per_folder).map(LabelTable::audit).collect();
+            Ok::<_, DatasetError>((common, per_folder, audits))
+        },
+    );
+    let (names, (common, per_folder, audits)) = (names?, tables?);
+    audit.label_tables = audits;
+    let (chosen, others) = match source {
+        LabelSource::Fer2013new => (&common, &per_folder),
+        LabelSource::Folders => (&per_folder, &common),
     };
-    let (common_rows, folder_rows) = (named_rows(&common), named_rows(&per_folder));
-    let tables = common.iter().chain(&per_folder).zip(common_rows.iter().chain(&folder_rows));
-    audit.label_tables = tables.map(|(table, rows)| table.audit(rows)).collect();
-    let (chosen_rows, other_rows) = match source {
-        LabelSource::Fer2013new => (&common_rows, &folder_rows),
-        LabelSource::Folders => (&folder_rows, &common_rows),
-    };
-    let mut ours: Vec<Walk<'_, '_>> = chosen_rows.iter().map(NamedRows::walk).collect();
-    let mut theirs: Vec<Walk<'_, '_>> = other_rows.iter().map(NamedRows::walk).collect();
 
-    let mut named = 0;
     let mut found = Vec::with_capacity(names.values().map(Vec::len).sum());
-    let mut disagreements = Disagreements::default();
-    for (split, name) in Split::ALL.iter().flat_map(|split| names[split].iter().map(move |name| (*split, name))) {
-        let annotated = votes(&mut ours, split, name);
-        named += usize::from(annotated.is_some());
-        if let Some((ours, theirs)) = annotated.zip(votes(&mut theirs, split, name)) {
-            disagreements.compared += 1;
-            disagreements.different += usize::from(ours != theirs);
-            disagreements.majority_changed += usize::from(majority(ours) != majority(theirs));
-        }
-        let annotation = annotated.map_or(Annotation::None, Annotation::Votes);
-        found.push(FoundImage { id: format!("{}/{name}", folder_of(split)), split, annotation });
+    for split in Split::ALL {
+        found.par_extend(names[split].par_iter().map_init(
+            || walks(chosen),
+            |rows, name| FoundImage {
+                id: format!("{}/{name}", folder_of(*split)),
+                split: *split,
+                annotation: votes(rows, *split, name).map_or(Annotation::None, Annotation::Votes),
+            },
+        ));
+    }
+    if !others.is_empty() {
+        let compared = Split::ALL.iter().map(|split| disagreements(chosen, others, *split, &names[split]));
+        let disagreements = compared.fold(Disagreements::default(), Disagreements::and);
+        audit.label_disagreements = (disagreements.compared > 0).then_some(disagreements);
     }
     // Where every named row has met its image, none is left to complain about.
-    if named < chosen_rows.iter().map(NamedRows::names).sum() {
+    let met = found.iter().filter(|image| image.annotation != Annotation::None).count();
+    if met < chosen.iter().map(LabelTable::names).sum() {
         chosen.iter().try_for_each(|table| report_rows_without_image(table, &names, bad))?;
     }
-    audit.label_disagreements = (disagreements.compared > 0).then_some(disagreements);
     Ok(found)
+}
+
+/// How the votes of `tables` for the images `names` differ from those of `others`.
+fn disagreements(tables: &[LabelTable], others: &[LabelTable], split: Split, names: &[String]) -> Disagreements {
+    let compare = |(ours, theirs): &mut (Vec<Walk<'_>>, Vec<Walk<'_>>), name: &String| {
+        let both = votes(ours, split, name).zip(votes(theirs, split, name));
+        both.map_or_else(Disagreements::default, |(ours, theirs)| Disagreements {
+            compared: 1,
+            different: usize::from(ours != theirs),
+            majority_changed: usize::from(majority(ours) != majority(theirs)),
+        })
+    };
+    let compared = names.par_iter().map_init(|| (walks(tables), walks(others)), compare);
+    compared.reduce(Disagreements::default, Disagreements::and)
 }
 
 /// The names of the images for each split.
@@ -119,12 +136,12 @@ fn missing(path: &Path, advice: &'static str) -> DatasetError {
     DatasetError::Missing { path: path.to_owned(), layout: Layout::Ferplus, advice }
 }
 
-fn named_rows(tables: &[LabelTable]) -> Vec<NamedRows<'_>> {
-    tables.iter().map(NamedRows::of).collect()
+fn walks(tables: &[LabelTable]) -> Vec<Walk<'_>> {
+    tables.iter().map(LabelTable::walk).collect()
 }
 
 /// The votes for an image, of the first table that names it.
-fn votes(tables: &mut [Walk<'_, '_>], split: Split, name: &str) -> Option<Votes> {
+fn votes(tables: &mut [Walk<'_>], split: Split, name: &str) -> Option<Votes> {
     tables.iter_mut().find_map(|rows| rows.votes(split, name))
 }
 

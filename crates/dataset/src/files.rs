@@ -1,6 +1,6 @@
 //! Finding image files and hashing them.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 use stage::{ContentHash, HashMemo};
@@ -90,34 +90,37 @@ pub(crate) fn hash_images(
     undecodable: &Undecodable,
     bad: &mut BadInputs,
 ) -> Result<Vec<ImageRecord>, DatasetError> {
-    let hashes: Vec<Result<ContentHash, Box<BadInput>>> = found
-        .par_iter()
-        .map(|image| {
-            let path = dir.join(&image.id);
-            let hash = hash_image(&path, memo).and_then(|hash| match undecodable.fault(&hash) {
+    /// Images that are looked for in the memo together.
+    const TOGETHER: usize = 64;
+    let mut known = vec![None; found.len()];
+    known.par_chunks_mut(TOGETHER).zip(found.par_chunks(TOGETHER)).for_each(|(known, found)| {
+        let paths: Vec<PathBuf> = found.iter().map(|image| dir.join(&image.id)).collect();
+        memo.known_among(&paths, known);
+    });
+    let images: Vec<Result<ImageRecord, Box<BadInput>>> = found
+        .into_par_iter()
+        .zip(known)
+        .map(|(FoundImage { id, split, annotation }, known)| {
+            let path = || dir.join(&id);
+            let hash = known.map_or_else(|| hash_image(&path(), memo), Ok);
+            let hash = hash.and_then(|hash| match undecodable.fault(&hash) {
                 Some(fault) => Err(fault.clone()),
                 None => Ok(hash),
             });
-            hash.map_err(|fault| Box::new(BadInput::file(&path, fault)))
+            let hash = hash.map_err(|fault| Box::new(BadInput::file(&path(), fault)))?;
+            Ok(ImageRecord { id, split, hash, annotation, location: Location::File })
         })
         .collect();
-    let mut images = Vec::with_capacity(found.len());
-    for (image, hash) in found.into_iter().zip(hashes) {
-        let FoundImage { id, split, annotation } = image;
-        match hash {
-            Ok(hash) => images.push(ImageRecord { id, split, hash, annotation, location: Location::File }),
-            Err(file) => bad.take(*file)?,
-        }
-    }
-    Ok(images)
+    let sound = |image: Result<ImageRecord, Box<BadInput>>| match image {
+        Ok(image) => Some(Ok(image)),
+        Err(file) => bad.take(*file).err().map(Err),
+    };
+    images.into_iter().filter_map(sound).collect()
 }
 
-/// The hash of one image file. A file that is visibly no whole image is a fault and not remembered, so that
+/// The hash of one image file that the memo does not know. A file that is visibly no whole image is a fault and not remembered, so that
 /// it is one the next time, too.
 fn hash_image(path: &Path, memo: &HashMemo) -> Result<ContentHash, Fault> {
-    if let Some(hash) = memo.known(path) {
-        return Ok(hash);
-    }
     let unreadable = |error: std::io::Error| Fault::Unreadable { reason: error.to_string() };
     let bytes = std::fs::read(path).map_err(unreadable)?;
     container::check(&bytes)?;

@@ -6,7 +6,6 @@ use stage::ContentHash;
 
 use crate::{
     label_table::LabelTable,
-    named_rows::NamedRows,
     pixel_index::{PixelIndex, PixelRow},
     split::Split,
 };
@@ -22,7 +21,7 @@ pub fn folder_labels(bytes: &[u8]) {
 }
 
 fn audit(table: LabelTable) {
-    table.audit(&NamedRows::of(&table));
+    table.audit();
 }
 
 /// `fer2013.csv`: a row that is read by itself holds the pixels that were hashed when the whole table was read.

@@ -43,6 +43,8 @@ pub(crate) struct LabelTable {
     pub(crate) path: PathBuf,
     /// Its rows, without the header.
     pub(crate) rows: Vec<VoteRow>,
+    /// Those with a name, in the order of their names.
+    pub(crate) named: NamedRows,
 }
 
 impl LabelTable {
@@ -83,14 +85,14 @@ impl LabelTable {
         read_rows(path, reader(text), 1, |field, _| Ok((split, field[0].trim().to_owned())))
     }
 
-    /// What is odd about the table, whose named rows these are.
-    pub(crate) fn audit(&self, named: &NamedRows<'_>) -> LabelTableAudit {
+    /// What is odd about the table.
+    pub(crate) fn audit(&self) -> LabelTableAudit {
         let numbered = self.rows.iter().enumerate().filter_map(|(row, entry)| Some((row, number_in(&entry.name)?)));
         LabelTableAudit {
             path: self.path.clone(),
             rows: self.rows.len(),
             lines_without_name: self.rows.iter().filter(|row| row.name.is_empty()).map(|row| row.line).collect(),
-            repeated: named.repeated(),
+            repeated: self.named.repeated(&self.rows),
             names_not_numbered_by_row: numbered.filter(|(row, number)| row != number).count(),
         }
     }
@@ -130,7 +132,7 @@ fn read_rows(
         let (split, name) = split_and_name(&record, line)?;
         rows.push(VoteRow { line, split, name, votes: votes(path, line, &record)? });
     }
-    Ok(LabelTable { path: path.to_owned(), rows })
+    Ok(LabelTable { path: path.to_owned(), named: NamedRows::of(&rows), rows })
 }
 
 fn votes(path: &Path, line: u64, record: &StringRecord) -> Result<Votes, DatasetError> {
@@ -177,10 +179,11 @@ mod tests {
             let table = table(&format!("{FER2013NEW_HEADER}\n{rows}").replace('\n', ending)).unwrap();
             assert_eq!(table.rows.iter().map(|row| row.line).collect::<Vec<_>>(), [2, 3, 4, 5]);
             assert_eq!(table.rows[0].votes, Votes([1, 2, 3, 4, 5, 6, 7, 8, 9, 10]));
-            let named = NamedRows::of(&table);
-            assert_eq!(named.walk().votes(Split::Train, "fer0000000.png"), Some(table.rows[0].votes));
-            assert_eq!(named.names(), 2);
-            let audit = table.audit(&named);
+            assert_eq!(table.walk().votes(Split::Train, "fer0000000.png"), Some(table.rows[0].votes));
+            assert_eq!(table.walk().votes(Split::Valid, "fer0000001.png"), Some(table.rows[2].votes));
+            assert_eq!(table.walk().votes(Split::Valid, "fer0000000.png"), None);
+            assert_eq!(table.names(), 2);
+            let audit = table.audit();
             assert_eq!(audit.lines_without_name, [3]);
             assert_eq!((audit.repeated[0].lines.as_slice(), audit.repeated[0].same_votes), ([2, 5].as_slice(), false));
             assert_eq!(audit.names_not_numbered_by_row, 2);

@@ -57,7 +57,7 @@ pub(crate) fn ensure(context: &Context, weights: &Weights) -> Result<()> {
 
 fn path(context: &Context, weights: &Weights) -> Result<PathBuf> {
     let mut fingerprint = Fingerprint::default();
-    fingerprint.set("extract.weights", weights.content_hash()?);
+    fingerprint.set("extract.weights", weights.content_hash());
     fingerprint.set("extract.image_side", preprocess::IMAGE_SIDE);
     fingerprint.set("extract.numerics", NUMERICS_VERSION);
     Ok(context.paths.calibration(&fingerprint.digest()))

@@ -61,7 +61,7 @@ impl FeatureCache {
             Precision::Int8 => calibration::read(context, weights)?,
         };
         let mut fingerprint = Fingerprint::default();
-        fingerprint.set("extract.weights", weights.content_hash()?);
+        fingerprint.set("extract.weights", weights.content_hash());
         fingerprint.set("extract.engine", engine);
         fingerprint.set("extract.precision", precision);
         if precision == Precision::Int8 {

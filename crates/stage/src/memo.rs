@@ -86,6 +86,19 @@ impl HashMemo {
         self.look().known(key(path), stamp)
     }
 
+    /// The same of each of `paths`, written to `known`. Looks for many at once do not wait for each other's memory.
+    ///
+    /// # Panics
+    /// If there are not as many of both.
+    pub fn known_among(&self, paths: &[PathBuf], known: &mut [Option<ContentHash>]) {
+        assert_eq!(paths.len(), known.len(), "a place for each path");
+        let keys: Vec<(Key, Option<Stamp>)> = paths.iter().map(|path| (key(path), Stamp::of(path).ok())).collect();
+        let state = self.look();
+        for ((key, stamp), known) in keys.into_iter().zip(known) {
+            *known = stamp.and_then(|stamp| state.known(key, stamp));
+        }
+    }
+
     /// What is wrong with `path` if its content hash is not `expected`.
     pub fn fault(&self, path: &Path, expected: ContentHash) -> Option<String> {
         match self.hash_file(path) {
@@ -299,8 +312,11 @@ mod tests {
         memo.forget(&files[2]);
         memo.save().unwrap();
         let memo = HashMemo::open(&store);
-        let known: Vec<bool> = files.iter().map(|file| memo.known(file).is_some()).collect();
-        assert_eq!(known, [true, true, false, true, true]);
+        let known: Vec<Option<ContentHash>> = files.iter().map(|file| memo.known(file)).collect();
+        assert_eq!(known.iter().map(Option::is_some).collect::<Vec<_>>(), [true, true, false, true, true]);
+        let mut among = vec![None; files.len()];
+        memo.known_among(&files, &mut among);
+        assert_eq!(among, known);
     }
 
     #[test]
