@@ -1,3 +1,5 @@
+use std::error::Error as _;
+
 use anyhow::{Context as _, Result, bail};
 use dataset::{Dataset, DatasetError, OpenOptions};
 use stage::{HashMemo, SealError, check_seal, write_atomically, write_sealed_json};
@@ -28,8 +30,7 @@ pub struct Context {
 impl Context {
     /// Opens the data set and sets up the thread pool.
     pub fn open(study: Study, show_progress: bool) -> Result<Self> {
-        // A second call in one process finds the pool built; the first one's size stays.
-        let _ = rayon::ThreadPoolBuilder::new().num_threads(study.threads).build_global();
+        start_threads(study.threads)?;
         let paths = Paths::new(&study);
         if !study.data.dir.is_dir() {
             bail!(
@@ -73,6 +74,17 @@ impl Context {
             tracing::warn!("{error}; it is written anew");
         }
         Ok(write_sealed_json(&path, &self.dataset.audit)?)
+    }
+}
+
+/// A second call in one process finds the pool built; the first one's size stays.
+fn start_threads(threads: usize) -> Result<()> {
+    match rayon::ThreadPoolBuilder::new().num_threads(threads).build_global() {
+        // Only what the system says of a thread has a source.
+        Err(error) if error.source().is_some() => Err(error).context(
+            "cannot start the threads\n\nhint: set fewer (threads=1), or raise the limits of memory and threads",
+        ),
+        _ => Ok(()),
     }
 }
 

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use harness::exists_below;
 
 use crate::{
@@ -32,6 +32,9 @@ pub fn run() -> Result<Outcome> {
     victim.reset()?;
     for descriptors in [8, 10, 12, 16, 24] {
         outcome.case(format!("{descriptors} file descriptors"), few_descriptors(&victim, descriptors));
+    }
+    for mib in [64, 128, 192, 256, 384, 512] {
+        outcome.case(format!("{mib} MiB of memory"), little_memory(&victim, mib));
     }
     outcome.case("a shard cut while it is read", cut_shard(&victim));
     outcome.case("a folder that may not be written", read_only(&victim));
@@ -80,8 +83,13 @@ impl<'a> SmallDisk<'a> {
 
 impl Drop for SmallDisk<'_> {
     fn drop(&mut self) {
-        // Left mounted it would be in the way of removing the study's folder, which then says so.
-        let _ = Command::new("umount").arg(self.folder).status();
+        // Somebody may just be looking into it. Left mounted it would be in the way of removing the study's folder.
+        for _ in 0..50 {
+            if Command::new("umount").arg(self.folder).output().is_ok_and(|output| output.status.success()) {
+                break;
+            }
+            sleep(Duration::from_millis(100));
+        }
     }
 }
 
@@ -127,6 +135,31 @@ fn few_descriptors(victim: &Victim, descriptors: usize) -> Result<()> {
         if !output.status.success() && !told.contains("error while loading shared libraries") {
             require_clear_failure(stage, &output, &["Too many open files"])?;
         }
+        victim.require_sound()?;
+        require_success(stage, &victim.output(stage))?;
+    }
+    victim.finish()
+}
+
+/// The stages work with little memory, or say that they have too little; nothing that was done is lost by it.
+fn little_memory(victim: &Victim, mib: usize) -> Result<()> {
+    /// The allocator's words, the system's, also for a thread that it cannot start, and those of the loader of programs.
+    const WORDS: [&str; 5] = [
+        "memory allocation of",
+        "out of memory",
+        "Cannot allocate memory",
+        "Resource temporarily unavailable",
+        "failed to map segment",
+    ];
+    for stage in STAGES {
+        let output = in_shell(victim, stage, &format!("ulimit -v {}", mib << 10))?;
+        let told = String::from_utf8_lossy(&output.stderr);
+        // There is no way back from an allocation that fails: the process ends itself with a signal.
+        ensure!(
+            output.status.success() || WORDS.iter().any(|words| told.contains(words)),
+            "{stage} fails without a word of memory: {} {told}",
+            output.status
+        );
         victim.require_sound()?;
         require_success(stage, &victim.output(stage))?;
     }
