@@ -78,8 +78,7 @@ pub(crate) fn read(dir: &Path, bad: &mut BadInputs, audit: &mut Audit) -> Result
         };
         for (class_folder, class_name, emotion) in class_folders(&folder, &[], bad)? {
             let Some(emotion) = emotion else { continue };
-            for name in list_images(&class_folder, &[], bad)? {
-                let id = format!("{folder_name}/{class_name}/{name}");
+            for id in list_images(&class_folder, &format!("{folder_name}/{class_name}/"), &[], bad)? {
                 let set_apart = *split == Split::Train && audit.valid_set_apart && is_set_apart(&id);
                 let split = if set_apart { Split::Valid } else { *split };
                 found.push(FoundImage { id, split, annotation: Annotation::Class(emotion) });

@@ -1,6 +1,6 @@
 //! FERPlus as folders of images beside tables of votes.
 
-use std::{collections::HashMap, path::Path};
+use std::path::Path;
 
 use rayon::prelude::*;
 
@@ -43,7 +43,7 @@ pub(crate) fn read(
     audit: &mut Audit,
 ) -> Result<Vec<FoundImage>, DatasetError> {
     // The folders and the tables of a million images take a core each.
-    let (names, tables) = rayon::join(
+    let (found, tables) = rayon::join(
         || list_folders(dir, bad),
         || {
             let (common, per_folder) = read_tables(dir, source)?;
@@ -51,62 +51,55 @@ pub(crate) fn read(
             Ok::<_, DatasetError>((common, per_folder, audits))
         },
     );
-    let (names, (common, per_folder, audits)) = (names?, tables?);
+    let (mut found, (common, per_folder, audits)) = (found?, tables?);
     audit.label_tables = audits;
     let (chosen, others) = match source {
         LabelSource::Fer2013new => (&common, &per_folder),
         LabelSource::Folders => (&per_folder, &common),
     };
 
-    let mut found = Vec::with_capacity(names.values().map(Vec::len).sum());
-    for split in Split::ALL {
-        found.par_extend(names[split].par_iter().map_init(
-            || walks(chosen),
-            |rows, name| FoundImage {
-                id: format!("{}/{name}", folder_of(*split)),
-                split: *split,
-                annotation: votes(rows, *split, name).map_or(Annotation::None, Annotation::Votes),
-            },
-        ));
-    }
-    if !others.is_empty() {
-        let compared = Split::ALL.iter().map(|split| disagreements(chosen, others, *split, &names[split]));
-        let disagreements = compared.fold(Disagreements::default(), Disagreements::and);
-        audit.label_disagreements = (disagreements.compared > 0).then_some(disagreements);
-    }
+    found.par_iter_mut().for_each_init(
+        || walks(chosen),
+        |rows, image| image.annotation = votes(rows, image).map_or(Annotation::None, Annotation::Votes),
+    );
+    let disagreements = disagreements(&found, others);
+    audit.label_disagreements = (disagreements.compared > 0).then_some(disagreements);
     // Where every named row has met its image, none is left to complain about.
-    let met = found.iter().filter(|image| image.annotation != Annotation::None).count();
+    let met = found.par_iter().filter(|image| image.annotation != Annotation::None).count();
     if met < chosen.iter().map(LabelTable::names).sum() {
-        chosen.iter().try_for_each(|table| report_rows_without_image(table, &names, bad))?;
+        chosen.iter().try_for_each(|table| report_rows_without_image(table, &found, bad))?;
     }
     Ok(found)
 }
 
-/// How the votes of `tables` for the images `names` differ from those of `others`.
-fn disagreements(tables: &[LabelTable], others: &[LabelTable], split: Split, names: &[String]) -> Disagreements {
-    let compare = |(ours, theirs): &mut (Vec<Walk<'_>>, Vec<Walk<'_>>), name: &String| {
-        let both = votes(ours, split, name).zip(votes(theirs, split, name));
-        both.map_or_else(Disagreements::default, |(ours, theirs)| Disagreements {
+/// How the votes for the images `found` differ from those of `others`.
+fn disagreements(found: &[FoundImage], others: &[LabelTable]) -> Disagreements {
+    if others.is_empty() {
+        return Disagreements::default();
+    }
+    let compare = |theirs: &mut Vec<Walk<'_>>, image: &FoundImage| match (image.annotation, votes(theirs, image)) {
+        (Annotation::Votes(ours), Some(theirs)) => Disagreements {
             compared: 1,
             different: usize::from(ours != theirs),
             majority_changed: usize::from(majority(ours) != majority(theirs)),
-        })
+        },
+        _ => Disagreements::default(),
     };
-    let compared = names.par_iter().map_init(|| (walks(tables), walks(others)), compare);
-    compared.reduce(Disagreements::default, Disagreements::and)
+    found.par_iter().map_init(|| walks(others), compare).reduce(Disagreements::default, Disagreements::and)
 }
 
-/// The names of the images for each split.
-fn list_folders(dir: &Path, bad: &mut BadInputs) -> Result<HashMap<Split, Vec<String>>, DatasetError> {
-    let mut names = HashMap::new();
+/// The images for each split in the order of their names, without what is known about them.
+fn list_folders(dir: &Path, bad: &mut BadInputs) -> Result<Vec<FoundImage>, DatasetError> {
+    let mut found = Vec::new();
     for split in Split::ALL {
         let folder = dir.join(folder_of(*split));
         if !folder.is_dir() {
             return Err(missing(&folder, "unpack the data set completely"));
         }
-        names.insert(*split, list_images(&folder, &[FOLDER_LABELS], bad)?);
+        let ids = list_images(&folder, &format!("{}/", folder_of(*split)), &[FOLDER_LABELS], bad)?;
+        found.extend(ids.into_iter().map(|id| FoundImage { id, split: *split, annotation: Annotation::None }));
     }
-    Ok(names)
+    Ok(found)
 }
 
 /// Reads the tables that are there: the common one, and those in the folders. Only those of `source` must be.
@@ -141,8 +134,13 @@ fn walks(tables: &[LabelTable]) -> Vec<Walk<'_>> {
 }
 
 /// The votes for an image, of the first table that names it.
-fn votes(tables: &mut [Walk<'_>], split: Split, name: &str) -> Option<Votes> {
-    tables.iter_mut().find_map(|rows| rows.votes(split, name))
+fn votes(tables: &mut [Walk<'_>], image: &FoundImage) -> Option<Votes> {
+    tables.iter_mut().find_map(|rows| rows.votes(image.split, name_of(image)))
+}
+
+/// The name of an image in its folder.
+fn name_of(image: &FoundImage) -> &str {
+    &image.id[folder_of(image.split).len() + 1..]
 }
 
 /// The class that a majority of the annotators saw, of all eight.
@@ -153,10 +151,12 @@ fn majority(votes: Votes) -> Option<usize> {
 
 fn report_rows_without_image(
     table: &LabelTable,
-    names: &HashMap<Split, Vec<String>>,
+    found: &[FoundImage],
     bad: &mut BadInputs,
 ) -> Result<(), DatasetError> {
-    let lies_in = |split: Split, name: &String| names[&split].binary_search(name).is_ok();
+    let lies_in = |split: Split, name: &str| {
+        found.binary_search_by(|image| (image.split, name_of(image)).cmp(&(split, name))).is_ok()
+    };
     for row in table.rows.iter().filter(|row| !row.name.is_empty() && !lies_in(row.split, &row.name)) {
         let name = row.name.clone();
         let fault = match Split::ALL.iter().find(|split| lies_in(**split, &row.name)) {

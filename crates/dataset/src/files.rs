@@ -48,9 +48,14 @@ pub(crate) fn fits_on_a_line(name: &str) -> bool {
     !name.contains(char::is_control)
 }
 
-/// Names of the images in `folder`, sorted. Whatever else lies there is bad input, but for `expected`
-/// names and litter.
-pub(crate) fn list_images(folder: &Path, expected: &[&str], bad: &mut BadInputs) -> Result<Vec<String>, DatasetError> {
+/// The images in `folder`, sorted by their names, which stand behind `prefix`. Whatever else lies there is bad input, but for
+/// `expected` names and litter.
+pub(crate) fn list_images(
+    folder: &Path,
+    prefix: &str,
+    expected: &[&str],
+    bad: &mut BadInputs,
+) -> Result<Vec<String>, DatasetError> {
     let mut images = Vec::new();
     let mut others = Vec::new();
     for entry in fs_err::read_dir(folder)? {
@@ -64,14 +69,14 @@ pub(crate) fn list_images(folder: &Path, expected: &[&str], bad: &mut BadInputs)
             Ok(name) if !fits_on_a_line(&name) => others.push(other(Fault::Name)),
             Ok(_) if is_folder => others.push(other(Fault::Folder)),
             Ok(name) if !has_image_ending(Path::new(&name)) => others.push(other(Fault::Ending)),
-            Ok(name) => images.push((head(&name), name)),
+            Ok(name) => images.push((head(&name), format!("{prefix}{name}"))),
         }
     }
     // The file system's order is arbitrary; reports and records are not.
     others.sort_by(|one, other| one.path.cmp(&other.path));
     others.into_iter().try_for_each(|other| bad.take(other))?;
     images.par_sort_unstable();
-    Ok(images.into_iter().map(|(_, name)| name).collect())
+    Ok(images.into_iter().map(|(_, image)| image).collect())
 }
 
 /// The first bytes of a name, which order it among most others without a look at the names: those lie all over the memory.
@@ -142,7 +147,7 @@ mod tests {
         names.extend((0..20).rev().map(|number| format!("{long}{number}.png")));
         names.iter().for_each(|name| fs_err::write(folder.path().join(name), b"").unwrap());
         names.sort();
-        assert_eq!(list_images(folder.path(), &[], &mut BadInputs::new(false)).unwrap(), names);
+        assert_eq!(list_images(folder.path(), "", &[], &mut BadInputs::new(false)).unwrap(), names);
     }
 
     #[test]
@@ -152,12 +157,12 @@ mod tests {
             let folder = tempfile::tempdir().unwrap();
             fs_err::write(folder.path().join(name), b"").unwrap();
             fs_err::write(folder.path().join("sound ✓.png"), b"").unwrap();
-            let error = list_images(folder.path(), &[], &mut BadInputs::new(false)).unwrap_err();
+            let error = list_images(folder.path(), "", &[], &mut BadInputs::new(false)).unwrap_err();
             assert!(matches!(&error, DatasetError::Bad(bad) if bad.fault == Fault::Name), "{error}");
             let message = error.to_string();
             assert!(message.contains(&name.escape_default().to_string()), "{message}");
             let mut skipped = BadInputs::new(true);
-            assert_eq!(list_images(folder.path(), &[], &mut skipped).unwrap(), ["sound ✓.png"]);
+            assert_eq!(list_images(folder.path(), "", &[], &mut skipped).unwrap(), ["sound ✓.png"]);
             assert_eq!(skipped.into_skipped().len(), 1);
         }
     }

@@ -76,7 +76,7 @@ pub fn foreign_images(dir: &Path, names: &[ClassName]) -> Result<Vec<ForeignImag
     let mut images = Vec::new();
     for (class_folder, _, emotion) in class_folders(&folder, names, &mut bad)? {
         let Some(emotion) = emotion else { continue };
-        for name in list_images(&class_folder, &[], &mut bad)? {
+        for name in list_images(&class_folder, "", &[], &mut bad)? {
             images.push(ForeignImage { path: class_folder.join(name), emotion });
         }
     }

@@ -17,6 +17,12 @@ use crate::{Plan, PlannedImage, PlannedShard, ShardError, header::ShardHeader, r
 /// The line that opens a shard.
 const SHARD: &str = "shard";
 
+/// What stands between an image's hash and its name.
+const TRAIN: &str = "  train  ";
+const OTHER: &str = "  other  ";
+
+const HASH_DIGITS: usize = 64;
+
 impl Plan {
     /// The plan's file name.
     pub const FILE: &str = "plan";
@@ -61,9 +67,9 @@ impl Plan {
             lines.push_str(SHARD);
             lines.push('\n');
             for PlannedImage { id, train, hash } in shard.images() {
-                let part = if train { "train" } else { "other" };
+                let part = if train { TRAIN } else { OTHER };
                 // Writing to a string cannot fail.
-                let _ = writeln!(lines, "{hash}  {part}  {id}");
+                let _ = writeln!(lines, "{hash}{part}{id}");
             }
             lines
         })
@@ -91,12 +97,10 @@ impl Lines {
 }
 
 fn parse_image(line: &str) -> Option<PlannedImage<'_>> {
-    let (hash, rest) = line.split_once("  ")?;
-    let (part, id) = rest.split_once("  ")?;
-    let train = match part {
-        "train" => true,
-        "other" => false,
-        _ => return None,
+    let (hash, rest) = line.split_at_checked(HASH_DIGITS)?;
+    let (train, id) = match rest.strip_prefix(TRAIN) {
+        Some(id) => (true, id),
+        None => (false, rest.strip_prefix(OTHER)?),
     };
     Some(PlannedImage { id, train, hash: hash.parse().ok()? })
 }

@@ -23,13 +23,25 @@ impl ContentHash {
     /// Hash of a sequence of parts. Each part's length goes in as well, so that moving a byte from one part
     /// to the next changes the result.
     pub fn of_parts(parts: impl IntoIterator<Item: AsRef<[u8]>>) -> Self {
+        /// What is hashed at a time: a hasher of many short pieces works in one lane only.
+        const BLOCK_BYTES: usize = 1 << 16;
         let mut hasher = blake3::Hasher::new();
+        let mut block: Vec<u8> = Vec::new();
         for part in parts {
             let part = part.as_ref();
-            hasher.update(&(part.len() as u64).to_le_bytes());
-            hasher.update(part);
+            block.extend_from_slice(&(part.len() as u64).to_le_bytes());
+            if part.len() < BLOCK_BYTES {
+                block.extend_from_slice(part);
+            } else {
+                hasher.update(&block).update(part);
+                block.clear();
+            }
+            if block.len() >= BLOCK_BYTES {
+                hasher.update(&block);
+                block.clear();
+            }
         }
-        Self::from_hasher(&hasher)
+        Self::from_hasher(hasher.update(&block))
     }
 
     /// The state of a running hasher.
@@ -111,6 +123,17 @@ impl From<ContentHash> for String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn parts_are_hashed_in_their_order_however_long_they_are() {
+        let parts: Vec<Vec<u8>> =
+            [0, 1, 70_000, 3, 65_536, 65_535, 2].map(|length: usize| vec![length as u8; length]).into();
+        let mut hasher = blake3::Hasher::new();
+        for part in &parts {
+            hasher.update(&(part.len() as u64).to_le_bytes()).update(part);
+        }
+        assert_eq!(ContentHash::of_parts(&parts), ContentHash::from_hasher(&hasher));
+    }
 
     #[test]
     fn parts_do_not_run_into_each_other() {
