@@ -10,9 +10,6 @@ use crate::{
     vector::{Floats4, MOST_LANES, Vector, for_each_isa},
 };
 
-/// Added to a token's variance, as in PyTorch's `LayerNorm`; it matters only where a patch is all of one tone.
-const EPSILON: f32 = 1e-5;
-
 /// How the values of a token are standardised: each less its mean and times its rate, and then, if wished for, the whole
 /// token to mean 0 and variance 1.
 #[derive(Clone, Debug, PartialEq)]
@@ -31,6 +28,9 @@ pub type TokenMoments = [f32; 2];
 const UNMOVED: TokenMoments = [0.0, 1.0];
 
 impl Standardise {
+    /// Added to a token's variance, as in PyTorch's `LayerNorm`; it matters only where a patch is all of one tone.
+    pub const EPSILON: f32 = 1e-5;
+
     /// Of the tokens of `patches`, with `scales`, mean and rate of each channel.
     ///
     /// # Panics
@@ -46,6 +46,16 @@ impl Standardise {
         self.patches
     }
 
+    /// What each value of a token is multiplied by, before the norm.
+    pub fn rates(&self) -> &[f32] {
+        &self.rate
+    }
+
+    /// What is then added to each.
+    pub fn offsets(&self) -> &[f32] {
+        &self.offset
+    }
+
     /// Standardises one token in place.
     ///
     /// # Panics
@@ -58,7 +68,7 @@ impl Standardise {
         if self.norm {
             let plain = token.to_vec();
             // SAFETY: both have the same length; the instruction set comes from `Isa::available`.
-            unsafe { normalise_row(isa, &plain, EPSILON, token) };
+            unsafe { normalise_row(isa, &plain, Self::EPSILON, token) };
         }
     }
 
@@ -148,7 +158,7 @@ where
         let per_value = 1.0 / patches.token_width() as f32;
         let mean = sum.sum() * per_value;
         let variance = (squares.sum() * per_value - mean * mean).max(0.0);
-        [origin + mean, 1.0 / (variance + EPSILON).sqrt()]
+        [origin + mean, 1.0 / (variance + Standardise::EPSILON).sqrt()]
     }
 }
 

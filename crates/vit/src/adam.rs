@@ -1,6 +1,7 @@
 use std::{collections::BTreeMap, path::Path};
 
 use candle_core::{DType, Tensor, backprop::GradStore};
+use kernels::AdamStep;
 
 use crate::{Optimizer, Parameters, Recipe, VitError, model::stored};
 
@@ -23,6 +24,25 @@ pub struct Adam {
 struct Moments {
     mean: Tensor,
     square: Tensor,
+}
+
+/// The numbers of step `step`, counted from 1, for parameters of which `weight_decay` applies to the marked ones, with the
+/// gradient multiplied by `gradient_scale`.
+pub(crate) fn adam_step(recipe: &Recipe, gradient_scale: f64, lr: f64, step: usize, weight_decay: f64) -> AdamStep {
+    let Recipe { optimizer, beta1, beta2, epsilon, .. } = *recipe;
+    let exponent = step as f64;
+    AdamStep {
+        gradient_scale: gradient_scale as f32,
+        gradient_decay: if optimizer == Optimizer::Adam { weight_decay as f32 } else { 0.0 },
+        weight_scale: if optimizer == Optimizer::AdamW { (1.0 - lr * weight_decay) as f32 } else { 1.0 },
+        beta1: beta1 as f32,
+        beta1_rest: (1.0 - beta1) as f32,
+        beta2: beta2 as f32,
+        beta2_rest: (1.0 - beta2) as f32,
+        rate: (lr / (1.0 - beta1.powf(exponent))) as f32,
+        root_scale: (1.0 / (1.0 - beta2.powf(exponent)).sqrt()) as f32,
+        epsilon: epsilon as f32,
+    }
 }
 
 impl Adam {

@@ -51,6 +51,10 @@ pub enum VitError {
         /// The step of the checkpoint that was kept, if one had been written.
         checkpoint_step: Option<usize>,
     },
+    /// A GPU failed, or cannot be used.
+    #[cfg(any(feature = "cuda", test))]
+    #[error(transparent)]
+    Gpu(#[from] gpu::GpuError),
     /// A parameter is left out of the loss, or an op without a backward pass stands between them.
     #[error("parameter `{name}` receives no gradient")]
     NoGradient {

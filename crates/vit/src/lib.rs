@@ -8,8 +8,8 @@
 //! Everything random (initial weights, dropout, drop-path) is drawn from one seeded generator, [`Draws`],
 //! and every sum has a fixed order: the same seed, data and machine give the same weights bit for bit.
 //!
-//! On the CPU the training step is written out on the project's kernels (`native`); on GPUs, and as the reference that the
-//! tests compare with, it is candle's autograd over `network`.
+//! On the CPU the training step is written out on the project's kernels (`native`), and on NVIDIA GPUs as well (`cuda`); for
+//! what that lacks, and as the reference that the tests compare with, it is candle's autograd over `network`.
 //!
 //! In candle 0.11, `candle_nn::LayerNorm` and `softmax_last_dim` have no backward and drop the gradient
 //! without a word. The module `ops` gives such ops a gradient; the tests compare all gradients with finite
@@ -22,6 +22,8 @@ mod checkpoint;
 mod class_weights;
 mod collapse;
 mod config;
+#[cfg(any(feature = "cuda", test))]
+mod cuda;
 mod draws;
 mod embed;
 mod error;

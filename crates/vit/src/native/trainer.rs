@@ -1,11 +1,11 @@
 use std::{collections::BTreeMap, path::Path};
 
 use candle_core::{Device, Tensor};
-use kernels::{AdamStep, Isa, Precision, adam};
+use kernels::{Isa, Precision, adam};
 use rayon::prelude::*;
 
 use super::{Chunk, Chunks, Group, Layout, Masks, Network, PIECE, chunk::Targets, group::MOST_GROUPS};
-use crate::{Batch, Draws, Fuse, Gradient, Model, Optimizer, Recipe, Tokens, VitError, model::stored};
+use crate::{Batch, Draws, Fuse, Gradient, Model, Recipe, Tokens, VitError, adam::adam_step, model::stored};
 
 /// Weights, gradients and moments as one stretch of memory each, and all activations of a batch.
 #[derive(Debug)]
@@ -82,21 +82,8 @@ impl Trainer {
 
     /// Moves the weights along the gradient multiplied by `gradient_scale`. `step` counts from 1.
     pub(crate) fn update(&mut self, gradient_scale: f64, lr: f64, step: usize) {
-        let Recipe { optimizer, beta1, beta2, epsilon, weight_decay, .. } = self.recipe;
-        let exponent = step as f64;
-        let numbers = |decay: f64| AdamStep {
-            gradient_scale: gradient_scale as f32,
-            gradient_decay: if optimizer == Optimizer::Adam { decay as f32 } else { 0.0 },
-            weight_scale: if optimizer == Optimizer::AdamW { (1.0 - lr * decay) as f32 } else { 1.0 },
-            beta1: beta1 as f32,
-            beta1_rest: (1.0 - beta1) as f32,
-            beta2: beta2 as f32,
-            beta2_rest: (1.0 - beta2) as f32,
-            rate: (lr / (1.0 - beta1.powf(exponent))) as f32,
-            root_scale: (1.0 / (1.0 - beta2.powf(exponent)).sqrt()) as f32,
-            epsilon: epsilon as f32,
-        };
-        let (decayed, plain, isa) = (numbers(weight_decay), numbers(0.0), self.network.isa);
+        let numbers = |decay: f64| adam_step(&self.recipe, gradient_scale, lr, step, decay);
+        let (decayed, plain, isa) = (numbers(self.recipe.weight_decay), numbers(0.0), self.network.isa);
         self.weights
             .par_chunks_mut(PIECE)
             .zip(self.gradients.par_chunks(PIECE))

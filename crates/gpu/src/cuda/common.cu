@@ -1,0 +1,47 @@
+// What all kernels share. Shapes: R runs that are trained at once, B images, N tokens of a sequence, M = B N rows, D width,
+// H heads, K classes, P places of the token grid. D, H, N, K and the grid's side are known when the kernels are compiled: WIDTH,
+// HEADS, TOKENS, CLASSES, GRID; so is whether a class token is read at the end (CLASS_TOKEN).
+//
+// No kernel adds with atomics: whatever the order in which blocks run, sums have one order and results the same bits.
+
+#ifndef KERNEL
+// For a card.
+#define KERNEL(name)
+typedef unsigned short half_bits;
+
+__device__ inline float half_to_float(half_bits bits) {
+    float value;
+    asm("cvt.f32.f16 %0, %1;" : "=f"(value) : "h"(bits));
+    return value;
+}
+#endif
+
+#define WARP 32
+#define HEAD_WIDTH (WIDTH / HEADS)
+
+#define PLACES (GRID * GRID)
+
+// The sum over a warp, in each of its threads.
+__device__ float warp_sum(float value) {
+    for (unsigned mask = WARP / 2; mask > 0; mask /= 2) value += __shfl_xor_sync(0xffffffffu, value, mask);
+    return value;
+}
+
+// The sum over a block of at most 32 warps, in each of its threads.
+__shared__ float sums_of_warps[32];
+
+__device__ float block_sum(float value) {
+    value = warp_sum(value);
+    // Nobody reads the sums of the time before any more.
+    __syncthreads();
+    if (threadIdx.x % WARP == 0) sums_of_warps[threadIdx.x / WARP] = value;
+    __syncthreads();
+    float sum = 0.0f;
+    for (unsigned warp = 0; warp < blockDim.x / WARP; warp++) sum += sums_of_warps[warp];
+    return sum;
+}
+
+// The row that this warp works on, of those that the blocks of x share.
+__device__ int row_of_warp() {
+    return blockIdx.x * (blockDim.x / WARP) + threadIdx.x / WARP;
+}

@@ -1,0 +1,178 @@
+// CUDA's words for a C++ compiler, so that tests run the kernels' own source where there is no card: the threads of a block
+// are coroutines that take turns at barriers and shuffles, blocks come one after the other. Slow, and right.
+
+#include <cmath>
+#include <csetjmp>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <tuple>
+#include <ucontext.h>
+#include <utility>
+#include <vector>
+
+#define __global__
+#define __device__
+#define __shared__ static
+#define __launch_bounds__(threads)
+
+struct Index {
+    unsigned x, y, z;
+};
+
+static Index threadIdx, blockIdx, blockDim, gridDim;
+
+// Half precision as it lies in memory.
+typedef unsigned short half_bits;
+
+static inline float half_to_float(half_bits bits) {
+    _Float16 value;
+    std::memcpy(&value, &bits, sizeof value);
+    return (float)value;
+}
+
+namespace on_cpu {
+
+constexpr unsigned MOST_THREADS = 1024, WARP = 32, STACK_BYTES = 1 << 16;
+
+// A thread is entered once by its context, which gives it its stack; from then on by jumps, which ask nothing of the system.
+struct Thread {
+    ucontext_t context;
+    jmp_buf place;
+    std::vector<char> stack;
+    bool begun, done;
+};
+
+// Lets its threads pass when all have come.
+struct Barrier {
+    unsigned waiting = 0, passed = 0;
+};
+
+static std::vector<Thread> threads(MOST_THREADS);
+static ucontext_t entry;
+static jmp_buf scheduler;
+static unsigned current;
+static unsigned long progress;
+static Barrier block_barrier, warp_barriers[MOST_THREADS / WARP];
+static float exchanged[MOST_THREADS];
+static void (*body)(void **);
+static void **arguments;
+
+static inline void wait(Barrier &barrier, unsigned count) {
+    unsigned passed = barrier.passed;
+    if (++barrier.waiting == count) {
+        barrier.waiting = 0;
+        barrier.passed++;
+        progress++;
+        return;
+    }
+    while (barrier.passed == passed)
+        if (_setjmp(threads[current].place) == 0) _longjmp(scheduler, 1);
+}
+
+static void run_thread() {
+    body(arguments);
+    threads[current].done = true;
+    progress++;
+    _longjmp(scheduler, 1);
+}
+
+// Lets a thread go on until it waits or ends.
+static inline void run(unsigned t) {
+    Thread &thread = threads[t];
+    current = t;
+    threadIdx = {t, 0, 0};
+    if (_setjmp(scheduler) == 0) {
+        if (thread.begun) _longjmp(thread.place, 1);
+        thread.begun = true;
+        swapcontext(&entry, &thread.context);
+    }
+}
+
+static inline void run_block() {
+    for (unsigned t = 0; t < blockDim.x; t++) {
+        Thread &thread = threads[t];
+        thread.stack.resize(STACK_BYTES);
+        getcontext(&thread.context);
+        thread.context.uc_stack.ss_sp = thread.stack.data();
+        thread.context.uc_stack.ss_size = STACK_BYTES;
+        thread.context.uc_link = nullptr;
+        makecontext(&thread.context, run_thread, 0);
+        thread.begun = thread.done = false;
+    }
+    for (bool left = true; left;) {
+        unsigned long before = progress;
+        left = false;
+        for (unsigned t = 0; t < blockDim.x; t++) {
+            if (!threads[t].done) {
+                left = true;
+                run(t);
+            }
+        }
+        if (left && before == progress) {
+            std::fprintf(stderr, "a kernel's threads wait for each other for ever\n");
+            std::abort();
+        }
+    }
+}
+
+template <typename... Values, std::size_t... Places>
+static void call(void (*kernel)(Values...), void **values, std::index_sequence<Places...>) {
+    kernel(*(Values *)values[Places]...);
+}
+
+struct Kernel {
+    const char *name;
+    void (*body)(void **);
+};
+
+static std::vector<Kernel> &kernels() {
+    static std::vector<Kernel> all;
+    return all;
+}
+
+template <auto function, typename... Values>
+static bool add(const char *name, void (*)(Values...)) {
+    kernels().push_back({name, [](void **values) {
+                             call(function, values, std::index_sequence_for<Values...>());
+                         }});
+    return true;
+}
+
+} // namespace on_cpu
+
+#define KERNEL(name) static const bool name##_added = on_cpu::add<name>(#name, name);
+
+static inline void __syncthreads() {
+    on_cpu::wait(on_cpu::block_barrier, blockDim.x);
+}
+
+static inline float __shfl_xor_sync(unsigned, float value, unsigned mask) {
+    using namespace on_cpu;
+    unsigned me = current;
+    exchanged[me] = value;
+    wait(warp_barriers[me / WARP], WARP);
+    float other = exchanged[me ^ mask];
+    wait(warp_barriers[me / WARP], WARP);
+    return other;
+}
+
+// What the driver's `cuLaunchKernel` does; 0, or 1 if there is no such kernel.
+extern "C" int launch(const char *name, const unsigned *grid, unsigned threads, void **arguments) {
+    for (const on_cpu::Kernel &kernel : on_cpu::kernels()) {
+        if (std::strcmp(kernel.name, name) == 0) {
+            on_cpu::body = kernel.body;
+            on_cpu::arguments = arguments;
+            blockDim = {threads, 1, 1};
+            gridDim = {grid[0], grid[1], grid[2]};
+            for (unsigned z = 0; z < grid[2]; z++)
+                for (unsigned y = 0; y < grid[1]; y++)
+                    for (unsigned x = 0; x < grid[0]; x++) {
+                        blockIdx = {x, y, z};
+                        on_cpu::run_block();
+                    }
+            return 0;
+        }
+    }
+    return 1;
+}

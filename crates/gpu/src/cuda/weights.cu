@@ -1,0 +1,103 @@
+// A linear layer with the layer norm before it and the layer scale after it multiplied into its weight, and from the gradient of
+// the product to those of what it consists of: W' = c · diag(s) W diag(g), b' = s ⊙ (b + c · W t). Twin: vit::native::Linear.
+
+// Where a layer's parts lie among a run's parameters, -1 where there is none, and W' (O, I) with b' (O) behind it among its
+// effective weights; their gradients lie in the same place among its sums.
+struct Linear {
+    int weight, bias, norm_gain, norm_offset, scale, inputs, outputs;
+    // In how many parts the gradient has been summed.
+    int parts;
+    long effective;
+    // c
+    float gain;
+};
+
+__device__ float scale_of(const Linear &linear, const float *parameters, int row) {
+    return linear.scale < 0 ? 1.0f : parameters[linear.scale + row];
+}
+
+// blockIdx counts a layer's outputs, layers and runs; all layers of run r lie at `linears` + r `most`.
+extern "C" __global__ void effective_weights(const Linear *linears, const int *counts, int most, const float *parameters,
+                                             long parameter_step, float *effective, long effective_step) {
+    int run = blockIdx.z, row = blockIdx.x;
+    if ((int)blockIdx.y >= counts[run]) return;
+    Linear linear = linears[run * most + blockIdx.y];
+    if (row >= linear.outputs) return;
+    parameters += run * parameter_step;
+    effective += run * effective_step + linear.effective;
+    const float *weight = parameters + linear.weight + (long)row * linear.inputs;
+    float scale = scale_of(linear, parameters, row), factor = linear.gain * scale, offset = 0.0f;
+    for (int i = threadIdx.x; i < linear.inputs; i += blockDim.x) {
+        float gain = linear.norm_gain < 0 ? 1.0f : parameters[linear.norm_gain + i];
+        effective[(long)row * linear.inputs + i] = factor * weight[i] * gain;
+        if (linear.norm_offset >= 0) offset += weight[i] * parameters[linear.norm_offset + i];
+    }
+    offset = block_sum(offset);
+    if (threadIdx.x == 0)
+        effective[(long)linear.outputs * linear.inputs + row] = scale * (parameters[linear.bias + row] + linear.gain * offset);
+}
+KERNEL(effective_weights)
+
+__device__ float sum_of_parts(const float *sums, long at, int parts, long part_step) {
+    float sum = 0.0f;
+    for (int part = 0; part < parts; part++) sum += sums[at + part * part_step];
+    return sum;
+}
+
+// Gradients of weights, biases and layer scales. The sums of run r lie at `sums` + r `sum_step`, its parts `part_step` apart.
+extern "C" __global__ void weights_from_sums(const Linear *linears, const int *counts, int most, const float *parameters,
+                                             float *gradients, long parameter_step, const float *sums, long sum_step,
+                                             long part_step) {
+    int run = blockIdx.z, row = blockIdx.x;
+    if ((int)blockIdx.y >= counts[run]) return;
+    Linear linear = linears[run * most + blockIdx.y];
+    if (row >= linear.outputs) return;
+    parameters += run * parameter_step;
+    gradients += run * parameter_step;
+    sums += run * sum_step + linear.effective;
+    long begin = (long)row * linear.inputs;
+    const float *weight = parameters + linear.weight + begin;
+    float scale = scale_of(linear, parameters, row), factor = linear.gain * scale;
+    float bias_sum = sum_of_parts(sums, (long)linear.outputs * linear.inputs + row, linear.parts, part_step);
+    float inner = linear.gain * scale * bias_sum, along = 0.0f, offset = 0.0f;
+    for (int i = threadIdx.x; i < linear.inputs; i += blockDim.x) {
+        float sum = sum_of_parts(sums, begin + i, linear.parts, part_step);
+        float gain = linear.norm_gain < 0 ? 1.0f : parameters[linear.norm_gain + i];
+        float shift = linear.norm_offset < 0 ? 0.0f : parameters[linear.norm_offset + i];
+        gradients[linear.weight + begin + i] = factor * gain * sum + inner * shift;
+        along += gain * sum * weight[i];
+        offset += weight[i] * shift;
+    }
+    along = block_sum(along);
+    offset = block_sum(offset);
+    if (threadIdx.x == 0) {
+        gradients[linear.bias + row] = scale * bias_sum;
+        if (linear.scale >= 0)
+            gradients[linear.scale + row] =
+                linear.gain * along + bias_sum * (parameters[linear.bias + row] + linear.gain * offset);
+    }
+}
+KERNEL(weights_from_sums)
+
+// Gradients of the norms' gains and offsets, a thread for each input; blockIdx.x counts inputs by blocks.
+extern "C" __global__ void norms_from_sums(const Linear *linears, const int *counts, int most, const float *parameters,
+                                           float *gradients, long parameter_step, const float *sums, long sum_step,
+                                           long part_step) {
+    int run = blockIdx.z, i = blockIdx.x * blockDim.x + threadIdx.x;
+    if ((int)blockIdx.y >= counts[run]) return;
+    Linear linear = linears[run * most + blockIdx.y];
+    if (linear.norm_gain < 0 || i >= linear.inputs) return;
+    parameters += run * parameter_step;
+    sums += run * sum_step + linear.effective;
+    float gain = 0.0f, offset = 0.0f;
+    for (int row = 0; row < linear.outputs; row++) {
+        long at = (long)row * linear.inputs + i;
+        float factor = linear.gain * scale_of(linear, parameters, row), weight = parameters[linear.weight + at];
+        gain += factor * weight * sum_of_parts(sums, at, linear.parts, part_step);
+        offset += factor * weight *
+                  sum_of_parts(sums, (long)linear.outputs * linear.inputs + row, linear.parts, part_step);
+    }
+    gradients[run * parameter_step + linear.norm_gain + i] = gain;
+    gradients[run * parameter_step + linear.norm_offset + i] = offset;
+}
+KERNEL(norms_from_sums)

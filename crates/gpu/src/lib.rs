@@ -1,0 +1,32 @@
+//! The training step's kernels for NVIDIA GPUs: what `kernels` is for the CPU.
+//!
+//! ```text
+//! cuda/*.cu ─► Gpu ─► Card     compiled by NVRTC for the model at hand, run by the driver (feature `cuda`)
+//!                  └► OnCpu    compiled by the C++ compiler, for tests where there is no card (feature `on-cpu`)
+//! ```
+//!
+//! Each kernel works on all runs that are trained at once: alone each is too small for a card. Shapes: R runs, B images,
+//! N tokens of a sequence, M = B N rows, D width, H heads, K classes, P places of the token grid, I inputs and O outputs of a
+//! linear layer. Everything lies in memory in this order, run by run, and is 32-bit floats unless it says otherwise.
+
+mod array;
+mod calls;
+#[cfg(feature = "cuda")]
+mod card;
+mod machine;
+#[cfg(feature = "on-cpu")]
+mod on_cpu;
+mod source;
+mod structs;
+mod tables;
+
+pub use array::Array;
+pub use calls::{Extent, Gpu, Layer};
+#[cfg(feature = "cuda")]
+pub use card::Card;
+pub use machine::{Argument, GpuError, Machine, Memory};
+#[cfg(feature = "on-cpu")]
+pub use on_cpu::OnCpu;
+pub use source::Constants;
+pub use structs::{AdamStep, Embedding, Linear, Projection, Source};
+pub use tables::{Embeds, Head, Linears, Targets};

@@ -1,0 +1,90 @@
+use std::{
+    ffi::{CString, c_char, c_int, c_uint, c_void},
+    io,
+    process::Command,
+    sync::{Mutex, PoisonError},
+};
+
+use crate::{Argument, Constants, GpuError, Machine, Memory, source::SOURCE};
+
+/// CUDA's words for a C++ compiler.
+const HEADER: &str = include_str!("cuda/on_cpu.h");
+
+type Launch = unsafe extern "C" fn(*const c_char, *const c_uint, c_uint, *mut *mut c_void) -> c_int;
+
+/// The kernels on the CPU, one thread after the other: for tests where there is no card.
+#[derive(Debug)]
+pub struct OnCpu {
+    library: libloading::Library,
+    /// The emulated card has one set of threads.
+    turn: Mutex<()>,
+}
+
+impl OnCpu {
+    /// Compiles the kernels for a model of `constants`; none if there is no C++ compiler.
+    ///
+    /// # Errors
+    /// If they cannot be compiled.
+    pub fn new(constants: &Constants) -> Result<Option<Self>, GpuError> {
+        let failed = |reason: String| GpuError::Compiler { what: "the CPU".to_owned(), reason };
+        let io = |error: io::Error| failed(error.to_string());
+        let folder = tempfile::tempdir().map_err(io)?;
+        let (source, library) = (folder.path().join("kernels.cpp"), folder.path().join("kernels.so"));
+        std::fs::write(&source, [HEADER, SOURCE].concat()).map_err(io)?;
+        let compiler = std::env::var("CXX").unwrap_or_else(|_| "c++".to_owned());
+        let mut command = Command::new(&compiler);
+        command.args(["-std=c++17", "-O2", "-shared", "-fPIC"]).args(constants.options()).arg(&source);
+        let output = match command.arg("-o").arg(&library).output() {
+            Ok(output) => output,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(io(error)),
+        };
+        if !output.status.success() {
+            return Err(failed(String::from_utf8_lossy(&output.stderr).into_owned()));
+        }
+        // SAFETY: the library is the kernels', which do nothing when they are loaded but put down their names.
+        let library = unsafe { libloading::Library::new(&library) }.map_err(|error| failed(error.to_string()))?;
+        Ok(Some(Self { library, turn: Mutex::new(()) }))
+    }
+}
+
+impl Machine for OnCpu {
+    fn allocate(&self, bytes: usize) -> Result<Memory, GpuError> {
+        let mut words = vec![0_u64; bytes.div_ceil(size_of::<u64>())].into_boxed_slice();
+        Ok(Memory { address: words.as_mut_ptr() as u64, bytes, _owner: Box::new(words) })
+    }
+
+    fn write(&self, memory: &mut Memory, at: usize, from: &[u8]) -> Result<(), GpuError> {
+        let to = memory.place(at, from.len()) as *mut u8;
+        // SAFETY: the place is within the memory, which is the machine's own.
+        unsafe { std::ptr::copy_nonoverlapping(from.as_ptr(), to, from.len()) };
+        Ok(())
+    }
+
+    fn read(&self, memory: &Memory, at: usize, to: &mut [u8]) -> Result<(), GpuError> {
+        let from = memory.place(at, to.len()) as *const u8;
+        // SAFETY: as for `write`.
+        unsafe { std::ptr::copy_nonoverlapping(from, to.as_mut_ptr(), to.len()) };
+        Ok(())
+    }
+
+    unsafe fn launch(
+        &self,
+        kernel: &'static str,
+        grid: [usize; 3],
+        threads: usize,
+        arguments: &[Argument],
+    ) -> Result<(), GpuError> {
+        let failed = |reason: String| GpuError::Failed { what: kernel.to_owned(), reason };
+        let name = CString::new(kernel).map_err(|error| failed(error.to_string()))?;
+        let grid = grid.map(|blocks| blocks as c_uint);
+        let mut pointers: Vec<*mut c_void> = arguments.iter().map(Argument::pointer).collect();
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        // SAFETY: the header declares the function so; what the kernel is given is the caller's to vouch for.
+        let found = unsafe {
+            let launch = self.library.get::<Launch>(b"launch\0").map_err(|error| failed(error.to_string()))?;
+            launch(name.as_ptr(), grid.as_ptr(), threads as c_uint, pointers.as_mut_ptr())
+        };
+        if found == 0 { Ok(()) } else { Err(failed("there is no such kernel".to_owned())) }
+    }
+}

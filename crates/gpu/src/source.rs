@@ -1,0 +1,45 @@
+/// The kernels, in the order in which they build on each other.
+pub(crate) const SOURCE: &str = concat!(
+    include_str!("cuda/common.cu"),
+    include_str!("cuda/norm.cu"),
+    include_str!("cuda/gelu.cu"),
+    include_str!("cuda/matmul.cu"),
+    include_str!("cuda/attention.cu"),
+    include_str!("cuda/weights.cu"),
+    include_str!("cuda/embed.cu"),
+    include_str!("cuda/head.cu"),
+    include_str!("cuda/adam.cu"),
+);
+
+/// What is known of a model when its kernels are compiled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Constants {
+    /// D.
+    pub width: usize,
+    /// H, which divides the width.
+    pub heads: usize,
+    /// N.
+    pub tokens: usize,
+    /// K.
+    pub classes: usize,
+    /// Side of the token grid.
+    pub grid: usize,
+    /// Whether the first token alone is read at the end, instead of the mean of all.
+    pub class_token: bool,
+}
+
+impl Constants {
+    /// As options of a compiler.
+    pub(crate) fn options(&self) -> Vec<String> {
+        let Self { width, heads, tokens, classes, grid, class_token } = *self;
+        let numbers = [
+            ("WIDTH", width),
+            ("HEADS", heads),
+            ("TOKENS", tokens),
+            ("CLASSES", classes),
+            ("GRID", grid),
+            ("CLASS_TOKEN", usize::from(class_token)),
+        ];
+        numbers.iter().map(|(name, number)| format!("-D{name}={number}")).collect()
+    }
+}

@@ -1,0 +1,83 @@
+use gpu::{Array, Constants, Extent, GpuError, Head, Machine};
+
+/// What lies between the layers of all runs, for batches of one size.
+#[derive(Debug)]
+pub(super) struct Activations {
+    pub(super) extent: Extent,
+    /// Tokens, (R, M, D), and their gradient.
+    pub(super) x: Array<f32>,
+    pub(super) grad: Array<f32>,
+    pub(super) saved: Vec<Saved>,
+    pub(super) head: Head,
+    /// For one layer after the other: (R, M, D), (R, M, F) twice, (R, M, 3D), (R, M, H), (R, N, D).
+    pub(super) narrow: Array<f32>,
+    pub(super) activated: Array<f32>,
+    pub(super) hidden_grad: Array<f32>,
+    pub(super) qkv_grad: Array<f32>,
+    pub(super) product: Array<f32>,
+    pub(super) token_sums: Array<f32>,
+}
+
+/// What a block keeps for its backward pass.
+#[derive(Debug)]
+pub(super) struct Saved {
+    /// Normalised tokens before attention and before the MLP, (R, M, D), with 1 / standard deviation, (R, M).
+    pub(super) normal1: Array<f32>,
+    pub(super) inverse_std1: Array<f32>,
+    pub(super) normal2: Array<f32>,
+    pub(super) inverse_std2: Array<f32>,
+    /// (R, M, 3D)
+    pub(super) qkv: Array<f32>,
+    /// (R, M, D)
+    pub(super) attended: Array<f32>,
+    /// Largest score and 1 / the sum of powers, (R, M, H).
+    pub(super) largest: Array<f32>,
+    pub(super) rate: Array<f32>,
+    /// What GELU is applied to, (R, M, F).
+    pub(super) hidden: Array<f32>,
+}
+
+impl Activations {
+    pub(super) fn new(
+        machine: &dyn Machine,
+        constants: &Constants,
+        extent: Extent,
+        depth: usize,
+        hidden: usize,
+    ) -> Result<Self, GpuError> {
+        let Constants { width, heads, tokens, classes, .. } = *constants;
+        let (images, rows) = (extent.runs * extent.images, extent.runs * extent.images * tokens);
+        let of_rows = |columns: usize| Array::zeros(machine, rows * columns);
+        let saved = || {
+            Ok(Saved {
+                normal1: of_rows(width)?,
+                inverse_std1: of_rows(1)?,
+                normal2: of_rows(width)?,
+                inverse_std2: of_rows(1)?,
+                qkv: of_rows(3 * width)?,
+                attended: of_rows(width)?,
+                largest: of_rows(heads)?,
+                rate: of_rows(heads)?,
+                hidden: of_rows(hidden)?,
+            })
+        };
+        Ok(Self {
+            extent,
+            x: of_rows(width)?,
+            grad: of_rows(width)?,
+            saved: (0..depth).map(|_| saved()).collect::<Result<_, GpuError>>()?,
+            head: Head {
+                pooled: Array::zeros(machine, images * width)?,
+                logits_grad: Array::zeros(machine, images * classes)?,
+                losses: Array::zeros(machine, images)?,
+                correct: Array::zeros(machine, images)?,
+            },
+            narrow: of_rows(width)?,
+            activated: of_rows(hidden)?,
+            hidden_grad: of_rows(hidden)?,
+            qkv_grad: of_rows(3 * width)?,
+            product: of_rows(heads)?,
+            token_sums: Array::zeros(machine, extent.runs * tokens * width)?,
+        })
+    }
+}

@@ -1,0 +1,42 @@
+//! The training step on NVIDIA GPUs, of several runs at once: what `native` is on the CPU, on the kernels of `gpu`.
+//!
+//! Runs read the same batches and have the same model but for their sources. Layer by layer one kernel works on all of them;
+//! a layer's weights are those that `native` multiplies with, norm and scales included. The order of every sum is fixed, so that
+//! the same seed gives the same weights, bit for bit, on the same kind of GPU.
+//!
+//! Models with dropout, drop-path or normalised queries and keys are trained by candle's autograd instead ([`supports`]).
+//!
+//! Without a GPU the tests run the same kernels and the same launches on the CPU ([`gpu::OnCpu`]) and compare with `native`.
+
+mod activations;
+mod layers;
+mod sources;
+#[cfg(test)]
+mod tests;
+mod trainer;
+
+use gpu::Constants;
+
+use crate::{About, Fuse, Pool, Recipe};
+
+pub(crate) use trainer::Trainer;
+
+/// Whether the step is written out for such a model and recipe.
+pub(crate) fn supports(about: &About, recipe: &Recipe) -> bool {
+    about.model.dropout == 0.0 && recipe.drop_path == 0.0 && !about.model.qk_norm
+}
+
+/// What the kernels of such models are compiled with. With `fuse = seq` sequences are as long as the number of sources says.
+pub(crate) fn constants(about: &About) -> Constants {
+    let model = &about.model;
+    let grids = if model.fuse == Fuse::Seq { about.inputs.len() } else { 1 };
+    let class_token = model.pool == Pool::Cls;
+    Constants {
+        width: model.width,
+        heads: model.heads,
+        tokens: usize::from(class_token) + grids * model.tokens_per_source(),
+        classes: about.classes.len(),
+        grid: model.grid,
+        class_token,
+    }
+}

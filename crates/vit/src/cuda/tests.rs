@@ -1,0 +1,137 @@
+//! The step on emulated kernels beside the CPU's own.
+
+use std::sync::Arc;
+
+use candle_core::{DType, Device};
+use gpu::{Machine, OnCpu};
+use half::f16;
+use kernels::{Isa, Patches, Standardise};
+use sources::Source;
+
+use super::{Trainer, constants};
+use crate::{About, Batch, Draws, Fuse, Input, Model, ModelConfig, Optimizer, Pool, Recipe, Tokens, native};
+
+const IMAGES: usize = 3;
+
+fn input(source: Source, grid: usize) -> Input {
+    let token_width = match source {
+        Source::Orig => 9,
+        map => patches(map, grid).token_width(),
+    };
+    Input { source, token_width }
+}
+
+/// Small maps of more pixels than tokens, of as many, and of fewer.
+fn patches(map: Source, grid: usize) -> Patches {
+    let (side, channels) = match map {
+        Source::Fm2 => (2 * grid, 3),
+        Source::Fm3 => (grid, 5),
+        _ => (grid / 2 + 1, 4),
+    };
+    Patches { side, grid, patch_side: (side / grid).max(1), channels }
+}
+
+fn about(config: &ModelConfig, sources: &[Source]) -> About {
+    let inputs = sources.iter().map(|source| input(*source, config.grid)).collect();
+    About { model: config.clone(), inputs, classes: ["neutral", "happiness", "surprise"].map(str::to_owned).to_vec() }
+}
+
+/// `sin(offset + 0.37 i)` for element i.
+fn wave(len: usize, offset: f64) -> Vec<f32> {
+    (0..len).map(|index| (offset + 0.37 * index as f64).sin() as f32).collect()
+}
+
+fn batch(config: &ModelConfig, offset: f64) -> Batch {
+    let stored = |map: Source| {
+        let patches = patches(map, config.grid);
+        let maps = wave(IMAGES * patches.values_per_map(), offset + 0.1 * map as usize as f64);
+        let scales: Vec<[f32; 2]> = (0..patches.channels).map(|c| [0.1 * c as f32, 1.0 + 0.2 * c as f32]).collect();
+        let standardise = Standardise::new(&scales, patches, config.patch_norm);
+        Tokens::Stored(maps.into_iter().map(f16::from_f32).collect(), Arc::new(standardise))
+    };
+    let orig = Tokens::Ready(wave(IMAGES * config.tokens_per_source() * 9, offset));
+    let maps = [Source::Fm2, Source::Fm3, Source::Fm4].map(|map| (map, stored(map)));
+    let target = |index: usize| if index / 3 % 3 == index % 3 { 0.8 } else { 0.1 };
+    Batch {
+        images: IMAGES,
+        tokens: [(Source::Orig, orig)].into_iter().chain(maps).collect(),
+        targets: (0..IMAGES * 3).map(target).collect(),
+        weights: (0..IMAGES).map(|image| 0.25 + image as f32).collect(),
+    }
+}
+
+/// None, and said so, without a C++ compiler.
+fn machine(about: &About) -> Option<Box<dyn Machine>> {
+    let machine = OnCpu::new(&constants(about)).unwrap();
+    if machine.is_none() {
+        eprintln!("skipped: there is no C++ compiler to run the GPU's kernels with");
+    }
+    Some(Box::new(machine?))
+}
+
+fn relative(got: f64, expected: f64) -> f64 {
+    (got - expected).abs() / expected.abs().max(1e-9)
+}
+
+/// Trains runs of `combinations` for three steps on both, and compares losses, gradients and weights.
+fn compare(config: &ModelConfig, recipe: &Recipe, combinations: &[&[Source]]) {
+    let abouts: Vec<About> = combinations.iter().map(|sources| about(config, sources)).collect();
+    let Some(machine) = machine(&abouts[0]) else { return };
+    let model =
+        |(seed, about): (usize, &About)| Model::new(about.clone(), seed as u64, DType::F32, &Device::Cpu).unwrap();
+    let models: Vec<Model> = abouts.iter().enumerate().map(model).collect();
+    let isa = Isa::choose().unwrap();
+    let native = |model| native::Trainer::new((isa, kernels::Precision::F32), model, recipe).unwrap();
+    let mut twins: Vec<native::Trainer> = models.iter().map(native).collect();
+    let mut trainer = Trainer::new(machine, &models.iter().collect::<Vec<_>>(), recipe).unwrap();
+    for step in 1..=3 {
+        let batch = batch(config, step as f64);
+        let got = trainer.gradient(&batch).unwrap();
+        for (run, (twin, got)) in twins.iter_mut().zip(&got).enumerate() {
+            let tokens = batch.tokens_for(&abouts[run]).unwrap();
+            let expected = twin.gradient(&batch, &tokens, &mut Draws::new(0, 1));
+            assert!(relative(got.loss, expected.loss) < 1e-5, "step {step}, run {run}: {got:?}, {expected:?}");
+            assert_eq!(got.correct, expected.correct);
+            assert!(relative(got.norm, expected.norm) < 1e-4, "step {step}, run {run}: {got:?}, {expected:?}");
+            let gradients = trainer.gradients(run).unwrap();
+            for (name, expected) in twin.gradients() {
+                let largest = expected.iter().fold(1e-6_f32, |largest, value| largest.max(value.abs()));
+                for (index, (got, expected)) in gradients[name].iter().zip(expected).enumerate() {
+                    let error = (got - expected).abs() / largest;
+                    assert!(error < 2e-4, "step {step}, run {run}: {name}[{index}] is {got}, not {expected}");
+                }
+            }
+            twin.update(0.5, 1e-3, step);
+        }
+        trainer.update(&vec![0.5; twins.len()], 1e-3, step).unwrap();
+    }
+    for (run, twin) in twins.iter().enumerate() {
+        assert!(relative(trainer.weight_norm(run).unwrap(), twin.weight_norm()) < 1e-5);
+        let (moments, expected) = (trainer.moments(run).unwrap(), twin.moments().unwrap());
+        assert!(moments.keys().eq(expected.keys()));
+    }
+}
+
+fn small() -> ModelConfig {
+    ModelConfig { width: 12, depth: 2, heads: 2, mlp_ratio: 2, ..ModelConfig::default() }
+}
+
+#[test]
+fn runs_of_many_sources_at_once() {
+    use Source::{Fm2, Fm3, Fm4, Orig};
+    compare(&small(), &Recipe::paper(), &[&[Fm2], &[Orig, Fm3], &[Fm4], &[Orig, Fm2, Fm3, Fm4]]);
+}
+
+#[test]
+fn all_tokens_in_a_row_and_a_class_token() {
+    use Source::{Fm2, Fm3, Fm4, Orig};
+    let config = ModelConfig { fuse: Fuse::Seq, pool: Pool::Cls, layer_scale: 0.1, equal_lr: false, ..small() };
+    let recipe = Recipe { optimizer: Optimizer::AdamW, weight_decay: 0.1, label_smoothing: 0.1, ..Recipe::paper() };
+    compare(&config, &recipe, &[&[Fm2, Fm4], &[Orig, Fm3]]);
+}
+
+#[test]
+fn the_default_model_on_all_its_tokens() {
+    let config = ModelConfig { grid: 14, depth: 1, patch_norm: false, ..ModelConfig::default() };
+    compare(&config, &Recipe::paper(), &[&[Source::Fm3], &[Source::Fm4]]);
+}

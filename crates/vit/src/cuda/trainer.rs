@@ -1,0 +1,350 @@
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
+
+use candle_core::{Device, Tensor};
+use gpu::{AdamStep, Array, Embeds, Extent, Gpu, GpuError, Linears, Machine, Targets};
+use kernels::Standardise;
+use sources::Source;
+
+use super::{
+    activations::{Activations, Saved},
+    constants,
+    layers::{Block, Layers, PARTS, RunTables},
+    sources::SourceTokens,
+};
+use crate::{
+    About, Batch, Gradient, Model, Recipe, Tokens, VitError, adam::adam_step, layers::LAYER_NORM_EPSILON,
+    model::stored, native::Layout,
+};
+
+/// Numbers that the squares of a run's gradient are summed to before they leave the machine.
+const NORM_PARTS: usize = 64;
+
+/// Weights, gradients and moments of several runs, and all activations of a batch, in a machine's memory.
+#[derive(Debug)]
+pub(crate) struct Trainer {
+    gpu: Gpu,
+    recipe: Recipe,
+    layouts: Vec<Layout>,
+    abouts: Vec<About>,
+    layers: Layers,
+    linears: Linears,
+    embeds: Embeds,
+    /// All that any run reads, with the width of its tokens.
+    sources: Vec<(Source, usize)>,
+    tokens: Vec<SourceTokens>,
+    /// Parameters, their gradients and moments, and which of them weight decay applies to: (R, P), P being that of the run with
+    /// the most, and how many each has.
+    parameters: Array<f32>,
+    gradients: Array<f32>,
+    mean: Array<f32>,
+    square: Array<f32>,
+    decayed: Array<u8>,
+    counts: Array<i32>,
+    /// Effective weights, (R, E), and their gradients, (R, PARTS, E).
+    weights: Array<f32>,
+    sums: Array<f32>,
+    norm_sums: Array<f64>,
+    activations: Option<Activations>,
+}
+
+impl Trainer {
+    /// Starts from the weights of `models`, with moments of zero. They differ in nothing but their sources and weights, and
+    /// `machine` was compiled with their [`constants`].
+    pub(crate) fn new(machine: Box<dyn Machine>, models: &[&Model], recipe: &Recipe) -> Result<Self, VitError> {
+        let abouts: Vec<About> = models.iter().map(|model| model.about().clone()).collect();
+        let layouts: Vec<Layout> = models.iter().map(|model| Layout::new(model.parameters())).collect();
+        let about = abouts.first().ok_or_else(|| VitError::key("number of runs", 0, "at least 1"))?;
+        let inputs: BTreeSet<(Source, usize)> =
+            abouts.iter().flat_map(|about| &about.inputs).map(|input| (input.source, input.token_width)).collect();
+        let (sources, names): (Vec<_>, Vec<_>) = inputs.iter().map(|input| (*input, input.0)).unzip();
+
+        let layers = Layers::new(&about.model, about.classes.len());
+        let tables = layouts.iter().zip(&abouts).map(|(layout, about)| RunTables::new(&layers, layout, about, &names));
+        let tables = tables.collect::<Result<Vec<_>, VitError>>()?;
+        let (runs, gpu) = (models.len(), Gpu::new(machine, constants(about)));
+        let numbers = tables.iter().map(|tables| tables.numbers).max().unwrap_or(0);
+        let parameters = layouts.iter().map(Layout::len).max().unwrap_or(0);
+        let mut linears = Vec::new();
+        let mut projections = Vec::new();
+        let mut embeddings = Vec::new();
+        for tables in tables {
+            linears.push(tables.linears);
+            projections.push(tables.projections);
+            embeddings.push(tables.embedding);
+        }
+        let counts: Vec<i32> = layouts.iter().map(|layout| layout.len() as i32).collect();
+        let mut decayed = vec![0_u8; runs * parameters];
+        for (layout, decayed) in layouts.iter().zip(decayed.chunks_exact_mut(parameters)) {
+            for (_, slot, shape) in layout.iter() {
+                decayed[slot.range()].fill(u8::from(shape.len() >= 2));
+            }
+        }
+        let widest = sources.iter().map(|(_, width)| *width).max().unwrap_or(0);
+        let machine = &*gpu.machine;
+        let zeros = |len: usize| Array::zeros(machine, len);
+        let mut trainer = Self {
+            recipe: recipe.clone(),
+            linears: Linears::new(machine, &linears)?,
+            embeds: Embeds::new(machine, (sources.len(), widest), &projections, &embeddings)?,
+            parameters: zeros(runs * parameters)?,
+            gradients: zeros(runs * parameters)?,
+            mean: zeros(runs * parameters)?,
+            square: zeros(runs * parameters)?,
+            decayed: Array::from(machine, &decayed)?,
+            counts: Array::from(machine, &counts)?,
+            weights: zeros(runs * numbers)?,
+            sums: zeros(runs * PARTS * numbers)?,
+            norm_sums: Array::zeros(machine, runs * NORM_PARTS)?,
+            activations: None,
+            tokens: Vec::new(),
+            sources,
+            layers,
+            layouts,
+            abouts,
+            gpu,
+        };
+        for (run, model) in models.iter().enumerate() {
+            trainer.read_weights(run, model)?;
+        }
+        Ok(trainer)
+    }
+
+    fn runs(&self) -> usize {
+        self.layouts.len()
+    }
+
+    /// Parameters that each run has room for.
+    fn step(&self) -> usize {
+        self.parameters.len() / self.runs()
+    }
+
+    fn read_weights(&mut self, run: usize, model: &Model) -> Result<(), VitError> {
+        let mut values = vec![0.0; self.layouts[run].len()];
+        self.layouts[run].read(model.parameters(), &mut values)?;
+        let at = run * self.step();
+        Ok(self.parameters.write(&*self.gpu.machine, at, &values)?)
+    }
+
+    /// Loss of `batch` in each run and, kept in the machine, the gradient of every parameter.
+    pub(crate) fn gradient(&mut self, batch: &Batch) -> Result<Vec<Gradient>, VitError> {
+        self.take_tokens(batch)?;
+        let extent = Extent { runs: self.runs(), images: batch.images };
+        let machine = &*self.gpu.machine;
+        if self.activations.as_ref().is_none_or(|activations| activations.extent != extent) {
+            self.activations = None;
+            let (model, constants) = (&self.abouts[0].model, self.gpu.constants());
+            let (depth, hidden) = (model.depth, model.width * model.mlp_ratio);
+            self.activations = Some(Activations::new(machine, constants, extent, depth, hidden)?);
+        }
+        let weights = (!batch.weights.is_empty()).then(|| Array::from(machine, &batch.weights)).transpose()?;
+        let smoothing = self.recipe.label_smoothing as f32;
+        let targets = Targets { values: Array::from(machine, &batch.targets)?, weights, smoothing };
+        let Some(mut activations) = self.activations.take() else { return Ok(Vec::new()) };
+        let done = self.forward_backward(&mut activations, &targets);
+        let results = done.and_then(|()| self.results(&activations));
+        self.activations = Some(activations);
+        Ok(results?)
+    }
+
+    /// Copies the tokens of all sources to the machine.
+    fn take_tokens(&mut self, batch: &Batch) -> Result<(), VitError> {
+        for about in &self.abouts {
+            batch.tokens_for(about)?;
+        }
+        let (machine, rows) = (&*self.gpu.machine, batch.images * self.abouts[0].model.tokens_per_source());
+        let of_batch: Vec<(&Tokens, usize)> =
+            self.sources.iter().filter_map(|(source, width)| Some((batch.tokens.get(source)?, *width))).collect();
+        let fits = self.tokens.len() == of_batch.len()
+            && self.tokens.iter().zip(&of_batch).all(|(held, (tokens, _))| held.fits(tokens));
+        if !fits {
+            self.tokens.clear();
+            for (tokens, _) in &of_batch {
+                self.tokens.push(SourceTokens::new(machine, tokens, rows)?);
+            }
+        }
+        let taken = self.tokens.iter_mut().zip(of_batch);
+        let sources =
+            taken.map(|(held, (tokens, width))| held.take(machine, tokens, width)).collect::<Result<Vec<_>, _>>()?;
+        self.embeds.sources.write(machine, 0, &sources)?;
+        let norm = self.abouts[0].model.patch_norm;
+        Ok(self.gpu.token_moments(batch.images, &self.embeds.sources, norm, Standardise::EPSILON)?)
+    }
+
+    fn forward_backward(&mut self, activations: &mut Activations, targets: &Targets) -> Result<(), GpuError> {
+        let Self { gpu, layers, linears, embeds, parameters, gradients, weights, sums, .. } = self;
+        let extent = activations.extent;
+        let Activations { x, grad, saved, head, activated, .. } = activations;
+        gpu.effective_weights(linears, parameters, weights)?;
+        gpu.embed(extent, embeds, parameters, weights, x)?;
+        for (block, saved) in layers.blocks.iter().zip(saved.iter_mut()) {
+            block.forward(gpu, extent, weights, saved, x, activated)?;
+        }
+        let epsilon = LAYER_NORM_EPSILON as f32;
+        gpu.head(extent, layers.head, weights, x, epsilon, targets, head, grad)?;
+        let (logits_grad, pooled) = (&head.logits_grad, &head.pooled);
+        gpu.weight_gradient(extent.runs, extent.images, layers.head, logits_grad, pooled, sums, (1, PARTS))?;
+        for (index, block) in layers.blocks.iter().enumerate().rev() {
+            block.backward(gpu, weights, activations, index, sums)?;
+        }
+        let Activations { grad, token_sums, .. } = activations;
+        gpu.embed_backward(extent, embeds, grad, gradients, sums, token_sums)?;
+        gpu.gradients_from_sums(linears, parameters, gradients, sums, PARTS)
+    }
+
+    /// What the kernels found, for each run.
+    fn results(&mut self, activations: &Activations) -> Result<Vec<Gradient>, GpuError> {
+        self.gpu.square_sums(&self.gradients, &self.counts, &mut self.norm_sums)?;
+        let (machine, images) = (&*self.gpu.machine, activations.extent.images);
+        let squares = self.norm_sums.to_vec(machine)?;
+        let losses = activations.head.losses.to_vec(machine)?;
+        let correct = activations.head.correct.to_vec(machine)?;
+        let of_runs =
+            losses.chunks_exact(images).zip(correct.chunks_exact(images)).zip(squares.chunks_exact(NORM_PARTS));
+        let gradient = |((losses, correct), squares): ((&[f32], &[i32]), &[f64])| Gradient {
+            loss: losses.iter().map(|loss| f64::from(*loss)).sum::<f64>() / images as f64,
+            correct: correct.iter().sum::<i32>() as usize,
+            norm: squares.iter().sum::<f64>().sqrt(),
+        };
+        Ok(of_runs.map(gradient).collect())
+    }
+
+    /// Moves the weights of each run along its gradient multiplied by its scale. `step` counts from 1.
+    pub(crate) fn update(&mut self, gradient_scales: &[f64], lr: f64, step: usize) -> Result<(), VitError> {
+        let machine = &*self.gpu.machine;
+        let numbers = |scale: &f64| {
+            let step = adam_step(&self.recipe, *scale, lr, step, self.recipe.weight_decay);
+            AdamStep {
+                gradient_scale: step.gradient_scale,
+                gradient_decay: step.gradient_decay,
+                weight_scale: step.weight_scale,
+                beta1: step.beta1,
+                beta1_rest: step.beta1_rest,
+                beta2: step.beta2,
+                beta2_rest: step.beta2_rest,
+                rate: step.rate,
+                root_scale: step.root_scale,
+                epsilon: step.epsilon,
+            }
+        };
+        let steps: Vec<AdamStep> = gradient_scales.iter().map(numbers).collect();
+        let steps = Array::from(machine, &steps)?;
+        let Self { gpu, parameters, gradients, mean, square, decayed, counts, .. } = self;
+        Ok(gpu.adam(parameters, gradients, [mean, square], decayed, counts, &steps)?)
+    }
+
+    /// Those of run `run` among the numbers of all runs.
+    fn of_run(&self, all: &Array<f32>, run: usize) -> Result<Vec<f32>, VitError> {
+        let mut values = vec![0.0; self.layouts[run].len()];
+        all.read(&*self.gpu.machine, run * self.step(), &mut values)?;
+        Ok(values)
+    }
+
+    /// L2 norm of all weights of a run together.
+    pub(crate) fn weight_norm(&self, run: usize) -> Result<f64, VitError> {
+        let weights = self.of_run(&self.parameters, run)?;
+        Ok(weights.iter().map(|value| f64::from(*value) * f64::from(*value)).sum::<f64>().sqrt())
+    }
+
+    /// Hands the weights of a run to `model`.
+    pub(crate) fn write_to(&self, run: usize, model: &Model) -> Result<(), VitError> {
+        self.layouts[run].write(&self.of_run(&self.parameters, run)?, model.parameters())
+    }
+
+    /// Gradient of a run's last batch by parameter, in the parameter's layout.
+    pub(crate) fn gradients(&self, run: usize) -> Result<BTreeMap<String, Vec<f32>>, VitError> {
+        let values = self.of_run(&self.gradients, run)?;
+        let of = self.layouts[run].iter().map(|(name, slot, _)| (name.to_owned(), slot.of(&values).to_vec()));
+        Ok(of.collect())
+    }
+
+    /// The moments of a run by name: `adam.mean.NAME` and `adam.square.NAME`.
+    pub(crate) fn moments(&self, run: usize) -> Result<BTreeMap<String, Tensor>, VitError> {
+        let mut tensors = BTreeMap::new();
+        for (kind, all) in [("mean", &self.mean), ("square", &self.square)] {
+            let values = self.of_run(all, run)?;
+            for (name, slot, shape) in self.layouts[run].iter() {
+                let tensor = Tensor::from_slice(slot.of(&values), shape, &Device::Cpu)?;
+                tensors.insert(format!("adam.{kind}.{name}"), tensor);
+            }
+        }
+        Ok(tensors)
+    }
+
+    /// Takes the weights of `model` for a run, and the moments stored in the file `path`.
+    pub(crate) fn restore(
+        &mut self,
+        run: usize,
+        model: &Model,
+        tensors: &BTreeMap<String, Tensor>,
+        path: &Path,
+    ) -> Result<(), VitError> {
+        self.read_weights(run, model)?;
+        let at = run * self.step();
+        for (kind, all) in [("mean", &mut self.mean), ("square", &mut self.square)] {
+            let mut values = vec![0.0; self.layouts[run].len()];
+            for (name, slot, shape) in self.layouts[run].iter() {
+                let tensor = stored(tensors, &format!("adam.{kind}.{name}"), shape, path)?;
+                slot.of_mut(&mut values).copy_from_slice(&tensor.flatten_all()?.to_vec1::<f32>()?);
+            }
+            all.write(&*self.gpu.machine, at, &values)?;
+        }
+        Ok(())
+    }
+}
+
+impl Block {
+    /// Moves the tokens `x` of all runs on, and keeps in `saved` what the backward pass needs.
+    fn forward(
+        &self,
+        gpu: &Gpu,
+        extent: Extent,
+        weights: &Array<f32>,
+        saved: &mut Saved,
+        x: &mut Array<f32>,
+        activated: &mut Array<f32>,
+    ) -> Result<(), GpuError> {
+        let epsilon = LAYER_NORM_EPSILON as f32;
+        let Saved { normal1, inverse_std1, normal2, inverse_std2, qkv, attended, largest, rate, hidden } = saved;
+        gpu.normalise(extent, x, epsilon, normal1, inverse_std1)?;
+        gpu.linear(extent, self.qkv, weights, normal1, qkv, false)?;
+        gpu.attention(extent, qkv, attended, [largest, rate])?;
+        gpu.linear(extent, self.proj, weights, attended, x, true)?;
+
+        gpu.normalise(extent, x, epsilon, normal2, inverse_std2)?;
+        gpu.linear(extent, self.fc1, weights, normal2, hidden, false)?;
+        gpu.gelu(hidden, activated)?;
+        gpu.linear(extent, self.fc2, weights, activated, x, true)
+    }
+
+    /// From the gradient of the tokens behind block `index` to that of those before it; in `sums` the gradients of its weights.
+    fn backward(
+        &self,
+        gpu: &Gpu,
+        weights: &Array<f32>,
+        activations: &mut Activations,
+        index: usize,
+        sums: &mut Array<f32>,
+    ) -> Result<(), GpuError> {
+        let Activations { extent, grad, saved, narrow, activated, hidden_grad, qkv_grad, product, .. } = activations;
+        let Saved { normal1, inverse_std1, normal2, inverse_std2, qkv, attended, largest, rate, hidden } =
+            &saved[index];
+        let (extent, rows, parts) = (*extent, extent.images * gpu.constants().tokens, (PARTS, PARTS));
+        let Extent { runs, .. } = extent;
+        gpu.linear_backward(extent, self.fc2, weights, grad, hidden_grad)?;
+        gpu.gelu_backward(hidden, hidden_grad, activated)?;
+        gpu.weight_gradient(runs, rows, self.fc2, grad, activated, sums, parts)?;
+        gpu.linear_backward(extent, self.fc1, weights, hidden_grad, narrow)?;
+        gpu.weight_gradient(runs, rows, self.fc1, hidden_grad, normal2, sums, parts)?;
+        gpu.normalise_backward(extent, normal2, inverse_std2, narrow, grad)?;
+
+        gpu.linear_backward(extent, self.proj, weights, grad, narrow)?;
+        gpu.weight_gradient(runs, rows, self.proj, grad, attended, sums, parts)?;
+        gpu.attention_backward(extent, qkv, attended, [largest, rate], narrow, qkv_grad, product)?;
+        gpu.linear_backward(extent, self.qkv, weights, qkv_grad, narrow)?;
+        gpu.weight_gradient(runs, rows, self.qkv, qkv_grad, normal1, sums, parts)?;
+        gpu.normalise_backward(extent, normal1, inverse_std1, narrow, grad)
+    }
+}
