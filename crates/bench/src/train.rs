@@ -256,7 +256,7 @@ impl InMemory {
     fn step(&mut self) -> Result<f64> {
         self.step += 1;
         let begun = Instant::now();
-        let gradient = self.trainer.gradient(&self.model, &self.batch, &mut self.draws)?;
+        let gradient = self.trainer.gradient(&self.model, &self.batch, &mut self.draws, self.step)?;
         let recipe = Recipe::paper();
         self.trainer.update(&self.model, recipe.clip_factor(gradient.norm), recipe.lr, self.step)?;
         Ok(begun.elapsed().as_secs_f64())

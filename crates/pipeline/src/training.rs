@@ -106,7 +106,7 @@ fn report(run: &Run, before: Freshness, trained: Trained) -> RunReport {
 
 /// Trains as many of the `waiting` runs together as go together, and takes them out.
 fn train_some<'a>(common: &Common<'_>, waiting: &mut Vec<Waiting<'a>>) -> Result<Vec<(Waiting<'a>, Result<Trained>)>> {
-    let allowed = allowed_bytes(common.context);
+    let allowed = allowed_bytes(common.context, &common.device);
     let (mut together, mut models, mut bytes) = (Vec::new(), Vec::new(), 0);
     let mut others = Vec::new();
     let mut is_full = false;
@@ -140,15 +140,16 @@ fn train_some<'a>(common: &Common<'_>, waiting: &mut Vec<Waiting<'a>>) -> Result
 }
 
 /// Bytes that runs which are trained together may take.
-fn allowed_bytes(context: &Context) -> u64 {
+fn allowed_bytes(context: &Context, device: &Device) -> u64 {
     const GIB: f64 = (1_u64 << 30) as f64;
-    match context.study.train.memory_gib {
+    match (context.study.train.memory_gib, Trainer::free_bytes(device)) {
+        (0.0, Some(free)) => free / 2,
         // Where the system does not tell, one run at a time.
-        0.0 => sysinfo::System::new().map_or(0, |mut system| {
+        (0.0, None) => sysinfo::System::new().map_or(0, |mut system| {
             system.refresh_memory();
             system.available_memory() / 2
         }),
-        gib => (gib * GIB) as u64,
+        (gib, _) => (gib * GIB) as u64,
     }
 }
 

@@ -87,7 +87,8 @@ pub fn train(
     validate: &mut dyn FnMut(&mut Predictor) -> Result<Validation, BoxError>,
     progress: &mut dyn FnMut(&StepRecord),
 ) -> Result<TrainOutcome, VitError> {
-    let mut training = Training::begin(model, run.clone())?;
+    let trainer = Trainer::new(model, run.recipe, run.precision)?;
+    let mut training = Training::begin(model, trainer, run.clone())?;
     while !training.is_done() {
         let (begun, step) = (Instant::now(), training.steps_done() + 1);
         let failed = |source| VitError::Caller { step, source };
@@ -121,11 +122,10 @@ pub struct Training<'a> {
 }
 
 impl<'a> Training<'a> {
-    /// Of `model`, from where the run's folder stands.
-    pub fn begin(model: &'a mut Model, run: Run<'a>) -> Result<Self, VitError> {
+    /// Of `model`, with its `trainer`, from where the run's folder stands.
+    pub fn begin(model: &'a mut Model, mut trainer: Trainer, run: Run<'a>) -> Result<Self, VitError> {
         run.recipe.validate()?;
         let path = run.folder.join(CHECKPOINT_FILE);
-        let mut trainer = Trainer::new(model, run.recipe, run.precision)?;
         let state = if path.exists() {
             Checkpoint::restore(&path, run.digest, model, &mut trainer)?
         } else {
@@ -151,7 +151,7 @@ impl<'a> Training<'a> {
     /// Learns from `batch`, which took `waited` to come.
     pub fn step(&mut self, batch: &Batch, waited: Duration) -> Result<StepRecord, VitError> {
         let (begun, step, recipe) = (Instant::now(), self.steps_done() + 1, self.run.recipe);
-        let gradient = self.trainer.gradient(self.model, batch, &mut self.state.draws)?;
+        let gradient = self.trainer.gradient(self.model, batch, &mut self.state.draws, step)?;
         let loss = self.finite("loss", gradient.loss, step)?;
         let grad_norm = self.finite("gradient norm", gradient.norm, step)?;
         let lr = recipe.lr_at(step);

@@ -1,6 +1,6 @@
 use std::{collections::BTreeMap, path::Path};
 
-use candle_core::{DType, Tensor, backprop::GradStore};
+use candle_core::{DType, Device, Tensor, backprop::GradStore};
 use kernels::Isa;
 
 use crate::{
@@ -10,13 +10,15 @@ use crate::{
 
 /// The training step of a model: gradient and update, and what they remember.
 ///
-/// On the CPU in 32-bit floats the step is written out (`native`); elsewhere it is candle's autograd.
+/// On the CPU and on NVIDIA GPUs the step is written out (`native`, `cuda`); elsewhere it is candle's autograd.
 #[derive(Debug)]
 pub struct Trainer(Step);
 
 #[derive(Debug)]
 enum Step {
     Native(Box<native::Trainer>),
+    #[cfg(feature = "cuda")]
+    Cuda(crate::cuda::Member),
     Autograd(Autograd),
 }
 
@@ -37,6 +39,10 @@ impl Trainer {
     /// # Errors
     /// If `FMSTUDY_ISA` asks for an instruction set that this processor lacks, or the device has no step in `precision`.
     pub fn new(model: &Model, recipe: &Recipe, precision: Precision) -> Result<Self, VitError> {
+        #[cfg(feature = "cuda")]
+        if let Some(member) = crate::cuda::members(&[model], recipe, precision)?.and_then(|mut members| members.pop()) {
+            return Ok(Self(Step::Cuda(member)));
+        }
         if model.device().is_cpu() && model.dtype() == DType::F32 {
             let computed = (Isa::choose()?, precision.into());
             return Ok(Self(Step::Native(Box::new(native::Trainer::new(computed, model, recipe)?))));
@@ -47,9 +53,36 @@ impl Trainer {
         }
     }
 
-    /// Bytes that training `model` on the CPU with batches of `images` takes on `threads` threads, nearly.
+    /// One for each of `models`, which lie on one device and learn from the same batches. On a GPU they take their steps at
+    /// once.
+    ///
+    /// # Errors
+    /// As for [`new`](Self::new).
+    pub fn together(models: &[&Model], recipe: &Recipe, precision: Precision) -> Result<Vec<Self>, VitError> {
+        #[cfg(feature = "cuda")]
+        if let Some(members) = crate::cuda::members(models, recipe, precision)? {
+            return Ok(members.into_iter().map(|member| Self(Step::Cuda(member))).collect());
+        }
+        models.iter().map(|model| Self::new(model, recipe, precision)).collect()
+    }
+
+    /// Bytes of its device's memory that training `model` with batches of `images` takes, nearly; on the CPU with `threads`
+    /// threads.
     pub fn bytes(model: &Model, images: usize, threads: usize) -> u64 {
+        #[cfg(feature = "cuda")]
+        if model.device().is_cuda() {
+            return crate::cuda::Trainer::bytes(model, images);
+        }
         native::Trainer::bytes(model, images, threads)
+    }
+
+    /// Bytes of a GPU's memory that are free; none where the runs' memory is the machine's.
+    #[cfg_attr(not(feature = "cuda"), expect(unused_variables, reason = "there is no other memory"))]
+    pub fn free_bytes(device: &Device) -> Option<u64> {
+        #[cfg(feature = "cuda")]
+        return crate::cuda::free_bytes(device);
+        #[cfg(not(feature = "cuda"))]
+        None
     }
 
     /// By candle's autograd, whatever the device.
@@ -61,14 +94,24 @@ impl Trainer {
         Ok(Self(Step::Autograd(Autograd { recipe: recipe.clone(), adam, gradients: None })))
     }
 
-    /// Loss of `batch` and the gradient, which is kept for [`update`](Self::update). `draws` decides what is dropped.
+    /// Loss of `batch` in step `step`, which counts from 1, and the gradient, which is kept for [`update`](Self::update). `draws`
+    /// decides what is dropped. Trainers that were made [`together`](Self::together) have one batch for each step.
     ///
     /// # Errors
     /// If the batch is not what the model reads, or the device fails.
-    pub fn gradient(&mut self, model: &Model, batch: &Batch, draws: &mut Draws) -> Result<Gradient, VitError> {
+    #[cfg_attr(not(feature = "cuda"), expect(unused_variables, reason = "only runs on a GPU take their steps at once"))]
+    pub fn gradient(
+        &mut self,
+        model: &Model,
+        batch: &Batch,
+        draws: &mut Draws,
+        step: usize,
+    ) -> Result<Gradient, VitError> {
         let tokens = batch.tokens_for(model.about())?;
         match &mut self.0 {
             Step::Native(trainer) => Ok(trainer.gradient(batch, &tokens, draws)),
+            #[cfg(feature = "cuda")]
+            Step::Cuda(member) => member.gradient(batch, step),
             Step::Autograd(trainer) => trainer.gradient(model, batch, draws),
         }
     }
@@ -81,6 +124,8 @@ impl Trainer {
     pub fn update(&mut self, model: &Model, gradient_scale: f64, lr: f64, step: usize) -> Result<(), VitError> {
         match &mut self.0 {
             Step::Native(trainer) => trainer.update(gradient_scale, lr, step),
+            #[cfg(feature = "cuda")]
+            Step::Cuda(member) => member.update(gradient_scale, lr, step)?,
             Step::Autograd(trainer) => trainer.update(model, gradient_scale, lr, step)?,
         }
         Ok(())
@@ -93,6 +138,8 @@ impl Trainer {
     pub fn write_to(&self, model: &Model) -> Result<(), VitError> {
         match &self.0 {
             Step::Native(trainer) => trainer.write_to(model),
+            #[cfg(feature = "cuda")]
+            Step::Cuda(member) => member.write_to(model),
             Step::Autograd(_) => Ok(()),
         }
     }
@@ -106,6 +153,8 @@ impl Trainer {
             Step::Native(trainer) => {
                 Ok(trainer.gradients().map(|(name, values)| (name.to_owned(), values.to_vec())).collect())
             }
+            #[cfg(feature = "cuda")]
+            Step::Cuda(member) => member.gradients(),
             Step::Autograd(trainer) => {
                 let mut gradients = BTreeMap::new();
                 for (name, var) in model.parameters().iter() {
@@ -123,6 +172,8 @@ impl Trainer {
     pub(crate) fn weight_norm(&self, model: &Model) -> Result<f64, VitError> {
         match &self.0 {
             Step::Native(trainer) => Ok(trainer.weight_norm()),
+            #[cfg(feature = "cuda")]
+            Step::Cuda(member) => member.weight_norm(),
             Step::Autograd(_) => crate::adam::weight_norm(model.parameters()),
         }
     }
@@ -131,6 +182,8 @@ impl Trainer {
     pub(crate) fn moments(&self) -> Result<BTreeMap<String, Tensor>, VitError> {
         match &self.0 {
             Step::Native(trainer) => trainer.moments(),
+            #[cfg(feature = "cuda")]
+            Step::Cuda(member) => member.moments(),
             Step::Autograd(trainer) => Ok(trainer.adam.tensors().collect()),
         }
     }
@@ -144,6 +197,8 @@ impl Trainer {
     ) -> Result<(), VitError> {
         match &mut self.0 {
             Step::Native(trainer) => trainer.restore(model, tensors, path),
+            #[cfg(feature = "cuda")]
+            Step::Cuda(member) => member.restore(model, tensors, path),
             Step::Autograd(trainer) => trainer.adam.restore(tensors, path),
         }
     }

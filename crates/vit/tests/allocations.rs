@@ -39,7 +39,7 @@ fn a_warm_step_asks_for_no_memory_of_size() {
         let mut asked: Vec<usize> = Vec::new();
         for step in 1..=8 {
             let before = asked_bytes();
-            let gradient = trainer.gradient(&model, &batch, &mut draws).unwrap();
+            let gradient = trainer.gradient(&model, &batch, &mut draws, step).unwrap();
             trainer.update(&model, recipe.clip_factor(gradient.norm), recipe.lr_at(step), step).unwrap();
             asked.push(asked_bytes() - before);
         }

@@ -128,7 +128,7 @@ fn the_step_written_out_agrees_with_autograd() {
         let mut rounded = Trainer::new(&model, &recipe, Precision::Bf16).unwrap();
         let mut autograd = Trainer::autograd(&model, &recipe).unwrap();
         let gradient = |trainer: &mut Trainer| {
-            let gradient = trainer.gradient(&model, &batch, &mut Draws::new(3, 1)).unwrap();
+            let gradient = trainer.gradient(&model, &batch, &mut Draws::new(3, 1), 1).unwrap();
             (gradient, trainer.gradients(&model).unwrap())
         };
         let (ours, our_gradients) = gradient(&mut written_out);
@@ -164,7 +164,7 @@ fn the_step_written_out_agrees_with_differences() {
         let recipe = Recipe { label_smoothing: SMOOTHING, ..Recipe::paper() };
         let gradient = |model: &Model| {
             let mut trainer = Trainer::new(model, &recipe, Precision::F32).unwrap();
-            let gradient = trainer.gradient(model, &the_batch(&about), &mut Draws::new(0, 1)).unwrap();
+            let gradient = trainer.gradient(model, &the_batch(&about), &mut Draws::new(0, 1), 1).unwrap();
             (gradient, trainer.gradients(model).unwrap())
         };
         let (here, gradients) = gradient(&model);

@@ -61,7 +61,7 @@ fn compare_written_out(change: fn(&mut ModelConfig), recipe: &Recipe, reference:
     let batch = common::batch(model.about(), IMAGES, 0.3);
     let mut trainer = Trainer::new(&model, recipe, Precision::F32).unwrap();
     for step in 1..=reference.losses.len() {
-        let gradient = trainer.gradient(&model, &batch, &mut Draws::new(0, 1)).unwrap();
+        let gradient = trainer.gradient(&model, &batch, &mut Draws::new(0, 1), step).unwrap();
         trainer.update(&model, recipe.clip_factor(gradient.norm), recipe.lr_at(step), step).unwrap();
         assert_close(gradient.loss, reference.losses[step - 1], &format!("written out, loss of step {step}"));
         assert_close(gradient.norm, reference.norms[step - 1], &format!("written out, norm of step {step}"));

@@ -14,7 +14,7 @@ use common::{CLASSES, about, made, validate, weight_bits};
 use sources::Source;
 use vit::{
     Batch, BoxError, CHECKPOINT_FILE, Checkpoint, METRICS_FILE, MODEL_FILE, Model, Precision, Predictor, Recipe, Run,
-    TrainOutcome, Training, VitError, train,
+    TrainOutcome, Trainer, Training, VitError, train,
 };
 
 const IMAGES: usize = 6;
@@ -56,7 +56,8 @@ fn an_interrupted_run_ends_like_an_uninterrupted_one() {
     assert_eq!(Checkpoint::read(parts.path()).unwrap().unwrap().progress.step, 8);
     // A run that waits there for others has been validated and kept already.
     let mut waiting = new_model();
-    let training = Training::begin(&mut waiting, run(parts.path(), &recipe)).unwrap();
+    let trainer = Trainer::new(&waiting, &recipe, Precision::F32).unwrap();
+    let training = Training::begin(&mut waiting, trainer, run(parts.path(), &recipe)).unwrap();
     assert_eq!((training.steps_done(), training.is_validation_due()), (8, false));
     drop(training);
     let (resumed, second) = train_until(parts.path(), &recipe, usize::MAX);

@@ -6,7 +6,9 @@ use anyhow::{Context as _, Result, anyhow};
 use indicatif::ProgressBar;
 use sources::Combination;
 use stage::{Lock, write_sealed_json};
-use vit::{Batch, Batches, METRICS_FILE, MODEL_FILE, Model, Tally, TrainOutcome, Training, Validation, VitError};
+use vit::{
+    Batch, Batches, METRICS_FILE, MODEL_FILE, Model, Tally, TrainOutcome, Trainer, Training, Validation, VitError,
+};
 
 use super::{Common, Waiting};
 use crate::{
@@ -41,8 +43,10 @@ pub(super) fn train_together(
     let _features_lock = features.verify(context, sources)?;
     let reader = TokenReader::new(context, features, sources, &context.study.model)?;
 
-    let begun = runs.iter().zip(&digests).zip(models);
-    let begun = begun.map(|((waiting, digest), model)| begin(common, waiting, digest, model));
+    let of_models: Vec<&Model> = models.iter().collect();
+    let trainers = Trainer::together(&of_models, recipe, context.study.train.precision)?;
+    let begun = runs.iter().zip(&digests).zip(models.iter_mut().zip(trainers));
+    let begun = begun.map(|((waiting, digest), (model, trainer))| begin(common, waiting, digest, model, trainer));
     let name = if let [only] = runs { only.run.name() } else { format!("{} runs, seed {seed}", runs.len()) };
     let bar = progress::bar(context.show_progress, recipe.steps as u64, &name, "steps");
     let results = std::thread::scope(|scope| {
@@ -71,6 +75,7 @@ fn begin<'a>(
     Waiting { run, before }: &'a Waiting<'_>,
     digest: &'a str,
     model: &'a mut Model,
+    trainer: Trainer,
 ) -> Result<(Training<'a>, Lock)> {
     let study = &common.context.study;
     tracing::info!("train {}: {before}; {} parameters", run.name(), model.parameters().elements());
@@ -87,7 +92,7 @@ fn begin<'a>(
         validate_every: study.train.validate_every,
         checkpoint_every: study.train.checkpoint_every,
     };
-    Ok((Training::begin(model, how)?, lock))
+    Ok((Training::begin(model, trainer, how)?, lock))
 }
 
 /// Runs on their way, and what became of those that are not any more.

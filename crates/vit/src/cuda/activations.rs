@@ -38,6 +38,13 @@ pub(super) struct Saved {
 }
 
 impl Activations {
+    /// Numbers that a row of a run takes, but for what does not grow with the rows.
+    pub(super) const fn numbers_per_row(constants: &Constants, depth: usize, hidden: usize) -> usize {
+        let Constants { width, heads, .. } = *constants;
+        let (saved, others) = (6 * width + 2 * heads + hidden + 2, 6 * width + heads + 2 * hidden);
+        depth * saved + others
+    }
+
     pub(super) fn new(
         machine: &dyn Machine,
         constants: &Constants,

@@ -9,6 +9,9 @@
 //! Without a GPU the tests run the same kernels and the same launches on the CPU ([`gpu::OnCpu`]) and compare with `native`.
 
 mod activations;
+#[cfg(feature = "cuda")]
+mod card;
+mod group;
 mod layers;
 mod sources;
 #[cfg(test)]
@@ -19,6 +22,9 @@ use gpu::Constants;
 
 use crate::{About, Fuse, Pool, Recipe};
 
+#[cfg(feature = "cuda")]
+pub(crate) use card::{free_bytes, members};
+pub(crate) use group::Member;
 pub(crate) use trainer::Trainer;
 
 /// Whether the step is written out for such a model and recipe.

@@ -1,14 +1,17 @@
 //! The step on emulated kernels beside the CPU's own.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering::Relaxed},
+};
 
 use candle_core::{DType, Device};
-use gpu::{Machine, OnCpu};
+use gpu::{Argument, GpuError, Machine, Memory, OnCpu};
 use half::f16;
 use kernels::{Isa, Patches, Standardise};
 use sources::Source;
 
-use super::{Trainer, constants};
+use super::{Member, Trainer, constants, supports};
 use crate::{About, Batch, Draws, Fuse, Input, Model, ModelConfig, Optimizer, Pool, Recipe, Tokens, native};
 
 const IMAGES: usize = 3;
@@ -103,7 +106,7 @@ fn compare(config: &ModelConfig, recipe: &Recipe, combinations: &[&[Source]]) {
             }
             twin.update(0.5, 1e-3, step);
         }
-        trainer.update(&vec![0.5; twins.len()], 1e-3, step).unwrap();
+        trainer.update(&vec![Some(0.5); twins.len()], 1e-3, step).unwrap();
     }
     for (run, twin) in twins.iter().enumerate() {
         assert!(relative(trainer.weight_norm(run).unwrap(), twin.weight_norm()) < 1e-5);
@@ -134,4 +137,82 @@ fn all_tokens_in_a_row_and_a_class_token() {
 fn the_default_model_on_all_its_tokens() {
     let config = ModelConfig { grid: 14, depth: 1, patch_norm: false, ..ModelConfig::default() };
     compare(&config, &Recipe::paper(), &[&[Source::Fm3], &[Source::Fm4]]);
+}
+
+#[test]
+fn members_of_a_group_step_as_if_they_were_alone() {
+    let (config, recipe) = (small(), Recipe::paper());
+    let abouts = [about(&config, &[Source::Fm2]), about(&config, &[Source::Fm3, Source::Fm4])];
+    assert!(abouts.iter().all(|about| supports(about, &recipe)));
+    let Some(machine) = machine(&abouts[0]) else { return };
+    let model = |seed: usize| Model::new(abouts[seed].clone(), seed as u64, DType::F32, &Device::Cpu).unwrap();
+    let models = [model(0), model(1)];
+    let isa = Isa::choose().unwrap();
+    let native = |model| native::Trainer::new((isa, kernels::Precision::F32), model, &recipe).unwrap();
+    let mut twins = [native(&models[0]), native(&models[1])];
+    let members = Member::all(Trainer::new(machine, &[&models[0], &models[1]], &recipe).unwrap());
+    // The second run was interrupted and catches up; then both step together, and the first is the last to be asked.
+    let order = [(0, 1), (0, 2), (1, 1), (1, 2), (0, 3), (1, 3), (1, 4), (0, 4)];
+    for (run, step) in order {
+        let batch = batch(&config, step as f64);
+        let tokens = batch.tokens_for(&abouts[run]).unwrap();
+        let expected = twins[run].gradient(&batch, &tokens, &mut Draws::new(0, 1));
+        let got = members[run].gradient(&batch, step).unwrap();
+        assert!(relative(got.loss, expected.loss) < 1e-5, "run {run}, step {step}: {got:?}, {expected:?}");
+        assert!(relative(got.norm, expected.norm) < 1e-4, "run {run}, step {step}: {got:?}, {expected:?}");
+        twins[run].update(0.5, 1e-2, step);
+        members[run].update(0.5, 1e-2, step).unwrap();
+    }
+    for (member, twin) in members.iter().zip(&twins) {
+        assert!(relative(member.weight_norm().unwrap(), twin.weight_norm()) < 1e-5);
+        assert!(twin.gradients().map(|(name, _)| name.to_owned()).eq(member.gradients().unwrap().into_keys()));
+    }
+    // What a checkpoint holds is what goes on.
+    let kept = members[0].moments().unwrap();
+    members[0].write_to(&models[0]).unwrap();
+    let batch = batch(&config, 9.0);
+    let before = members[0].gradient(&batch, 5).unwrap();
+    members[0].update(1.0, 1.0, 5).unwrap();
+    assert!(members[0].gradient(&batch, 6).unwrap() != before);
+    members[0].restore(&models[0], &kept, std::path::Path::new("checkpoint")).unwrap();
+    assert_eq!(members[0].gradient(&batch, 7).unwrap(), before, "bit for bit");
+}
+
+/// A machine that runs nothing and counts what is asked of it.
+#[derive(Debug)]
+struct Counting {
+    memory: Box<dyn Machine>,
+    bytes: Arc<AtomicU64>,
+}
+
+impl Machine for Counting {
+    fn allocate(&self, bytes: usize) -> Result<Memory, GpuError> {
+        self.bytes.fetch_add(bytes as u64, Relaxed);
+        self.memory.allocate(bytes)
+    }
+
+    fn write(&self, memory: &mut Memory, at: usize, from: &[u8]) -> Result<(), GpuError> {
+        self.memory.write(memory, at, from)
+    }
+
+    fn read(&self, memory: &Memory, at: usize, to: &mut [u8]) -> Result<(), GpuError> {
+        self.memory.read(memory, at, to)
+    }
+
+    unsafe fn launch(&self, _: &'static str, _: [usize; 3], _: usize, _: &[Argument]) -> Result<(), GpuError> {
+        Ok(())
+    }
+}
+
+#[test]
+fn memory_is_foreseen() {
+    let about = about(&ModelConfig::default(), &[Source::Fm2]);
+    let Some(memory) = machine(&about) else { return };
+    let bytes = Arc::new(AtomicU64::new(0));
+    let counting = Box::new(Counting { memory, bytes: Arc::clone(&bytes) });
+    let model = Model::new(about, 0, DType::F32, &Device::Cpu).unwrap();
+    let mut trainer = Trainer::new(counting, &[&model], &Recipe::paper()).unwrap();
+    trainer.gradient(&batch(&ModelConfig::default(), 1.0)).unwrap();
+    let (foreseen, taken) = (Trainer::bytes(&model, IMAGES), bytes.load(Relaxed));
+    assert!(relative(foreseen as f64, taken as f64) < 0.05, "{foreseen} bytes foreseen, {taken} taken");
 }

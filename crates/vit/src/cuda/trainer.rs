@@ -112,7 +112,19 @@ impl Trainer {
         Ok(trainer)
     }
 
-    fn runs(&self) -> usize {
+    /// Bytes of a machine's memory that a run of `model` takes with batches of `images`, nearly.
+    pub(crate) fn bytes(model: &Model, images: usize) -> u64 {
+        // Parameters, gradients and two moments, and one mark apiece; effective weights and their gradients in parts.
+        const BYTES_PER_PARAMETER: u64 = 4 * 4 + 1 + (1 + PARTS as u64) * 4;
+        let (about, constants) = (model.about(), constants(model.about()));
+        let rows = (images * constants.tokens) as u64;
+        let numbers =
+            Activations::numbers_per_row(&constants, about.model.depth, about.model.width * about.model.mlp_ratio);
+        rows * numbers as u64 * size_of::<f32>() as u64 + model.parameters().elements() as u64 * BYTES_PER_PARAMETER
+    }
+
+    /// How many runs there are.
+    pub(crate) fn runs(&self) -> usize {
         self.layouts.len()
     }
 
@@ -211,11 +223,12 @@ impl Trainer {
         Ok(of_runs.map(gradient).collect())
     }
 
-    /// Moves the weights of each run along its gradient multiplied by its scale. `step` counts from 1.
-    pub(crate) fn update(&mut self, gradient_scales: &[f64], lr: f64, step: usize) -> Result<(), VitError> {
+    /// Moves the weights of each run along its gradient multiplied by its scale; those without one stay. `step` counts from 1.
+    pub(crate) fn update(&mut self, gradient_scales: &[Option<f64>], lr: f64, step: usize) -> Result<(), VitError> {
         let machine = &*self.gpu.machine;
-        let numbers = |scale: &f64| {
-            let step = adam_step(&self.recipe, *scale, lr, step, self.recipe.weight_decay);
+        let numbers = |scale: &Option<f64>| {
+            let scale = scale.unwrap_or_default();
+            let step = adam_step(&self.recipe, scale, lr, step, self.recipe.weight_decay);
             AdamStep {
                 gradient_scale: step.gradient_scale,
                 gradient_decay: step.gradient_decay,
@@ -229,10 +242,12 @@ impl Trainer {
                 epsilon: step.epsilon,
             }
         };
-        let steps: Vec<AdamStep> = gradient_scales.iter().map(numbers).collect();
-        let steps = Array::from(machine, &steps)?;
-        let Self { gpu, parameters, gradients, mean, square, decayed, counts, .. } = self;
-        Ok(gpu.adam(parameters, gradients, [mean, square], decayed, counts, &steps)?)
+        let steps = Array::from(machine, &gradient_scales.iter().map(numbers).collect::<Vec<_>>())?;
+        let moved = gradient_scales.iter().zip(&self.layouts);
+        let moved: Vec<i32> = moved.map(|(scale, layout)| scale.map_or(0, |_| layout.len() as i32)).collect();
+        let counts = Array::from(machine, &moved)?;
+        let Self { gpu, parameters, gradients, mean, square, decayed, .. } = self;
+        Ok(gpu.adam(parameters, gradients, [mean, square], decayed, &counts, &steps)?)
     }
 
     /// Those of run `run` among the numbers of all runs.

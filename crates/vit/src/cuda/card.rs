@@ -1,0 +1,42 @@
+use candle_core::{DType, Device};
+use gpu::{Card, Constants};
+
+use super::{Member, Trainer, constants, supports};
+use crate::{Model, Precision, Recipe, VitError};
+
+/// A member for each of `models`, which lie on one GPU; none where the step is not written out. Those whose kernels are the same
+/// make a group.
+pub(crate) fn members(
+    models: &[&Model],
+    recipe: &Recipe,
+    precision: Precision,
+) -> Result<Option<Vec<Member>>, VitError> {
+    let Some(Device::Cuda(device)) = models.first().map(|model| model.device()) else { return Ok(None) };
+    let is_supported = |model: &&Model| model.dtype() == DType::F32 && supports(model.about(), recipe);
+    if precision != Precision::F32 || !models.iter().all(is_supported) {
+        return Ok(None);
+    }
+    let mut groups: Vec<(Constants, Vec<usize>)> = Vec::new();
+    for (index, model) in models.iter().enumerate() {
+        let of_model = constants(model.about());
+        match groups.iter_mut().find(|(constants, _)| *constants == of_model) {
+            Some((_, members)) => members.push(index),
+            None => groups.push((of_model, vec![index])),
+        }
+    }
+    let mut members: Vec<(usize, Member)> = Vec::with_capacity(models.len());
+    for (constants, indices) in groups {
+        let machine = Box::new(Card::new(device.cuda_stream(), &constants)?);
+        let of_group: Vec<&Model> = indices.iter().map(|index| models[*index]).collect();
+        members.extend(indices.into_iter().zip(Member::all(Trainer::new(machine, &of_group, recipe)?)));
+    }
+    members.sort_by_key(|(index, _)| *index);
+    Ok(Some(members.into_iter().map(|(_, member)| member).collect()))
+}
+
+/// Bytes that are free on the GPU `device`; none if it is none, or does not tell.
+pub(crate) fn free_bytes(device: &Device) -> Option<u64> {
+    let Device::Cuda(device) = device else { return None };
+    let (free, _) = device.cuda_stream().context().mem_get_info().ok()?;
+    Some(free as u64)
+}

@@ -1,0 +1,110 @@
+//! One trainer for several runs, each of which has an owner who knows nothing of the others.
+
+use std::{cell::RefCell, collections::BTreeMap, path::Path, rc::Rc};
+
+use candle_core::Tensor;
+
+use super::Trainer;
+use crate::{Batch, Gradient, Model, VitError};
+
+/// A run in a group. Whoever asks first for the gradient of a step has it computed for all; updates are put off until somebody
+/// needs the weights, and then done for all.
+#[derive(Clone, Debug)]
+pub(crate) struct Member {
+    group: Rc<RefCell<Group>>,
+    run: usize,
+}
+
+#[derive(Debug)]
+struct Group {
+    trainer: Trainer,
+    runs: usize,
+    /// The step whose gradients are there, and those that nobody has asked for.
+    step: usize,
+    gradients: Vec<Option<Gradient>>,
+    put_off: Option<Update>,
+}
+
+/// An update of those runs that have a scale.
+#[derive(Debug)]
+struct Update {
+    step: usize,
+    lr: f64,
+    scales: Vec<Option<f64>>,
+}
+
+impl Member {
+    /// One for each run of `trainer`.
+    pub(crate) fn all(trainer: Trainer) -> Vec<Self> {
+        let runs = trainer.runs();
+        let group = Group { trainer, runs, step: 0, gradients: vec![None; runs], put_off: None };
+        let group = Rc::new(RefCell::new(group));
+        (0..runs).map(|run| Self { group: Rc::clone(&group), run }).collect()
+    }
+
+    /// Loss and gradient in step `step` of `batch`, which is that of all runs that are at this step.
+    pub(crate) fn gradient(&self, batch: &Batch, step: usize) -> Result<Gradient, VitError> {
+        let group = &mut *self.group.borrow_mut();
+        let known = group.gradients[self.run].take().filter(|_| group.step == step);
+        if let Some(gradient) = known {
+            return Ok(gradient);
+        }
+        group.gradients.fill(None);
+        let gradients = group.up_to_date()?.gradient(batch)?;
+        group.step = step;
+        group.gradients = gradients.into_iter().map(Some).collect();
+        group.gradients[self.run].take().ok_or_else(|| VitError::NoGradient { name: "any".to_owned() })
+    }
+
+    /// Moves the weights along the gradient multiplied by `gradient_scale`. `step` counts from 1.
+    pub(crate) fn update(&self, gradient_scale: f64, lr: f64, step: usize) -> Result<(), VitError> {
+        let group = &mut *self.group.borrow_mut();
+        if group.put_off.as_ref().is_some_and(|update| (update.step, update.lr) != (step, lr)) {
+            group.up_to_date()?;
+        }
+        let runs = group.runs;
+        let update = group.put_off.get_or_insert_with(|| Update { step, lr, scales: vec![None; runs] });
+        update.scales[self.run] = Some(gradient_scale);
+        Ok(())
+    }
+
+    /// L2 norm of all weights together.
+    pub(crate) fn weight_norm(&self) -> Result<f64, VitError> {
+        self.group.borrow_mut().up_to_date()?.weight_norm(self.run)
+    }
+
+    /// Hands the present weights to `model`.
+    pub(crate) fn write_to(&self, model: &Model) -> Result<(), VitError> {
+        self.group.borrow_mut().up_to_date()?.write_to(self.run, model)
+    }
+
+    /// Gradient of the last batch by parameter, in the parameter's layout.
+    pub(crate) fn gradients(&self) -> Result<BTreeMap<String, Vec<f32>>, VitError> {
+        self.group.borrow().trainer.gradients(self.run)
+    }
+
+    /// The moments by name: `adam.mean.NAME` and `adam.square.NAME`.
+    pub(crate) fn moments(&self) -> Result<BTreeMap<String, Tensor>, VitError> {
+        self.group.borrow_mut().up_to_date()?.moments(self.run)
+    }
+
+    /// Takes the weights of `model`, and the moments in `tensors`, which come from the file `path`.
+    pub(crate) fn restore(
+        &self,
+        model: &Model,
+        tensors: &BTreeMap<String, Tensor>,
+        path: &Path,
+    ) -> Result<(), VitError> {
+        self.group.borrow_mut().up_to_date()?.restore(self.run, model, tensors, path)
+    }
+}
+
+impl Group {
+    /// The trainer with all updates done.
+    fn up_to_date(&mut self) -> Result<&mut Trainer, VitError> {
+        if let Some(Update { step, lr, scales }) = self.put_off.take() {
+            self.trainer.update(&scales, lr, step)?;
+        }
+        Ok(&mut self.trainer)
+    }
+}
