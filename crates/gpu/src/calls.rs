@@ -7,8 +7,7 @@ use crate::{
 };
 
 /// All kernels by name.
-#[cfg(feature = "cuda")]
-pub(crate) const KERNELS: [&str; 20] = [
+pub const KERNELS: [&str; 22] = [
     "adam",
     "attention",
     "attention_backward_keys",
@@ -29,6 +28,8 @@ pub(crate) const KERNELS: [&str; 20] = [
     "square_sums",
     "token_moments",
     "token_sums",
+    "weight_gradient",
+    "weights_from_sums",
 ];
 
 /// Threads of a block where nothing else is said; a power of two.

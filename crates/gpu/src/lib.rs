@@ -21,12 +21,12 @@ mod structs;
 mod tables;
 
 pub use array::Array;
-pub use calls::{Extent, Gpu, Layer};
+pub use calls::{Extent, Gpu, KERNELS, Layer};
 #[cfg(feature = "cuda")]
 pub use card::Card;
 pub use machine::{Argument, GpuError, Machine, Memory};
 #[cfg(feature = "on-cpu")]
 pub use on_cpu::OnCpu;
-pub use source::Constants;
+pub use source::{Constants, SOURCE};
 pub use structs::{AdamStep, Embedding, Linear, Projection, Source};
 pub use tables::{Embeds, Head, Linears, Targets};

@@ -1,5 +1,5 @@
 /// The kernels, in the order in which they build on each other.
-pub(crate) const SOURCE: &str = concat!(
+pub const SOURCE: &str = concat!(
     include_str!("cuda/common.cu"),
     include_str!("cuda/norm.cu"),
     include_str!("cuda/gelu.cu"),
@@ -30,7 +30,7 @@ pub struct Constants {
 
 impl Constants {
     /// As options of a compiler.
-    pub(crate) fn options(&self) -> Vec<String> {
+    pub fn options(&self) -> Vec<String> {
         let Self { width, heads, tokens, classes, grid, class_token } = *self;
         let numbers = [
             ("WIDTH", width),

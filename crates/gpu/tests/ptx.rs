@@ -1,0 +1,41 @@
+//! The kernels compile for the cards that they are meant for. Needs NVIDIA's compiler, not a card.
+
+use std::{io::ErrorKind, process::Command};
+
+use gpu::Constants;
+
+/// Ampere (A100) and Hopper (H100, H200).
+const ARCHITECTURES: [&str; 2] = ["compute_80", "compute_90"];
+
+/// Names of the kernels in `ptx`.
+fn kernels(ptx: &str) -> Vec<&str> {
+    let entries = ptx.lines().filter_map(|line| line.strip_prefix(".visible .entry "));
+    let mut names: Vec<&str> = entries.map(|line| line.trim_end_matches('(')).collect();
+    names.sort_unstable();
+    names
+}
+
+#[test]
+fn all_kernels_compile_for_ampere_and_hopper() {
+    let models = [
+        Constants { width: 64, heads: 2, tokens: 49, classes: 6, grid: 7, class_token: false },
+        Constants { width: 192, heads: 3, tokens: 981, classes: 8, grid: 14, class_token: true },
+    ];
+    for (constants, architecture) in models.iter().flat_map(|model| ARCHITECTURES.map(|of| (model, of))) {
+        let folder = tempfile::tempdir().unwrap();
+        let (source, ptx) = (folder.path().join("kernels.cu"), folder.path().join("kernels.ptx"));
+        std::fs::write(&source, gpu::SOURCE).unwrap();
+        let mut command = Command::new("nvcc");
+        command.args(["-ptx", &format!("-arch={architecture}")]).args(constants.options());
+        let output = match command.arg(&source).arg("-o").arg(&ptx).output() {
+            Ok(output) => output,
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                eprintln!("skipped: there is no nvcc; crates/gpu/cuda-toolkit.sh gets one");
+                return;
+            }
+            Err(error) => panic!("{error}"),
+        };
+        assert!(output.status.success(), "{architecture}: {}", String::from_utf8_lossy(&output.stderr));
+        assert_eq!(kernels(&std::fs::read_to_string(&ptx).unwrap()), gpu::KERNELS);
+    }
+}
