@@ -24,6 +24,8 @@ pub(crate) struct Archive {
     zip: ZipArchive<BufReader<File>>,
     /// Each entry's name, and its bytes when unpacked.
     entries: Vec<(String, u64)>,
+    /// Those of all entries.
+    unpacked: u64,
 }
 
 impl Archive {
@@ -56,7 +58,7 @@ impl Archive {
         if unpacked > most {
             return Err(format!("its {file_bytes} bytes claim to unpack to {unpacked}, expected at most {most}"));
         }
-        Ok(Self { zip, entries })
+        Ok(Self { zip, entries, unpacked })
     }
 
     /// Looks at up to `most` bytes from the beginning of every entry whose name ends with `ending`; `look` is given its size
@@ -78,6 +80,20 @@ impl Archive {
             look(&bytes, *size)?;
         }
         Ok(())
+    }
+
+    /// Checks that tensors of `bytes` in all are not many times what the archive holds: many names for one entry would fill the
+    /// memory.
+    ///
+    /// # Errors
+    /// If they are.
+    pub(crate) fn check_sum(&self, bytes: u64) -> Result<(), String> {
+        /// Weights that two layers share lie in the archive once.
+        const MOST_NAMES_OF_A_BYTE: u64 = 4;
+        match bytes > self.unpacked.saturating_mul(MOST_NAMES_OF_A_BYTE) {
+            true => Err(format!("its tensors claim {bytes} bytes of the {} that it holds", self.unpacked)),
+            false => Ok(()),
+        }
     }
 
     /// Checks that the entries of this `name` can hold a tensor of this shape that begins `start` bytes into them.

@@ -65,19 +65,26 @@ pub(crate) fn read_state_dict(path: &Path) -> Result<Named, String> {
     if !bare.is_empty() {
         return Ok(bare);
     }
-    ["state_dict", "model"]
-        .into_iter()
-        .filter_map(|key| read_tensors(path, &archive, Some(key)).ok())
-        .find(|tensors| !tensors.is_empty())
-        .ok_or_else(|| "it holds no tensors by name".to_owned())
+    let mut faults = String::new();
+    for key in ["state_dict", "model"] {
+        match read_tensors(path, &archive, Some(key)) {
+            Ok(tensors) if !tensors.is_empty() => return Ok(tensors),
+            Ok(_) => {}
+            Err(fault) => faults += &format!("; under `{key}`: {fault}"),
+        }
+    }
+    Err(format!("it holds no tensors by name{faults}"))
 }
 
 fn read_tensors(path: &Path, archive: &Archive, key: Option<&str>) -> Result<Named, String> {
     let infos = read_pth_tensor_info(path, false, key).map_err(|error| error.to_string())?;
+    let mut bytes = 0u64;
     for info in &infos {
         let layout = &info.layout;
         archive.check(&info.path, layout.start_offset(), layout.dims(), info.dtype)?;
+        bytes = bytes.saturating_add((layout.shape().elem_count() * info.dtype.size_in_bytes()) as u64);
     }
+    archive.check_sum(bytes)?;
     let tensors = PthTensors::new(path, key).map_err(|error| error.to_string())?;
     let mut named = Named::new();
     for name in tensors.tensor_infos().keys() {

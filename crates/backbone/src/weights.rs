@@ -117,8 +117,9 @@ impl Weights {
     }
 
     fn read_by_extension(path: &Path) -> Result<Self, WeightsError> {
-        let unreadable = |reason: String| WeightsError::Unreadable { path: path.to_owned(), reason };
-        let no_state_dict = |reason: String| WeightsError::NoStateDict { path: path.to_owned(), reason };
+        let unreadable = |reason: String| WeightsError::Unreadable { path: path.to_owned(), reason: shortened(reason) };
+        let no_state_dict =
+            |reason: String| WeightsError::NoStateDict { path: path.to_owned(), reason: shortened(reason) };
         let named = match path.extension().and_then(|extension| extension.to_str()).unwrap_or_default() {
             "safetensors" => read_safetensors(path).map_err(unreadable)?,
             "npz" => read_npz(path).map_err(unreadable)?,
@@ -156,6 +157,16 @@ impl Weights {
     }
 }
 
+/// A reason that a person can read: a damaged file's names may be megabytes long.
+fn shortened(mut reason: String) -> String {
+    const MOST_BYTES: usize = 400;
+    if reason.len() > MOST_BYTES {
+        reason.truncate(reason.floor_char_boundary(MOST_BYTES));
+        reason.push('…');
+    }
+    reason
+}
+
 fn content_hash(arrays: &BTreeMap<String, Array>) -> ContentHash {
     let arrays = arrays.iter().filter(|(name, _)| !name.starts_with("fc."));
     ContentHash::of_parts(arrays.flat_map(|(name, Array { shape, values })| {
@@ -173,13 +184,54 @@ mod tests {
 
     use super::*;
 
-    fn refusal(ending: &str, entry: &str, content: &[u8]) -> WeightsError {
+    fn zipped(ending: &str, entries: &[(&str, &[u8])]) -> Result<Weights, WeightsError> {
         let mut file = tempfile::Builder::new().suffix(ending).tempfile().unwrap();
         let mut zip = ZipWriter::new(file.as_file_mut());
-        zip.start_file(entry, SimpleFileOptions::default()).unwrap();
-        zip.write_all(content).unwrap();
+        for (name, content) in entries {
+            zip.start_file(*name, SimpleFileOptions::default()).unwrap();
+            zip.write_all(content).unwrap();
+        }
         zip.finish().unwrap();
-        Weights::read(file.path()).unwrap_err()
+        Weights::read(file.path())
+    }
+
+    fn refusal(ending: &str, entry: &str, content: &[u8]) -> WeightsError {
+        zipped(ending, &[(entry, content)]).unwrap_err()
+    }
+
+    /// A state dict of `names` for one storage of 1,000 floats.
+    fn shared(names: usize) -> Result<Weights, WeightsError> {
+        let text = |text: &str| [&b"X"[..], &(text.len() as u32).to_le_bytes(), text.as_bytes()].concat();
+        let storage = [
+            b"(".to_vec(),
+            text("storage"),
+            b"ctorch\nFloatStorage\n".to_vec(),
+            text("0"),
+            text("cpu"),
+            b"M\xe8\x03tQ".to_vec(),
+        ];
+        let rest = b"K\x00M\xe8\x03\x85K\x01\x85\x89ccollections\nOrderedDict\n)RtRs";
+        let tensor = |name: usize| {
+            let call = b"ctorch._utils\n_rebuild_tensor_v2\n(".to_vec();
+            [text(&format!("layer{name}.weight")), call, storage.concat(), rest.to_vec()].concat()
+        };
+        let tensors: Vec<u8> = (0..names).flat_map(tensor).collect();
+        let pickle = [&b"\x80\x02}"[..], &tensors, b"."].concat();
+        zipped(".pth", &[("archive/data.pkl", &pickle), ("archive/data/0", &[0; 4000])])
+    }
+
+    #[test]
+    fn names_that_share_a_storage_are_read_unless_they_would_fill_the_memory() {
+        assert_eq!(shared(2).unwrap().get("layer1.weight", &[1000]).unwrap(), [0.0; 1000]);
+        let error = shared(300).unwrap_err().to_string();
+        assert!(error.contains("its tensors claim 1200000 bytes of the"), "{error}");
+    }
+
+    #[test]
+    fn reasons_are_short() {
+        let error =
+            refusal(".pth", "archive/data.pkl", &[&b"\x80\x02c"[..], &b"x".repeat(100_000), b"\ny\n."].concat());
+        assert!(error.to_string().len() < 1000, "{} bytes", error.to_string().len());
     }
 
     fn npz(header: &str) -> String {

@@ -50,6 +50,21 @@ fn write(tensors: &HashMap<String, Tensor>, folder: &TempDir, name: &str) -> Pat
     path
 }
 
+/// The archive `from`, as `numpy.savez_compressed` writes it.
+fn compressed(from: &Path, to: &Path) -> PathBuf {
+    let mut from = zip::ZipArchive::new(fs::File::open(from).unwrap()).unwrap();
+    let mut zip = zip::ZipWriter::new(fs::File::create(to).unwrap());
+    let options = zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Deflated);
+    for index in 0..from.len() {
+        let mut entry = from.by_index(index).unwrap();
+        let name = entry.name().unwrap().into_owned();
+        zip.start_file(name, options).unwrap();
+        std::io::copy(&mut entry, &mut zip).unwrap();
+    }
+    zip.finish().unwrap();
+    to.to_owned()
+}
+
 /// The error of building the network from `tensors`, and the path it should name.
 fn refusal(tensors: &HashMap<String, Tensor>) -> (WeightsError, String) {
     let folder = tempfile::tempdir().unwrap();
@@ -70,7 +85,8 @@ fn all_formats_read_equal() {
     // As training scripts save it: `{"epoch": 3, "state_dict": …}`.
     let checkpoint = pth.with_file_name("checkpoint.pth");
     let (safetensors, npz) = (write(&small(), &folder, "small.safetensors"), write(&small(), &folder, "small.npz"));
-    let paths = [safetensors, npz, pth, pt, checkpoint];
+    let compressed = compressed(&npz, &folder.path().join("compressed.npz"));
+    let paths = [safetensors, npz, compressed, pth, pt, checkpoint];
     let files = paths.map(|path| Weights::read(&path).unwrap());
     for weights in &files {
         let conv = weights.get("conv.weight", &[3, 2, 1, 1]).unwrap();

@@ -45,7 +45,12 @@ impl Pixels {
     /// What is wrong with them.
     pub fn decode(bytes: &[u8]) -> Result<Self, Fault> {
         container::check(bytes)?;
-        let undecodable = |error: image::ImageError| Fault::Undecodable { reason: error.to_string() };
+        let undecodable = |error: image::ImageError| match error {
+            image::ImageError::Limits(error) => {
+                Fault::Undecodable { reason: format!("{error}; an image may have {MAX_PIXELS} pixels") }
+            }
+            error => Fault::Undecodable { reason: error.to_string() },
+        };
         let reader = ImageReader::new(Cursor::new(bytes))
             .with_guessed_format()
             .map_err(|error| Fault::Undecodable { reason: error.to_string() })?;

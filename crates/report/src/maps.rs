@@ -37,7 +37,8 @@ pub struct Drawn {
 /// # Errors
 /// If an image cannot be read, the backbone fails, or files do.
 pub fn draw(context: &Context) -> Result<Drawn> {
-    let named = &context.study.figure.images;
+    // Those of `predict` are meant as well: the two keys differ in one letter.
+    let named = &[&context.study.figure.images[..], &context.study.predict.image].concat();
     let paths =
         if named.is_empty() { faces::files_of_each_class(context) } else { single::image_files(context, named)? };
     if paths.is_empty() {

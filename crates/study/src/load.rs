@@ -135,7 +135,10 @@ fn full_key(key: &str) -> Result<String, StudyError> {
 }
 
 fn value_error(key: &str, got: impl ToString, reason: &impl ToString) -> StudyError {
-    StudyError::Value { key: key.to_owned(), got: got.to_string(), reason: reason.to_string() }
+    let (got, reason) = (got.to_string(), reason.to_string());
+    // A choice says by itself what it cannot be.
+    let reason = reason.strip_prefix(&format!("`{key}` cannot be `{got}`, ")).unwrap_or(&reason).to_owned();
+    StudyError::Value { key: key.to_owned(), got, reason }
 }
 
 /// Sets `key` in `table` and checks that the whole is still a configuration.
