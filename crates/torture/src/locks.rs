@@ -1,8 +1,13 @@
 //! Two processes on one cache: kept apart where they would collide, side by side where they would not.
 
-use std::process::{Child, Output, Stdio};
+use std::{
+    process::{Child, Command, Output, Stdio},
+    thread::sleep,
+    time::Duration,
+};
 
 use anyhow::{Result, ensure};
+use harness::exists_below;
 use serde_json::Value;
 
 use crate::{
@@ -19,9 +24,14 @@ pub fn run(scale: Scale) -> Result<Outcome> {
         *outcome.counts.entry("looks while it was written").or_default() += looks.as_ref().map_or(0, |looks| *looks);
         outcome.case("readers beside an extraction", looks.map(|_| ()));
         victim.reset()?;
-        outcome.case("two extractions", two_at_once(&victim, "extract", [&[], &[]]));
+        let mut together = |name, stage, first_file, more: &[&str]| {
+            let told = two_at_once(&victim, stage, first_file, more);
+            *outcome.counts.entry("told of the other").or_default() += told.as_ref().map_or(0, |told| *told);
+            outcome.case(name, told.map(|_| ()));
+        };
+        together("two extractions", "extract", "/plan", &[]);
         require_success("extract", &victim.output("extract"))?;
-        outcome.case("two trainings of one run", two_at_once(&victim, "train", [&["combo=fm3"], &["combo=fm3"]]));
+        together("two trainings of one run", "train", "/fingerprint.json", &["combo=fm3"]);
         outcome.case("two trainings of different runs", side_by_side(&victim));
         outcome.case("a lock of a dead process", dead_lock(&victim));
         outcome.case("in the end", victim.finish());
@@ -43,14 +53,29 @@ fn outputs(children: [Child; 2]) -> Result<[Output; 2]> {
     Ok([one.wait_with_output()?, other.wait_with_output()?])
 }
 
-/// Two processes that would write the same: both succeed because one came after the other, or one is told who was there.
-fn two_at_once(victim: &Victim, stage: &str, more: [&[&str]; 2]) -> Result<()> {
-    let outputs = outputs([start(victim, stage, more[0])?, start(victim, stage, more[1])?])?;
+/// Two processes that would write the same. The first is halted when it has written the `first_file` behind its lock, so that the
+/// second is told who is there; if the first was done before it could be halted, both succeed. Gives how many were told.
+fn two_at_once(victim: &Victim, stage: &str, first_file: &str, more: &[&str]) -> Result<u64> {
+    let mut first = start(victim, stage, more)?;
+    while first.try_wait()?.is_none() && !exists_below(&victim.study.path("cache/faces"), first_file) {
+        sleep(Duration::from_millis(1));
+    }
+    signal("STOP", &first)?;
+    let second = start(victim, stage, more)?.wait_with_output();
+    signal("CONT", &first)?;
+    let outputs = [first.wait_with_output()?, second?];
     ensure!(outputs.iter().any(|output| output.status.success()), "neither {stage} succeeded");
     for output in outputs.iter().filter(|output| !output.status.success()) {
         require_clear_failure(stage, output, &["is in use by process"])?;
     }
-    victim.require_sound()
+    victim.require_sound()?;
+    Ok(outputs.iter().filter(|output| !output.status.success()).count() as u64)
+}
+
+/// Sends a signal to a process, which may have ended.
+fn signal(name: &str, to: &Child) -> Result<()> {
+    Command::new("kill").args(["-s", name, &to.id().to_string()]).stderr(Stdio::null()).status()?;
+    Ok(())
 }
 
 /// Two trainings that share the features only.

@@ -52,6 +52,8 @@ fn exploding(victim: &Victim) -> Result<()> {
     let mut exploded =
         runs.filter(|path| path.ends_with("metrics.jsonl") && !path.with_file_name("train.json").exists());
     let folder = exploded.next_back().context("there is no trace of the run")?;
+    ensure!(folder.with_file_name("checkpoint.safetensors").exists(), "no checkpoint is kept");
+    victim.require_sound()?;
     fs_err::remove_dir_all(folder.parent().context("a run has a folder")?)?;
     Ok(())
 }
