@@ -82,7 +82,7 @@ fn f1_of_classes(cells: &[&Cell], classes: &[String]) -> Table {
     let titles: Vec<String> = classes.iter().map(|class| format!("{class} %")).collect();
     let mut columns = vec!["inputs", "seeds"];
     columns.extend(titles.iter().map(String::as_str));
-    columns.extend(["mean (macro F1) %", "calibration error %"]);
+    columns.extend(["macro F1 %", "ECE %"]);
     let mean = |cell: &Cell, of: &dyn Fn(&EvaluatedCell) -> Option<f64>| {
         let values: Vec<f64> = cell.runs.values().filter_map(of).collect();
         percent(MeanInterval::of(&values).map(|mean| mean.mean))
@@ -96,6 +96,6 @@ fn f1_of_classes(cells: &[&Cell], classes: &[String]) -> Table {
         row.extend([mean(cell, &|run| Measure::MacroF1.of(run)), mean(cell, &error)]);
         row
     };
-    let caption = "F1 of each class on the test images, and the expected calibration error; means over the seeds";
+    let caption = "F1 of each class on the test images, their mean, and the expected calibration error (ECE); means over the seeds";
     Table::new("class_f1", caption, &columns, cells.iter().map(row).collect())
 }

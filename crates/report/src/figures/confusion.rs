@@ -3,7 +3,7 @@ use maud::html;
 use super::{Chart, panels::COLUMNS};
 
 /// Width and height of the square for two classes.
-const SQUARE_PX: usize = 18;
+const SQUARE_PX: usize = 24;
 /// Room for the classes' names on the left, and for the titles over the panels.
 const NAMES_PX: usize = 72;
 const TITLE_PX: usize = 20;
@@ -23,7 +23,7 @@ pub fn all_confusions(names: &[String], classes: &[String], matrices: &[Vec<Vec<
                 text x=(left + side / 2) y=(top - 6) text-anchor="middle" { (name) }
                 @if index % COLUMNS == 0 {
                     @for (row, class) in classes.iter().enumerate() {
-                        text x=(left - 6) y=(top + row * SQUARE_PX + 13) text-anchor="end" { (class) }
+                        text x=(left - 6) y=(top + row * SQUARE_PX + 16) text-anchor="end" { (class) }
                     }
                 }
                 @for (row, shares) in matrix.iter().enumerate() {
