@@ -19,6 +19,9 @@ use tracing_subscriber::EnvFilter;
 /// Where the configuration is looked for.
 const DEFAULT_CONFIG: &str = "study.toml";
 
+/// Recipes that hints recommend.
+const RECIPES: [&str; 6] = ["extract", "train", "eval", "study", "report", "verify"];
+
 /// Arguments of every binary.
 #[derive(Debug, Args)]
 #[group(skip)]
@@ -78,6 +81,18 @@ impl Arguments {
         words.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" ")
     }
 
+    /// `text` with the commands that it recommends as they are to be typed with this configuration.
+    fn with_config(&self, text: String) -> String {
+        if self.config == Path::new(DEFAULT_CONFIG) {
+            return text;
+        }
+        let config = quoted(&self.config.to_string_lossy());
+        let typed = |text: String, recipe: &&str| {
+            text.replace(&format!("`just {recipe}`"), &format!("`just {recipe} --config {config}`"))
+        };
+        RECIPES.iter().fold(text, typed)
+    }
+
     fn open(&self, study: Study) -> Result<Context> {
         let show_progress = !self.quiet && !self.json && std::io::stderr().is_terminal();
         Context::open(study, show_progress)
@@ -121,7 +136,7 @@ pub fn run(arguments: &Arguments, work: impl FnOnce(&Arguments) -> Result<()>) -
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {}", message(&error));
+            eprintln!("error: {}", arguments.with_config(message(&error)));
             if error.is::<StudyError>() { ExitCode::from(2) } else { ExitCode::FAILURE }
         }
     }
@@ -176,5 +191,7 @@ mod tests {
         arguments.overrides = vec!["data.dir=it's".to_owned()];
         arguments.config = "other.toml".into();
         assert_eq!(arguments.command("study"), r"just study 'data.dir=it'\''s' --config other.toml");
+        let hint = "hint: run `just extract`, which goes on".to_owned();
+        assert_eq!(arguments.with_config(hint), "hint: run `just extract --config other.toml`, which goes on");
     }
 }
