@@ -88,7 +88,9 @@ impl Arguments {
         }
         let config = quoted(&self.config.to_string_lossy());
         let typed = |text: String, recipe: &&str| {
-            text.replace(&format!("`just {recipe}`"), &format!("`just {recipe} --config {config}`"))
+            let with = format!("`just {recipe} --config {config}");
+            text.replace(&format!("`just {recipe}`"), &format!("{with}`"))
+                .replace(&format!("`just {recipe} "), &format!("{with} "))
         };
         RECIPES.iter().fold(text, typed)
     }
@@ -136,7 +138,7 @@ pub fn run(arguments: &Arguments, work: impl FnOnce(&Arguments) -> Result<()>) -
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {}", arguments.with_config(message(&error)));
+            eprintln!("error: {}", printable(&arguments.with_config(message(&error))));
             if error.is::<StudyError>() { ExitCode::from(2) } else { ExitCode::FAILURE }
         }
     }
@@ -162,6 +164,16 @@ fn message(error: &anyhow::Error) -> String {
         }
     }
     text
+}
+
+/// Without characters that would steer a terminal: names and fields come from files of strangers.
+fn printable(text: &str) -> String {
+    let escaped = |character: char| match character {
+        '\n' => vec![character],
+        character if character.is_control() => character.escape_default().collect(),
+        character => vec![character],
+    };
+    text.chars().flat_map(escaped).collect()
 }
 
 /// `… | head` closes our stdout, which is no failure.
@@ -193,5 +205,12 @@ mod tests {
         assert_eq!(arguments.command("study"), r"just study 'data.dir=it'\''s' --config other.toml");
         let hint = "hint: run `just extract`, which goes on".to_owned();
         assert_eq!(arguments.with_config(hint), "hint: run `just extract --config other.toml`, which goes on");
+        let hint = "hint: run `just extract extract.features=fm1`".to_owned();
+        assert_eq!(arguments.with_config(hint), "hint: run `just extract --config other.toml extract.features=fm1`");
+    }
+
+    #[test]
+    fn names_steer_no_terminal() {
+        assert_eq!(printable("`a\u{1b}[31m.png`\n\nhint: é"), "`a\\u{1b}[31m.png`\n\nhint: é");
     }
 }

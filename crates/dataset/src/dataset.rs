@@ -11,6 +11,7 @@ use crate::{
     fault::{BadInput, BadInputs, Fault},
     fer2013, ferplus,
     files::hash_images,
+    image_file,
     layout::{LabelSource, Layout},
     pixel_index::{PixelTable, RowSpan},
     pixels::Pixels,
@@ -146,8 +147,7 @@ impl Dataset {
             _ => {
                 let path = self.dir.join(&image.id);
                 let at_file = |fault| DatasetError::Bad(BadInput::file(&path, fault));
-                let bytes =
-                    std::fs::read(&path).map_err(|error| at_file(Fault::Unreadable { reason: error.to_string() }))?;
+                let bytes = image_file::read(&path).map_err(at_file)?;
                 image.verify(&bytes, &path)?;
                 Pixels::decode(&bytes).map_err(at_file)
             }

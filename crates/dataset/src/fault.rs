@@ -17,6 +17,17 @@ pub enum Fault {
         /// What the operating system says.
         reason: String,
     },
+    /// A pipe, a device or the like.
+    #[error("is no regular file")]
+    NotAFile,
+    /// The file is too long to be an image.
+    #[error("has {bytes} bytes, more than the {limit} allowed")]
+    TooLong {
+        /// Its length.
+        bytes: u64,
+        /// Allowed bytes.
+        limit: u64,
+    },
     /// The file has no content.
     #[error("is empty")]
     Empty,

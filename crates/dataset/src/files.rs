@@ -11,6 +11,7 @@ use crate::{
     dataset::{ImageRecord, Location},
     error::DatasetError,
     fault::{BadInput, BadInputs, Fault},
+    image_file,
     split::Split,
     undecodable::Undecodable,
 };
@@ -127,7 +128,7 @@ pub(crate) fn hash_images(
 /// it is one the next time, too.
 fn hash_image(path: &Path, memo: &HashMemo) -> Result<ContentHash, Fault> {
     let unreadable = |error: std::io::Error| Fault::Unreadable { reason: error.to_string() };
-    let bytes = std::fs::read(path).map_err(unreadable)?;
+    let bytes = image_file::read(path)?;
     container::check(&bytes)?;
     let hash = ContentHash::of(&bytes);
     memo.remember(path, hash).map_err(unreadable)?;

@@ -33,6 +33,7 @@ mod files;
 mod foreign;
 #[doc(hidden)]
 pub mod fuzzing;
+mod image_file;
 mod label_table;
 mod layout;
 mod named_rows;

@@ -6,6 +6,7 @@ use crate::{
     container,
     error::DatasetError,
     fault::{BadInput, Fault},
+    image_file,
 };
 
 /// Largest image that is decoded, a photograph of 6,000 × 4,000. A few bytes of a hostile file can promise more memory than
@@ -33,7 +34,7 @@ impl Pixels {
     /// [`DatasetError::Bad`] if it cannot be read or decoded.
     pub fn read(path: &Path) -> Result<Self, DatasetError> {
         let at_file = |fault| DatasetError::Bad(BadInput::file(path, fault));
-        let bytes = std::fs::read(path).map_err(|error| at_file(Fault::Unreadable { reason: error.to_string() }))?;
+        let bytes = image_file::read(path).map_err(at_file)?;
         Self::decode(&bytes).map_err(at_file)
     }
 

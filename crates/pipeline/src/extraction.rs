@@ -318,17 +318,27 @@ fn check_free_disk(context: &Context, extraction: &Extraction) -> Result<()> {
     let needed = extraction.missing_bytes(context.study.extract.dtype);
     let free = fs4::available_space(&extraction.cache.folder)
         .with_context(|| format!("cannot ask for the free space at `{}`", extraction.cache.folder.display()))?;
-    let (needed_gb, free_gb) = (needed as f64 / 1e9, free as f64 / 1e9);
-    tracing::info!("{} shards to write, {needed_gb:.2} GB; {free_gb:.1} GB are free", extraction.missing_shards());
+    tracing::info!("{} shards to write, {}; {} are free", extraction.missing_shards(), size(needed), size(free));
     if needed + SPARE_BYTES > free {
         bail!(
-            "the features need {needed_gb:.1} GB, `{}` has {free_gb:.1} GB free\n\n\
+            "the features need {} and {} to spare, `{}` has {} free\n\n\
              hint: extract fewer features (extract.features=fm3+fm4), fewer images (extract.limit=1000), \
              or set cache.dir to another disk",
-            extraction.cache.folder.display()
+            size(needed),
+            size(SPARE_BYTES),
+            extraction.cache.folder.display(),
+            size(free),
         );
     }
     Ok(())
+}
+
+/// Bytes in a unit that fits.
+fn size(bytes: u64) -> String {
+    match bytes as f64 {
+        bytes if bytes < 1e9 => format!("{:.1} MB", bytes / 1e6),
+        bytes => format!("{:.2} GB", bytes / 1e9),
+    }
 }
 
 /// Files of shards whose images have all gone.

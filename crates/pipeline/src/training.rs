@@ -14,7 +14,7 @@ use vit::{About, Model, Trainer};
 
 use crate::{
     Context,
-    examples::Examples,
+    examples::{Example, Examples},
     failed::Failed,
     features::Features,
     loader,
@@ -66,11 +66,26 @@ pub fn run(context: &Context) -> Result<TrainingReport> {
     for (split, members) in [("training", &examples.train), ("validation", &examples.valid)] {
         if members.is_empty() {
             bail!(
-                "no {split} image has a label under data.labels = {}, data.classes = {}",
+                "no {split} image has a label under data.labels = {}, data.classes = {}; the data set has {}\n\n\
+                 hint: without a folder for validation a tenth of the training images is \
+                 set apart",
                 context.study.data.labels,
-                context.study.data.classes
+                context.study.data.classes,
+                count_of_images(context),
             );
         }
+    }
+    let class = |example: &Example| example.target.class();
+    if let Some(first) = examples.train.first().map(class)
+        && examples.train.iter().all(|example| class(example) == first)
+    {
+        bail!(
+            "all {} training images are of one class, {}: there is nothing to tell apart\n\n\
+             hint: see data.classes and data.labels, or look into `{}`",
+            examples.train.len(),
+            context.study.data.classes.names()[first],
+            context.study.data.dir.display(),
+        );
     }
     let features = Features::open(context, &examples)?;
     let device = context.study.device.open()?;
@@ -98,6 +113,12 @@ pub fn run(context: &Context) -> Result<TrainingReport> {
     let place = |report: &RunReport| runs.iter().position(|run| run.folder == report.folder);
     reports.sort_by_key(place);
     Ok(TrainingReport { runs: reports })
+}
+
+/// How many images each split has.
+fn count_of_images(context: &Context) -> String {
+    let counts = context.dataset.audit.splits.iter().map(|(split, count)| format!("{} for {split}", count.images));
+    counts.collect::<Vec<_>>().join(", ")
 }
 
 fn report(run: &Run, before: Freshness, trained: Trained) -> RunReport {

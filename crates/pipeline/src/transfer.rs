@@ -86,6 +86,13 @@ struct Due {
 /// # Errors
 /// If the folder has images of unknown classes or that cannot be decoded, or nothing is trained.
 pub fn run(context: &Context, data: &Path) -> Result<TransferReport> {
+    if !data.is_dir() {
+        bail!(
+            "no data set at `{}` (eval.data)\n\nhint: name a folder with one folder of images for each class: \
+             `just eval data=FOLDER`",
+            data.display()
+        );
+    }
     // However it is named, a data set is one folder.
     let data = &fs_err::canonicalize(data)?;
     let class_names = &context.study.eval.class_names;

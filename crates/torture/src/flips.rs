@@ -50,7 +50,11 @@ pub fn run(scale: Scale, seed: u64) -> Result<Outcome> {
         if *kind == Kind::Given || (*kind == Kind::Checkpoint && hidden) {
             flip.undo()?;
         }
-        victim.finish().with_context(|| format!("after a flip in `{}`", path.display()))?;
+        if let Err(error) = victim.finish() {
+            outcome.failures.push(format!("after a flip in `{}`: {error:#}", path.display()));
+            victim.reset()?;
+            victim.finish()?;
+        }
     }
     Ok(outcome)
 }

@@ -1,14 +1,14 @@
 //! What a machine has too little of: disk, permission, file descriptors; and a shard that is cut while it is read.
 
 use std::{
-    path::Path,
+    path::{Path, PathBuf},
     process::{Command, Output, Stdio},
     thread::sleep,
     time::Duration,
 };
 
 use anyhow::{Context as _, Result, ensure};
-use harness::exists_below;
+use harness::{exists_below, files_below};
 
 use crate::{
     item::{Item, Outcome},
@@ -102,7 +102,7 @@ fn full_disk(victim: &Victim, disk: &SmallDisk<'_>, left: u64) -> Result<()> {
         fs_err::remove_file(disk.filler())?;
         if !output.status.success() {
             // The extraction asks before it begins.
-            require_clear_failure(stage, &output, &["No space left on device", "GB free"])?;
+            require_clear_failure(stage, &output, &["No space left on device", "B free"])?;
             victim.require_sound()?;
         }
         require_success(stage, &victim.output(stage))?;
@@ -183,12 +183,17 @@ fn cut_shard(victim: &Victim) -> Result<()> {
     let sound = fs_err::read(&shard)?;
     let long = [&OVERRIDES[..], &["combo=fm3", "seed=7", "recipe.steps=100000", "train.validate_every=0"]].concat();
     let child = victim.study.command("train", &long).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
-    while !exists_below(&victim.study.path("cache"), "checkpoint.safetensors") {
+    let runs = victim.study.path("cache/faces/runs-v2/fm3");
+    let is_under_way =
+        |path: &PathBuf| path.ends_with("checkpoint.safetensors") && path.to_string_lossy().contains("/seed7-");
+    while !(runs.is_dir() && files_below(&runs).iter().any(is_under_way)) {
         sleep(Duration::from_millis(2));
     }
     fs_err::OpenOptions::new().write(true).open(&shard)?.file().set_len(sound.len() as u64 / 2)?;
     let output = child.wait_with_output()?;
     require_clear_failure("train", &output, &["00001.safetensors"])?;
+    let told = String::from_utf8_lossy(&output.stderr);
+    ensure!(told.contains("step "), "it fails before its first step: {told}");
     victim.require_made_anew(&shard, &sound)?;
     // The long run is no part of what the study is compared with.
     for run in fs_err::read_dir(victim.study.path("cache/faces/runs-v2/fm3"))? {

@@ -54,7 +54,12 @@ fn main() -> Result<ExitCode> {
     let mut outcomes = Vec::new();
     for item in items {
         let begun = Instant::now();
-        let outcome = item.run(scale, seed)?;
+        // What one item cannot do keeps no other from being done.
+        let outcome = item.run(scale, seed).unwrap_or_else(|error| {
+            let mut outcome = Outcome::new(item);
+            outcome.failures.push(format!("it could not go on: {error:#}"));
+            outcome
+        });
         let outcome = Outcome { wall_s: begun.elapsed().as_secs_f64(), ..outcome };
         if !json {
             println!("{outcome}");
