@@ -89,8 +89,8 @@ impl Arguments {
         let config = quoted(&self.config.to_string_lossy());
         let typed = |text: String, recipe: &&str| {
             let with = format!("`just {recipe} --config {config}");
+            let text = text.replace(&format!("`just {recipe} "), &format!("{with} "));
             text.replace(&format!("`just {recipe}`"), &format!("{with}`"))
-                .replace(&format!("`just {recipe} "), &format!("{with} "))
         };
         RECIPES.iter().fold(text, typed)
     }
