@@ -127,10 +127,13 @@ impl FeatureReader {
 
     fn read_bytes(&self, place: Place, bytes: &mut [u8]) -> Result<(), ShardError> {
         let (file, offset) = self.locate(place, bytes.len())?;
-        read_exact_at(file.file(), bytes, offset).map_err(|error| {
-            io::Error::new(error.kind(), format!("cannot read `{}`: {error}", file.path().display()))
-        })?;
-        Ok(())
+        read_exact_at(file.file(), bytes, offset).map_err(|error| match error.kind() {
+            io::ErrorKind::UnexpectedEof => ShardError::Damaged {
+                path: file.path().to_owned(),
+                reason: format!("it has become shorter than the {} bytes that it had", offset + bytes.len() as u64),
+            },
+            kind => io::Error::new(kind, format!("cannot read `{}`: {error}", file.path().display())).into(),
+        })
     }
 
     /// The file that holds the map at `place`, of `length` bytes, and where in it the map begins.

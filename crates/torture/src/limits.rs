@@ -191,9 +191,7 @@ fn cut_shard(victim: &Victim) -> Result<()> {
     }
     fs_err::OpenOptions::new().write(true).open(&shard)?.file().set_len(sound.len() as u64 / 2)?;
     let output = child.wait_with_output()?;
-    require_clear_failure("train", &output, &["00001.safetensors"])?;
-    let told = String::from_utf8_lossy(&output.stderr);
-    ensure!(told.contains("step "), "it fails before its first step: {told}");
+    require_clear_failure("train", &output, &["00001.safetensors` is damaged: it has become shorter"])?;
     victim.require_made_anew(&shard, &sound)?;
     // The long run is no part of what the study is compared with.
     for run in fs_err::read_dir(victim.study.path("cache/faces/runs-v2/fm3"))? {
