@@ -40,9 +40,9 @@ pub(crate) fn fault(target: &Target, input: &[u8]) -> Option<Fault> {
     let of = |place: &str, message: String| Some(Fault { place: place.to_owned(), message });
     match outcome {
         Err(_) => panicked.or_else(|| of("a panic", "of unknown place".to_owned())),
-        Ok(()) if bytes > MOST_BYTES => of("memory", format!("{bytes} bytes, expected at most {MOST_BYTES}")),
-        Ok(()) if elapsed > LONGEST => of("time", format!("{elapsed:?}, expected at most {LONGEST:?}")),
-        Ok(()) => None,
+        Ok(_) if bytes > MOST_BYTES => of("memory", format!("{bytes} bytes, expected at most {MOST_BYTES}")),
+        Ok(_) if elapsed > LONGEST => of("time", format!("{elapsed:?}, expected at most {LONGEST:?}")),
+        Ok(_) => None,
     }
 }
 

@@ -12,14 +12,14 @@ use zip::{CompressionMethod, ZipWriter, write::SimpleFileOptions};
 /// Where files cost no disk.
 const IN_MEMORY: &str = "/dev/shm";
 
-/// Reads `bytes` as a file of weights with this ending, and what can be asked of them.
-pub(crate) fn read_weights(ending: &str, bytes: &[u8]) {
+/// Reads `bytes` as a file of weights with this ending, and what can be asked of them; whether they are accepted.
+pub(crate) fn read_weights(ending: &str, bytes: &[u8]) -> bool {
     let folder = Some(Path::new(IN_MEMORY)).filter(|folder| folder.is_dir()).map_or_else(env::temp_dir, Path::to_owned);
     let mut file = tempfile::Builder::new().suffix(ending).tempfile_in(folder).expect("a file can be made");
     file.write_all(bytes).expect("a file can be written");
-    if let Ok(weights) = Weights::read(file.path()) {
-        let _ = weights.get("conv.weight", &[3, 2, 1, 1]);
-    }
+    let Ok(weights) = Weights::read(file.path()) else { return false };
+    let _ = weights.get("conv.weight", &[3, 2, 1, 1]);
+    true
 }
 
 /// A zip archive of `entries`, names and contents.

@@ -28,7 +28,7 @@ pub struct Outcome {
 /// Cases that failed in one place.
 #[derive(Debug)]
 pub struct Failure {
-    /// Where the panic was, or `memory`, or `time`.
+    /// Where the panic was, or `memory`, `time` or `refusal`.
     pub place: String,
     /// What the first of them said.
     pub message: String,
@@ -72,7 +72,8 @@ fn seeds(target: &Target) -> io::Result<Vec<Vec<u8>>> {
     Ok(corpus(target.name)?.into_iter().filter(Seed::is_valid).map(|seed| seed.bytes).collect())
 }
 
-/// Tries every file of the corpus of `target`, as it is and with its checksums mended.
+/// Tries every file of the corpus of `target`, as it is and with its checksums mended. The valid ones must be accepted: inputs made
+/// of files that are refused at the first look would try nothing.
 ///
 /// # Errors
 /// If the corpus cannot be read.
@@ -80,11 +81,15 @@ pub fn replay(target: &Target) -> io::Result<Outcome> {
     let seeds = corpus(target.name)?;
     let mut outcome = Outcome { cases: 0, failures: Vec::new() };
     for seed in &seeds {
+        let path = || corpus_folder(target.name).join(&seed.name);
+        if seed.is_valid() && !target.parse(&seed.bytes) {
+            let message = "a valid file is refused; make the corpus anew".to_owned();
+            outcome.failures.push(Failure { place: "refusal".to_owned(), message, cases: 1, input: path() });
+        }
         for input in [seed.bytes.clone(), target.mended(&seed.bytes)] {
             outcome.cases += 1;
             if let Some(Fault { place, message }) = fault(target, &input) {
-                let input = corpus_folder(target.name).join(&seed.name);
-                outcome.failures.push(Failure { place, message, cases: 1, input });
+                outcome.failures.push(Failure { place, message, cases: 1, input: path() });
             }
         }
     }

@@ -22,7 +22,8 @@ pub struct Target {
     dictionary: &'static [&'static [u8]],
     /// Makes the checksums of an input right, if it has any.
     mend: Option<Mend>,
-    parse: fn(&[u8]),
+    /// Whether it accepts the bytes.
+    parse: fn(&[u8]) -> bool,
 }
 
 impl Target {
@@ -39,8 +40,9 @@ impl Target {
         self.mend.map_or_else(|| input.to_vec(), |mend| mend(input))
     }
 
-    pub(crate) fn parse(&self, input: &[u8]) {
-        (self.parse)(input);
+    /// Whether the parser accepts `input`.
+    pub(crate) fn parse(&self, input: &[u8]) -> bool {
+        (self.parse)(input)
     }
 }
 
@@ -67,7 +69,7 @@ pub const TARGETS: &[Target] = &[
     plain("npy", NPY, |bytes| read_weights(".npz", &zipped(&[("conv.weight.npy", bytes)]))),
     plain("pth", PICKLE, |bytes| read_weights(".pth", bytes)),
     plain("pickle", PICKLE, |bytes| {
-        read_weights(".pth", &zipped(&[("archive/data.pkl", bytes), ("archive/data/0", &[0; 64])]));
+        read_weights(".pth", &zipped(&[&[("archive/data.pkl", bytes)], STORAGES].concat()))
     }),
     sealed("png", PNG, mend::png, decode),
     plain("jpeg", JPEG, decode),
@@ -76,30 +78,45 @@ pub const TARGETS: &[Target] = &[
     sealed("sealed", JSON, stage::fuzzing::resealed_json, stage::fuzzing::sealed_file),
 ];
 
-const fn plain(name: &'static str, dictionary: &'static [&'static [u8]], parse: fn(&[u8])) -> Target {
+const fn plain(name: &'static str, dictionary: &'static [&'static [u8]], parse: fn(&[u8]) -> bool) -> Target {
     Target { name, dictionary, mend: None, parse }
 }
 
-const fn sealed(name: &'static str, dictionary: &'static [&'static [u8]], mend: Mend, parse: fn(&[u8])) -> Target {
+const fn sealed(
+    name: &'static str,
+    dictionary: &'static [&'static [u8]],
+    mend: Mend,
+    parse: fn(&[u8]) -> bool,
+) -> Target {
     Target { name, dictionary, mend: Some(mend), parse }
 }
 
 /// A configuration and, after a line of `=====`, overrides, one to a line.
-fn study(bytes: &[u8]) {
+fn study(bytes: &[u8]) -> bool {
     let text = String::from_utf8_lossy(bytes);
     let (file, overrides) = text.split_once("=====\n").unwrap_or((&text, ""));
     let overrides: Vec<String> = overrides.lines().map(str::to_owned).collect();
-    if let Ok(study) = Study::parse(file, Path::new("study.toml"), &overrides) {
-        assert!(!study.combinations().is_empty() && !study.seeds().is_empty());
-    }
+    let Ok(study) = Study::parse(file, Path::new("study.toml"), &overrides) else { return false };
+    assert!(!study.combinations().is_empty() && !study.seeds().is_empty());
+    true
 }
 
 /// An image, which is as large as it says.
-fn decode(bytes: &[u8]) {
-    if let Ok(Pixels { width, height, channels, data }) = Pixels::decode(bytes) {
-        assert_eq!(data.len(), width * height * channels);
-    }
+fn decode(bytes: &[u8]) -> bool {
+    let Ok(Pixels { width, height, channels, data }) = Pixels::decode(bytes) else { return false };
+    assert_eq!(data.len(), width * height * channels);
+    true
 }
+
+/// What a pickle's tensors are parts of.
+const STORAGES: &[(&str, &[u8])] = &[
+    ("archive/data/0", &[0; 64]),
+    ("archive/data/1", &[0; 64]),
+    ("archive/data/2", &[0; 64]),
+    ("archive/data/3", &[0; 64]),
+    ("archive/data/4", &[0; 64]),
+    ("archive/data/5", &[0; 64]),
+];
 
 const LABELS: &[&[u8]] = &[
     b",",

@@ -1,4 +1,4 @@
-//! For tests only: the parsers as functions of bytes.
+//! For tests only: the parsers as functions of bytes, which say whether they accept them.
 
 use std::{cell::RefCell, path::Path};
 
@@ -10,26 +10,27 @@ use crate::{About, Checkpoint, Draws, Input, Model, ModelConfig, Precision, Reci
 const PATH: &str = "fuzzed.safetensors";
 
 /// `model.safetensors`.
-pub fn model(bytes: &[u8]) {
+pub fn model(bytes: &[u8]) -> bool {
     let path = Path::new(PATH);
-    let _ = tensor_file::parse(path, bytes, &Device::Cpu).and_then(|file| Model::of_file(file, path, &Device::Cpu));
+    let file = tensor_file::parse(path, bytes, &Device::Cpu);
+    file.and_then(|file| Model::of_file(file, path, &Device::Cpu)).is_ok()
 }
 
 /// `checkpoint.safetensors`, of the model that [`sample`] is.
-pub fn checkpoint(bytes: &[u8]) {
+pub fn checkpoint(bytes: &[u8]) -> bool {
     thread_local! {
         static SAMPLE: RefCell<Option<(Model, Trainer)>> = RefCell::new(sample().ok());
     }
     let path = Path::new(PATH);
-    let Ok(file) = tensor_file::parse::<Checkpoint>(path, bytes, &Device::Cpu) else { return };
+    let Ok(file) = tensor_file::parse::<Checkpoint>(path, bytes, &Device::Cpu) else { return false };
     SAMPLE.with_borrow_mut(|sample| {
         let (model, trainer) = sample.as_mut().expect("a small model can be made");
         let digest = file.about.digest.clone();
-        if let Ok(checkpoint) = Checkpoint::restore_from(file, path, &digest, model, trainer) {
-            let Checkpoint { mut progress, .. } = checkpoint;
-            progress.add_step(progress.step.saturating_add(1), progress.recent_loss(), &[0.5, 0.5]);
-        }
-    });
+        let Ok(checkpoint) = Checkpoint::restore_from(file, path, &digest, model, trainer) else { return false };
+        let Checkpoint { mut progress, .. } = checkpoint;
+        progress.add_step(progress.step.saturating_add(1), progress.recent_loss(), &[0.5, 0.5]);
+        true
+    })
 }
 
 /// The file's bytes with the checksum of what they hold, if they are a model or checkpoint but for that.
