@@ -121,30 +121,28 @@ pub fn beside_the_paper(results: &Results) -> Vec<Table> {
 
 /// What each source adds.
 pub fn effects(effects: &[Effect]) -> Table {
-    let columns = [
-        "source",
-        "contexts",
-        "raised in",
-        "change, points [95%]",
-        "adjusted p",
-        "the paper's change, points",
-        "… without fm4 alone",
-    ];
+    let mut columns = vec!["source", "contexts", "raised in", "change, points [95%]", "adjusted p"];
+    let has_paper = effects.iter().any(|effect| effect.paper_mean.is_some());
+    if has_paper {
+        columns.extend(["the paper's change, points", "… without fm4 alone"]);
+    }
     let row = |effect: &Effect| {
         let points = |share: f64| format!("{:+.2}", 100.0 * share);
         let interval = effect
             .mean
             .interval_95
             .map_or_else(String::new, |[low, high]| format!(" [{}, {}]", points(low), points(high)));
-        vec![
+        let mut row = vec![
             effect.source.to_string(),
             effect.contexts.len().to_string(),
             effect.contexts.iter().filter(|(_, change)| *change > 0.0).count().to_string(),
             format!("{}{interval}", points(effect.mean.mean)),
             p_value(effect.adjusted_p),
-            effect.paper_mean.map_or_else(absent, points),
-            effect.paper_mean_without_fm4.map_or_else(absent, points),
-        ]
+        ];
+        if has_paper {
+            row.extend([effect.paper_mean, effect.paper_mean_without_fm4].map(|mean| mean.map_or_else(absent, points)));
+        }
+        row
     };
     let caption = "Change of test accuracy when a source is added to other inputs";
     Table::new("effects", caption, &columns, effects.iter().map(row).collect())
