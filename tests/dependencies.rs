@@ -10,12 +10,12 @@ fn workspace() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
 }
 
-/// What is built on this platform: the manifests of the rest need not be here.
+/// What is built on this platform, with the features for GPUs as well: the manifests of the rest need not be here.
 fn metadata() -> Metadata {
     let version = Command::new("rustc").arg("-vV").output().unwrap();
     let version = String::from_utf8(version.stdout).unwrap();
     let host = version.lines().find_map(|line| line.strip_prefix("host: ")).unwrap();
-    let options = ["--locked", "--filter-platform", host].map(str::to_owned);
+    let options = ["--locked", "--all-features", "--filter-platform", host].map(str::to_owned);
     MetadataCommand::new().current_dir(workspace()).other_options(options).exec().unwrap()
 }
 

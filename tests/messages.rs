@@ -14,6 +14,7 @@ fn wrong_use_exits_with_2_and_names_the_nearest() {
     assert!(study.fails("eval", &["labels=majorty"], 2).contains("did you mean `majority`?"));
     assert!(study.fails("extract", &["--config", "absent.toml"], 2).contains("no configuration at `absent.toml`"));
     study.fails("extract", &["--no-such-flag"], 2);
+    assert!(study.fails("fmstudy", &["demo-data", "data.dir=x"], 2).contains("unexpected argument 'data.dir=x'"));
 }
 
 #[test]
@@ -93,7 +94,7 @@ fn missing_features_are_named_all_at_once() {
     assert!(status.contains("train orig+fm3 seed 0: missing"), "the others are shown: {status}");
     assert!(status.contains("28 combinations need"), "{status}");
     study.run("train", &["combo=fm3"]);
-    assert!(study.run("eval", &[]).contains("eval: 1 runs"));
+    assert!(study.run("eval", &[]).contains("eval: 1 run, 0 of them fresh"));
 }
 
 #[test]

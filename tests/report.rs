@@ -131,6 +131,9 @@ fn an_answer_about_a_file_is_the_one_that_eval_gave() {
     let text = study.run("fmstudy", &with("predict", &[&format!("image={}", folder.display())]));
     assert_eq!(text.lines().filter(|line| line.contains(".png")).count(), images, "{text}");
     assert!(study.fails("fmstudy", &with("predict", &["image=nobody.png"]), 1).contains("no image `nobody.png`"));
+    fs::write(study.path("no.png"), "no image").unwrap();
+    let refused = study.fails("fmstudy", &with("predict", &["image=no.png"]), 1);
+    assert!(refused.contains("`no.png` is no PNG, JPEG or BMP image\n\nhint: name another image"), "{refused}");
     assert!(study.fails("fmstudy", &with("predict", &[]), 1).contains("just predict image=face.png"));
 }
 
@@ -174,12 +177,12 @@ fn runs_are_judged_on_another_data_set() {
     // Another folder of the same name is another data set.
     fs::create_dir_all(study.path("elsewhere/other/sad")).unwrap();
     fs::copy(faces[5], study.path("elsewhere/other/sad/face.png")).unwrap();
-    assert!(study.run("eval", &with("data=elsewhere/other", &[])).contains("1 images, 6 runs, 0 were fresh"));
+    assert!(study.run("eval", &with("data=elsewhere/other", &[])).contains("1 image, 6 runs, 0 of them fresh"));
     let again = study.run("eval", &with("data=./other/", &["eval.class_names=masked=none"]));
-    assert!(again.contains("6 runs, 6 were fresh; left out: 1 of disgust"), "{again}");
+    assert!(again.contains("6 runs, 6 of them fresh; left out: 1 of disgust"), "{again}");
     // Another image is another question.
     fs::copy(faces[4], study.path("other/joy/second.png")).unwrap();
-    assert!(study.run("eval", &asked).contains("3 images, 6 runs, 0 were fresh"));
+    assert!(study.run("eval", &asked).contains("3 images, 6 runs, 0 of them fresh"));
     study.run("fmstudy", &with("report", &[]));
     let table = || fs::read_to_string(study.path("cache/faces/report/tables/transfers.csv")).unwrap();
     assert_eq!(table().lines().count(), 1 + 2 * 6, "the report shows it: {}", table());

@@ -29,6 +29,7 @@ mod pickle;
 mod precision;
 pub mod preprocess;
 mod quantised_engine;
+mod quiet_panic;
 mod stem;
 mod view;
 mod weights;

@@ -1,14 +1,16 @@
 use std::{
     borrow::Cow,
     collections::BTreeMap,
-    panic,
     path::{Path, PathBuf},
 };
 
 use candle_core::DType;
 use stage::ContentHash;
 
-use crate::formats::{read_npz, read_safetensors, read_state_dict};
+use crate::{
+    formats::{read_npz, read_safetensors, read_state_dict},
+    quiet_panic,
+};
 
 /// Named tensors of a pretrained network, in 32-bit floats, with torchvision's names
 /// (`layer1.0.conv1.weight`), which are timm's as well.
@@ -110,9 +112,10 @@ impl Weights {
             return Err(WeightsError::NotFound { path: path.to_owned() });
         }
         // A reader that panics over a foreign file has found it unreadable, too.
-        panic::catch_unwind(|| Self::read_by_extension(path)).unwrap_or_else(|_| {
-            let reason = "its reader did not expect what it found".to_owned();
-            Err(WeightsError::Unreadable { path: path.to_owned(), reason })
+        quiet_panic::catch(|| Self::read_by_extension(path)).unwrap_or_else(|| {
+            let reason = "its reader gave up on what it found, expected named tensors of ResNet-18\n\n\
+                          hint: fetch it anew, or save it as .safetensors";
+            Err(WeightsError::Unreadable { path: path.to_owned(), reason: reason.to_owned() })
         })
     }
 

@@ -34,6 +34,15 @@ pub struct Arguments {
     #[arg(long, value_name = "FILE", default_value = DEFAULT_CONFIG, global = true)]
     pub config: PathBuf,
 
+    /// What is printed
+    #[command(flatten)]
+    pub output: Output,
+}
+
+/// What a binary prints.
+#[derive(Debug, Args)]
+#[group(skip)]
+pub struct Output {
     /// Print the result as one JSON object on stdout
     #[arg(long, global = true)]
     pub json: bool,
@@ -96,10 +105,17 @@ impl Arguments {
     }
 
     fn open(&self, study: Study) -> Result<Context> {
-        let show_progress = !self.quiet && !self.json && std::io::stderr().is_terminal();
+        let show_progress = !self.output.quiet && !self.output.json && std::io::stderr().is_terminal();
         Context::open(study, show_progress)
     }
 
+    /// Prints a result: as JSON if that is wanted, else what `text` makes of it.
+    pub fn print<T: Serialize>(&self, result: &T, text: impl FnOnce(&T) -> String) -> Result<()> {
+        self.output.print(result, text)
+    }
+}
+
+impl Output {
     /// Prints a result: as JSON if that is wanted, else what `text` makes of it.
     pub fn print<T: Serialize>(&self, result: &T, text: impl FnOnce(&T) -> String) -> Result<()> {
         let mut stdout = std::io::stdout().lock();
@@ -112,33 +128,47 @@ impl Arguments {
         }
         Ok(())
     }
+
+    fn start_messages(&self) {
+        let level = match (self.quiet, self.verbose) {
+            (true, _) => "warn",
+            (_, true) => "debug",
+            _ => "info",
+        };
+        // Other crates' chatter is of no use; FMSTUDY_LOG can turn it on.
+        let ours =
+            ["cli", "pipeline", "study", "backbone", "dataset", "shards", "vit", "stage", "demo", "report", "fmstudy"];
+        let default = ours.map(|name| format!("{name}={level}")).join(",");
+        let filter =
+            EnvFilter::try_from_env("FMSTUDY_LOG").unwrap_or_else(|_| EnvFilter::new(format!("warn,{default}")));
+        tracing_subscriber::fmt()
+            .with_env_filter(filter)
+            .with_writer(std::io::stderr)
+            .with_target(false)
+            .without_time()
+            .with_ansi(std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none())
+            .init();
+    }
 }
 
-/// Runs a binary's work and turns its result into the exit code; errors go to stderr with their causes and
-/// hints.
+/// Runs a binary's work on a study and turns its result into the exit code; errors go to stderr with their causes and hints.
 pub fn run(arguments: &Arguments, work: impl FnOnce(&Arguments) -> Result<()>) -> ExitCode {
-    let level = match (arguments.quiet, arguments.verbose) {
-        (true, _) => "warn",
-        (_, true) => "debug",
-        _ => "info",
-    };
-    // Other crates' chatter is of no use; FMSTUDY_LOG can turn it on.
-    let ours =
-        ["cli", "pipeline", "study", "backbone", "dataset", "shards", "vit", "stage", "demo", "report", "fmstudy"];
-    let default = ours.map(|name| format!("{name}={level}")).join(",");
-    let filter = EnvFilter::try_from_env("FMSTUDY_LOG").unwrap_or_else(|_| EnvFilter::new(format!("warn,{default}")));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_target(false)
-        .without_time()
-        .with_ansi(std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none())
-        .init();
-    match work(arguments) {
+    arguments.output.start_messages();
+    exit_code(work(arguments), |text| arguments.with_config(text))
+}
+
+/// The same of work that knows no study.
+pub fn run_without_study(output: &Output, work: impl FnOnce(&Output) -> Result<()>) -> ExitCode {
+    output.start_messages();
+    exit_code(work(output), |text| text)
+}
+
+fn exit_code(result: Result<()>, as_typed: impl FnOnce(String) -> String) -> ExitCode {
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {}", printable(&arguments.with_config(message(&error))));
+            eprintln!("error: {}", printable(&as_typed(message(&error))));
             if error.is::<StudyError>() { ExitCode::from(2) } else { ExitCode::FAILURE }
         }
     }
@@ -153,11 +183,11 @@ fn quoted(word: &str) -> String {
     format!("'{}'", word.replace('\'', "'\\''"))
 }
 
-/// The error with its causes, outermost first; one that only repeats the last is left out.
+/// The error with its causes, outermost first; what another says as well is left out.
 fn message(error: &anyhow::Error) -> String {
     let mut text = String::new();
     for cause in error.chain().map(ToString::to_string) {
-        if text.is_empty() {
+        if cause.starts_with(&text) {
             text = cause;
         } else if !text.contains(&cause) {
             text = format!("{text}: {cause}");
@@ -195,9 +225,7 @@ mod tests {
         let mut arguments = Arguments {
             overrides: vec!["recipe.lr=0.01".to_owned(), "study.variants=classes=8 seed=1".to_owned()],
             config: DEFAULT_CONFIG.into(),
-            json: false,
-            quiet: false,
-            verbose: false,
+            output: Output { json: false, quiet: false, verbose: false },
         };
         assert_eq!(arguments.command("study"), "just study recipe.lr=0.01 'study.variants=classes=8 seed=1'");
         arguments.overrides = vec!["data.dir=it's".to_owned()];
@@ -207,6 +235,12 @@ mod tests {
         assert_eq!(arguments.with_config(hint), "hint: run `just extract --config other.toml`, which goes on");
         let hint = "hint: run `just extract extract.features=fm1`".to_owned();
         assert_eq!(arguments.with_config(hint), "hint: run `just extract --config other.toml extract.features=fm1`");
+    }
+
+    #[test]
+    fn nothing_is_said_twice() {
+        let error = anyhow::anyhow!("`a` cannot be `b`, expected `c`").context("`a` cannot be `b`");
+        assert_eq!(message(&error), "`a` cannot be `b`, expected `c`");
     }
 
     #[test]

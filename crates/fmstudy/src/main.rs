@@ -11,7 +11,8 @@ use clap::{Parser, Subcommand};
 use pipeline::{
     Context, clean, evaluation, extraction, predict,
     status::{self, StudyStatus, VariantStatus},
-    summary, training, transfer, verify,
+    summary::{self, counted},
+    training, transfer, verify,
 };
 use serde::Serialize;
 
@@ -52,7 +53,7 @@ enum Command {
     /// Draw the demo's faces and make its backbone
     DemoData {
         #[command(flatten)]
-        common: cli::Arguments,
+        output: cli::Output,
         /// Folder for them
         #[arg(long, default_value = "data/demo")]
         dir: PathBuf,
@@ -84,9 +85,9 @@ fn main() -> ExitCode {
             arguments.print(&leftovers, summary::leftovers)?;
             if leftovers.leftovers.is_empty() || !(yes || confirmed()?) { Ok(()) } else { clean::remove(&leftovers) }
         }),
-        Command::DemoData { common, dir } => cli::run(&common, |arguments| {
+        Command::DemoData { output, dir } => cli::run_without_study(&output, |output| {
             let was_there = demo::write_demo(&dir)? == [demo::Written::AlreadyThere; 2];
-            arguments.print(&DemoData { dir, was_there }, |data| match data.was_there {
+            output.print(&DemoData { dir, was_there }, |data| match data.was_there {
                 true => format!("demo-data: `{}` is there; nothing to do", data.dir.display()),
                 false => format!("demo-data: drew faces and made a backbone in `{}`", data.dir.display()),
             })
@@ -150,16 +151,16 @@ fn run_stages(context: &mut Context, failures: &mut Failures) {
     tracing::info!("{}", summary::extraction(context, &extracted));
     if let Some(trained) = failures.take(training::run(context)) {
         let fresh = trained.runs.iter().filter(|run| run.before.is_fresh()).count();
-        tracing::info!("train: {} runs, {fresh} were fresh", trained.runs.len());
+        tracing::info!("train: {}, {fresh} of them fresh", counted(trained.runs.len(), "run"));
     }
     if let Some(evaluated) = failures.take(evaluation::run(context)) {
         let fresh = evaluated.runs.iter().filter(|run| run.was_fresh).count();
-        tracing::info!("eval: {} runs, {fresh} were fresh", evaluated.runs.len());
+        tracing::info!("eval: {}, {fresh} of them fresh", counted(evaluated.runs.len(), "run"));
     }
     if let Some(data) = context.study.eval.data.clone()
         && let Some(transferred) = failures.take(transfer::run(context, &data))
     {
-        tracing::info!("eval on `{}`: {} runs", data.display(), transferred.runs.len());
+        tracing::info!("eval on `{}`: {}", data.display(), counted(transferred.runs.len(), "run"));
     }
 }
 

@@ -24,6 +24,7 @@ use crate::{
     feature_pass::{self, Pass, PassError},
     inputs::Inputs,
     progress,
+    summary::counted,
 };
 
 /// What an extraction is about to do, or found done.
@@ -318,7 +319,8 @@ fn check_free_disk(context: &Context, extraction: &Extraction) -> Result<()> {
     let needed = extraction.missing_bytes(context.study.extract.dtype);
     let free = fs4::available_space(&extraction.cache.folder)
         .with_context(|| format!("cannot ask for the free space at `{}`", extraction.cache.folder.display()))?;
-    tracing::info!("{} shards to write, {}; {} are free", extraction.missing_shards(), size(needed), size(free));
+    let shards = counted(extraction.missing_shards(), "shard");
+    tracing::info!("{shards} to write, {}; {} are free", size(needed), size(free));
     if needed + SPARE_BYTES > free {
         bail!(
             "the features need {} and {} to spare, `{}` has {} free\n\n\

@@ -90,10 +90,11 @@ impl Requested {
     pub(crate) fn complaint(&self) -> String {
         let missing: Vec<&str> = self.missing.iter().map(|source| source.name()).collect();
         let missing = missing.join("+");
-        format!(
-            "{} combinations need {missing}, not extracted yet\n\nhint: run `just extract extract.features={missing}`",
-            self.blocked.len()
-        )
+        let needing = match self.blocked.len() {
+            1 => "1 combination needs".to_owned(),
+            several => format!("{several} combinations need"),
+        };
+        format!("{needing} {missing}, not extracted yet\n\nhint: run `just extract extract.features={missing}`")
     }
 }
 

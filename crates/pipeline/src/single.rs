@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 use backbone::{Backbone, View, preprocess};
-use dataset::{IMAGE_ENDINGS, Pixels, has_image_ending};
+use dataset::{DatasetError, IMAGE_ENDINGS, Pixels, has_image_ending};
 use half::f16;
 use rayon::prelude::*;
 use shards::Dtype;
@@ -106,7 +106,11 @@ impl<'a> SinglePass<'a> {
 
 /// The image file `path`, and as the backbone wants it.
 fn read(path: &Path, view: View) -> Result<(Vec<f32>, SingleImage)> {
-    let pixels = Pixels::read(path)?;
+    let pixels = Pixels::read(path).map_err(|error| match error {
+        // An image that is asked for by name is not to be left out.
+        DatasetError::Bad(bad) => anyhow!("{bad}\n\nhint: name another image"),
+        other => other.into(),
+    })?;
     let resized = preprocess::resize(&pixels.data, pixels.width, pixels.height, pixels.channels)
         .with_context(|| format!("cannot resize `{}`", path.display()))?;
     let resized = view.of(resized);

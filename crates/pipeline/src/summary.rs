@@ -92,7 +92,7 @@ pub fn evaluation(report: &EvaluationReport) -> String {
     }
     let mut text = table.to_string();
     let fresh = report.runs.iter().filter(|run| run.was_fresh).count();
-    let _ = write!(text, "\neval: {} runs, {fresh} were fresh", report.runs.len());
+    let _ = write!(text, "\neval: {}, {fresh} of them fresh", counted(report.runs.len(), "run"));
     if fresh == report.runs.len() {
         text.push_str("; nothing to do");
     }
@@ -124,10 +124,10 @@ pub fn transfer(report: &TransferReport) -> String {
     let left_out = if left_out.is_empty() { String::new() } else { format!("; left out: {}", left_out.join(", ")) };
     let fresh = report.runs.iter().filter(|run| run.was_fresh).count();
     format!(
-        "{table}\neval on `{}`: {} images, {} runs, {fresh} were fresh{left_out}",
+        "{table}\neval on `{}`: {}, {}, {fresh} of them fresh{left_out}",
         report.data.display(),
-        report.images,
-        report.runs.len()
+        counted(report.images, "image"),
+        counted(report.runs.len(), "run"),
     )
 }
 
@@ -167,9 +167,9 @@ pub fn verification(verification: &Verification) -> String {
     let mut text: String = verification.damaged.iter().map(|damage| format!("damaged: {damage}\n")).collect();
     let _ = write!(
         text,
-        "verify: {} images, {} other files ({:.2} GB) read, {} damaged",
-        verification.images,
-        verification.files,
+        "verify: {}, {} ({:.2} GB) read, {} damaged",
+        counted(verification.images, "image"),
+        counted(verification.files, "other file"),
         verification.size_bytes as f64 / 1e9,
         verification.damaged.len()
     );
@@ -185,8 +185,13 @@ pub fn leftovers(leftovers: &Leftovers) -> String {
         let _ = writeln!(text, "{megabytes:>10.1} MB  {} ({})", leftover.path.display(), leftover.reason);
     }
     let megabytes = leftovers.iter().map(|leftover| leftover.size_bytes).sum::<u64>() as f64 / 1e6;
-    let _ = write!(text, "clean-stale: {} leftovers, {megabytes:.1} MB", leftovers.len());
+    let _ = write!(text, "clean-stale: {}, {megabytes:.1} MB", counted(leftovers.len(), "leftover"));
     text
+}
+
+/// So many of `one`, which forms its plural with an s.
+pub fn counted(count: usize, one: &str) -> String {
+    format!("{count} {one}{}", if count == 1 { "" } else { "s" })
 }
 
 /// The message without its hint, for lists.

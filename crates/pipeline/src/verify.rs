@@ -19,7 +19,7 @@ use crate::{
     inputs::Inputs,
     progress,
     runs::{self, Trained},
-    summary,
+    summary::{self, counted},
 };
 
 /// What was read.
@@ -129,9 +129,9 @@ fn files_below(folder: &Path, paths: &Paths) -> Vec<PathBuf> {
 pub fn require_sound(verification: &Verification) -> Result<()> {
     if !verification.damaged.is_empty() {
         bail!(
-            "{} files are damaged\n\nhint: mend damaged images; then run `just extract`, `just train` and `just eval`, which \
-             make anew what else is damaged",
-            verification.damaged.len()
+            "damage to {}\n\nhint: mend damaged images; then run `just extract`, `just train` and `just eval`, which make \
+             anew what else is damaged",
+            counted(verification.damaged.len(), "file")
         );
     }
     Ok(())

@@ -59,7 +59,7 @@ pub const KEYS: &[Key] = keys! {
     "extract.views", EVERY, "plain | plain+flip", "with the mirror image, which has a cache of its own: training draws one of the two, evaluation averages both";
     "extract.batch", EXTRACT, "number", "images per batch of the pass";
     "extract.shard_images", EXTRACT, "number", "images per new shard";
-    "extract.limit", EVERY, "number", "use only so many images, shared out over the splits; 0 for all. Tokens are standardised over all training images that are cached";
+    "extract.limit", EVERY, "number", "use about so many images, of each split its share (rounded up); 0 for all. Tokens are standardised over all training images that are cached";
     "export.npy", EXTRACT, "folder", "also write the features as .npy, (images, channels, height, width)";
     "model.grid", RUNS, "7 | 14", "tokens per side";
     "model.fuse", RUNS, "sum | seq", "add the sources' tokens, or put them one after the other";

@@ -137,7 +137,9 @@ fn full_key(key: &str) -> Result<String, StudyError> {
 fn value_error(key: &str, got: impl ToString, reason: &impl ToString) -> StudyError {
     let (got, reason) = (got.to_string(), reason.to_string());
     // A choice says by itself what it cannot be.
-    let reason = reason.strip_prefix(&format!("`{key}` cannot be `{got}`, ")).unwrap_or(&reason).to_owned();
+    let said = [format!("cannot be `{got}`, "), format!("cannot be {got}, ")];
+    let expected = said.iter().find_map(|said| Some(reason.split_once(said)?.1.to_owned()));
+    let reason = expected.unwrap_or(reason);
     StudyError::Value { key: key.to_owned(), got, reason }
 }
 
@@ -283,6 +285,8 @@ mod tests {
         assert!(message("", &["steps=many"]).contains("`recipe.steps` cannot be `many`: expected a whole number"));
         assert!(message("", &["batch=3"]).contains("ambiguous: extract.batch, recipe.batch"));
         assert!(message("", &["recipe.lr=-1"]).contains("`recipe.lr` cannot be `-1`"));
+        assert!(message("", &["model.fuse=x"]).contains("`model.fuse` cannot be `x`: expected one of sum, seq"));
+        assert!(message("", &["classes=9"]).contains("`data.classes` cannot be `9`: expected 6 (without"));
         assert!(message("", &["heads=5"]).contains("model.heads"));
         assert!(message("", &["fm1"]).contains("expected `key=value`"));
         assert!(message("lr = ", &[]).contains("not valid TOML"));

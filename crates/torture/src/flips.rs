@@ -67,7 +67,7 @@ fn groups(victim: &Victim) -> Vec<(&'static str, Kind, Vec<PathBuf>)> {
         files
     };
     let made = |what, endings: &[&str]| (what, Kind::Made, ending("cache", endings));
-    let given = |what, name: &str| (what, Kind::Given, ending("faces", &[name]));
+    let given = |what, endings: &[&str]| (what, Kind::Given, ending("faces", endings));
     let weights = vec![victim.study.path("resnet18.safetensors")];
     vec![
         made("shards", &["/00000.safetensors", "/00001.safetensors", "/00002.safetensors", "/00003.safetensors"]),
@@ -79,9 +79,8 @@ fn groups(victim: &Victim) -> Vec<(&'static str, Kind, Vec<PathBuf>)> {
         made("run files", &["fingerprint.json", "study.json", "train.json", "metrics.jsonl"]),
         made("evaluations", &["evaluation.json", ".npy", "_predictions.csv"]),
         made("audits and inputs", &["audit.json", "inputs.json"]),
-        given("images", ".png"),
-        given("label files", "fer2013new.csv"),
-        given("label files", "label.csv"),
+        given("images", &[".png"]),
+        given("label files", &["fer2013new.csv", "label.csv"]),
         ("weights", Kind::Given, weights),
     ]
 }

@@ -85,6 +85,14 @@ impl Outcome {
             self.failures.push(format!("{name}: {error:#}"));
         }
     }
+
+    /// The same of one that says whether it met at all what it is about.
+    pub fn met_case(&mut self, name: impl fmt::Display, result: Result<bool>) {
+        if matches!(result, Ok(false)) {
+            self.count("not met");
+        }
+        self.case(name, result.map(|_| ()));
+    }
 }
 
 impl fmt::Display for Outcome {

@@ -2,7 +2,8 @@
 
 use std::{
     fs,
-    process::Child,
+    path::Path,
+    process::{Child, ExitStatus},
     thread::sleep,
     time::{Duration, Instant},
 };
@@ -17,6 +18,9 @@ use crate::{
     victim::{OVERRIDES, Victim},
 };
 
+/// Where Linux shows which files a process has open.
+const OPEN_FILES: &str = "/proc/self/fd";
+
 /// Kills before a command may run to its end.
 const KILLS_PER_COMMAND: usize = 3;
 
@@ -27,6 +31,10 @@ pub fn run(scale: Scale, seed: u64) -> Result<Outcome> {
     let wanted = scale.pick(18, 200);
     let mut outcome = Outcome::new(Item::Kill);
     let mut random = ChaCha8Rng::seed_from_u64(seed);
+    let sees_open_files = Path::new(OPEN_FILES).is_dir();
+    if !sees_open_files {
+        outcome.skipped.push(format!("kills while writing: there is no {OPEN_FILES} that tells of it"));
+    }
     let victim = Victim::new()?;
     while outcome.cases < wanted {
         victim.reset()?;
@@ -37,21 +45,28 @@ pub fn run(scale: Scale, seed: u64) -> Result<Outcome> {
                 if outcome.cases >= wanted {
                     break;
                 }
-                let while_writing = outcome.cases.is_multiple_of(2);
+                let while_writing = sees_open_files && outcome.cases.is_multiple_of(2);
                 let begun = Instant::now();
                 let arguments = if command == "study" { vec!["study"] } else { Vec::new() };
                 let child = victim.study.spawn(binary, &[arguments.as_slice(), &OVERRIDES].concat());
-                let killed = if while_writing {
+                let ended = if while_writing {
                     kill_while_writing(child, random.random_range(0..6))?
                 } else {
                     kill_after(child, longest.mul_f64(random.random_range(0.0..1.0)))?
                 };
-                if !killed {
+                if let Some(status) = ended {
                     longest = begun.elapsed();
                     outcome.count("finished before they could be killed");
+                    if !status.success() {
+                        outcome.failures.push(format!("{command}, not killed, ended with {status}"));
+                    }
                     break;
                 }
-                outcome.count(if while_writing { "while writing" } else { "at any moment" });
+                outcome.count(match (while_writing, victim.has_written()) {
+                    (true, _) => "while writing",
+                    (false, true) => "at any moment",
+                    (false, false) => "before anything was written",
+                });
                 outcome.case(format!("after a killed {command}"), victim.require_sound());
             }
         }
@@ -64,18 +79,18 @@ pub fn run(scale: Scale, seed: u64) -> Result<Outcome> {
     Ok(outcome)
 }
 
-/// Kills `child` after `pause`; false if it has ended by then.
-fn kill_after(mut child: Child, pause: Duration) -> Result<bool> {
+/// Kills `child` after `pause`; how it ended if it has by then.
+fn kill_after(mut child: Child, pause: Duration) -> Result<Option<ExitStatus>> {
     sleep(pause);
     kill(&mut child)
 }
 
-/// Kills `child` while it has an unfinished file open, after it has finished `skipped` of them; false if it ended before.
-fn kill_while_writing(mut child: Child, skipped: usize) -> Result<bool> {
+/// Kills `child` while it has an unfinished file open, after it has finished `skipped` of them; how it ended if it did before.
+fn kill_while_writing(mut child: Child, skipped: usize) -> Result<Option<ExitStatus>> {
     let (mut seen, mut last) = (0, None);
     loop {
-        if child.try_wait()?.is_some() {
-            return Ok(false);
+        if let Some(status) = child.try_wait()? {
+            return Ok(Some(status));
         }
         let unfinished = open_unfinished(child.id());
         if unfinished.is_some() && unfinished != last {
@@ -88,13 +103,14 @@ fn kill_while_writing(mut child: Child, skipped: usize) -> Result<bool> {
     }
 }
 
-fn kill(child: &mut Child) -> Result<bool> {
-    let ended = child.try_wait()?.is_some();
-    if !ended {
+/// Kills `child`; how it ended if it had.
+fn kill(child: &mut Child) -> Result<Option<ExitStatus>> {
+    let ended = child.try_wait()?;
+    if ended.is_none() {
         child.kill()?;
         child.wait()?;
     }
-    Ok(!ended)
+    Ok(ended)
 }
 
 /// Name of an unfinished file that the process has open.

@@ -115,8 +115,14 @@ fn readers_beside_an_extraction(victim: &Victim) -> Result<u64> {
     Ok(looks)
 }
 
-/// A process that died left its number in the lock.
+/// A process that died left its number in the lock, or one that is another's by now.
 fn dead_lock(victim: &Victim) -> Result<()> {
-    fs_err::write(victim.study.features().join(".lock"), "1\n")?;
-    require_success("train behind a dead lock", &victim.output("train"))
+    let mut dead = Command::new("true").spawn()?;
+    dead.wait()?;
+    for process in [dead.id(), std::process::id()] {
+        fs_err::write(victim.study.features().join(".lock"), format!("{process}\n"))?;
+        require_success("extract behind a dead lock", &victim.output("extract"))?;
+        require_success("train behind a dead lock", &victim.output("train"))?;
+    }
+    Ok(())
 }

@@ -1,11 +1,12 @@
 //! Values that are not finite, in features and in training.
 
 use anyhow::{Context as _, Result, ensure};
-use harness::{files_below, write_unnoticed};
+use harness::{SHARD_IMAGES, files_below, write_unnoticed};
+use sources::Source;
 
 use crate::{
     item::{Item, Outcome},
-    victim::{Victim, require_clear_failure, require_success},
+    victim::{OVERRIDES, Victim, require_clear_failure, require_success},
 };
 
 /// f16 numbers that are none, little-endian.
@@ -24,22 +25,36 @@ pub fn run() -> Result<Outcome> {
     Ok(outcome)
 }
 
-/// A value in the middle of a shard is replaced behind the program's back; the step that meets it says whose it is.
+/// A value of one image is replaced behind the program's back; the step that meets it says whose it is, and the checkpoint
+/// before it stays.
 fn poisoned_shard(victim: &Victim, name: &str, poison: [u8; 2]) -> Result<()> {
     let shard = victim.study.features().join("fm3/00000.safetensors");
     let sound = fs_err::read(&shard)?;
-    let mut bytes = sound.clone();
-    let middle = bytes.len() / 4 * 2;
-    bytes[middle..middle + 2].copy_from_slice(&poison);
-    write_unnoticed(&shard, &bytes);
-
-    let output = victim.output_with("train", &["combo=fm3"]);
+    let image_bytes = Source::Fm3.values_per_image() * size_of_val(&poison);
+    // Every image is drawn in the first epoch's three steps; one that is drawn in the third comes behind the checkpoint of
+    // the second.
+    let kept = (0..SHARD_IMAGES).find_map(|back| {
+        let mut bytes = sound.clone();
+        let place = sound.len() - back * image_bytes - image_bytes / 4 * 2;
+        bytes[place..place + poison.len()].copy_from_slice(&poison);
+        write_unnoticed(&shard, &bytes);
+        let output = victim.output_with("train", &["combo=fm3"]);
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        let is_before = told.contains("no checkpoint had been written");
+        (!is_before).then_some((output, told))
+    });
+    let (output, told) = kept.context("no image of the shard is drawn behind the first checkpoint")?;
     require_clear_failure("train", &output, &[&format!("holds {name}")])?;
-    let told = String::from_utf8_lossy(&output.stderr);
     ensure!(told.contains("fm3 of image `FER2013Train/") && told.contains("in batch "), "no image is named: {told}");
+    ensure!(told.contains("the checkpoint of step 2 is kept"), "no checkpoint is kept: {told}");
     // It is found, and its shard alone is made anew.
     ensure!(!victim.look(&["verify"]).status.success(), "verify finds nothing");
-    victim.require_made_anew(&shard, &sound)
+    victim.require_made_anew(&shard, &sound)?;
+    // The next training goes on from the checkpoint.
+    let trained = victim.study.json("train", &[&OVERRIDES[..], &["combo=fm3"]].concat());
+    let resumed_from = &trained["runs"][0]["outcome"]["resumed_from"];
+    ensure!(*resumed_from == 2, "the checkpoint is not used: {trained}");
+    forget_run(victim, "fm3")
 }
 
 /// Training stops at the step; the last checkpoint before stays.
@@ -56,4 +71,9 @@ fn exploding(victim: &Victim) -> Result<()> {
     victim.require_sound()?;
     fs_err::remove_dir_all(folder.parent().context("a run has a folder")?)?;
     Ok(())
+}
+
+/// Takes the runs of `combination` away.
+fn forget_run(victim: &Victim, combination: &str) -> Result<()> {
+    Ok(fs_err::remove_dir_all(victim.study.path("cache/faces/runs-v2").join(combination))?)
 }

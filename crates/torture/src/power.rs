@@ -10,7 +10,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -38,10 +38,10 @@ pub fn run(scale: Scale, seed: u64) -> Result<Outcome> {
     outcome.counts.insert("calls recorded", calls.len() as u64);
 
     for number in 0..scale.pick(40, 400) {
-        // The last cuts come right after a command.
+        // The first cuts come right after a command.
         let moment = ends.get(number).copied().unwrap_or_else(|| random.random_range(0..=calls.len()));
         let mut disk = Disk::default();
-        calls[..moment].iter().for_each(|call| disk.apply(call));
+        calls[..moment].iter().try_for_each(|call| disk.apply(call))?;
         victim.reset()?;
         disk.cut(&mut random, &cache)?;
         outcome.case(format!("cut after {moment} calls"), check(&victim, ends.get(number).map(|_| number)));
@@ -56,7 +56,7 @@ fn check(victim: &Victim, promised: Option<usize>) -> Result<()> {
         let output = victim.output(stage);
         require_success(stage, &output)?;
         let said = String::from_utf8_lossy(&output.stdout).into_owned();
-        anyhow::ensure!(said.contains("nothing to do"), "{stage} had ended, and does its work again: {said}");
+        ensure!(said.contains("nothing to do"), "{stage} had ended, and does its work again: {said}");
     }
     victim.finish()
 }
@@ -68,6 +68,8 @@ struct Content {
     synced: Vec<u8>,
     /// What the processes see.
     seen: Vec<u8>,
+    /// Whether somebody has gone elsewhere than to its end.
+    is_sought: bool,
 }
 
 /// What happened to a name since its folder was synced.
@@ -92,7 +94,7 @@ struct Disk {
 }
 
 impl Disk {
-    fn apply(&mut self, call: &Call) {
+    fn apply(&mut self, call: &Call) -> Result<()> {
         match call {
             Call::Create(path) => {
                 self.files.push(Content::default());
@@ -100,9 +102,15 @@ impl Disk {
             }
             Call::Write(path, place, bytes) => {
                 if let Some(file) = self.file(path) {
+                    ensure!(place.is_some() || !file.is_sought, "no model of a write within `{}`", path.display());
                     let at = place.map_or(file.seen.len(), |place| place as usize);
                     file.seen.resize(file.seen.len().max(at + bytes.len()), 0);
                     file.seen[at..at + bytes.len()].copy_from_slice(bytes);
+                }
+            }
+            Call::Seek(path, place) => {
+                if let Some(file) = self.file(path) {
+                    file.is_sought = *place != file.seen.len() as u64;
                 }
             }
             Call::Truncate(path, length) => {
@@ -112,13 +120,14 @@ impl Disk {
             }
             Call::Sync(path) => self.sync(path),
             Call::Rename(from, to) => {
-                let Some(named) = self.seen.get(from).copied() else { return };
+                let Some(named) = self.seen.get(from).copied() else { return Ok(()) };
                 let changes = vec![(from.clone(), NameChange::Gone), (to.clone(), NameChange::Names(named))];
                 self.rename(changes);
             }
             Call::Remove(path) => self.rename(vec![(path.clone(), NameChange::Gone)]),
             Call::MakeFolder(path) => self.rename(vec![(path.clone(), NameChange::Names(None))]),
         }
+        Ok(())
     }
 
     fn file(&mut self, path: &Path) -> Option<&mut Content> {
@@ -175,7 +184,7 @@ impl Content {
     fn after_cut(&self, random: &mut ChaCha8Rng) -> Vec<u8> {
         /// Disks write sectors whole.
         const SECTOR_BYTES: usize = 512;
-        let Self { synced, seen } = self;
+        let Self { synced, seen, .. } = self;
         if synced == seen {
             return seen.clone();
         }
@@ -223,7 +232,8 @@ mod tests {
                     Call::Sync(path) => Call::Sync(below(path)),
                     Call::Rename(from, to) => Call::Rename(below(from), below(to)),
                     other => other.clone(),
-                });
+                })
+                .unwrap();
             }
             disk.cut(&mut ChaCha8Rng::seed_from_u64(seed), folder.path()).unwrap();
             fs_err::read(folder.path().join("b")).ok()

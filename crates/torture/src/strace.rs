@@ -13,8 +13,10 @@ use anyhow::{Context as _, Result, bail};
 pub enum Call {
     /// A new, empty file, or an old one made empty.
     Create(PathBuf),
-    /// Bytes written behind those that the same open file wrote before, or at a place.
+    /// Bytes written at the end of the file, or at a place.
     Write(PathBuf, Option<u64>, Vec<u8>),
+    /// Further writes without a place begin here.
+    Seek(PathBuf, u64),
     /// A file cut or stretched to a length.
     Truncate(PathBuf, u64),
     /// All bytes of a file, or all names in a folder, brought to the disk.
@@ -28,7 +30,7 @@ pub enum Call {
 }
 
 /// The calls that change files or folders.
-const CALLS: &str = "openat,creat,write,pwrite64,ftruncate,fsync,fdatasync,rename,renameat,renameat2,unlink,unlinkat,\
+const CALLS: &str = "openat,creat,write,pwrite64,lseek,ftruncate,fsync,fdatasync,rename,renameat,renameat2,unlink,unlinkat,\
                      rmdir,mkdir,mkdirat,writev,pwritev,pwritev2,copy_file_range,sendfile,fallocate,link,linkat,truncate";
 
 /// Whether there is an strace that may trace.
@@ -95,6 +97,7 @@ impl Call {
         match self {
             Self::Create(path)
             | Self::Write(path, ..)
+            | Self::Seek(path, _)
             | Self::Truncate(path, _)
             | Self::Sync(path)
             | Self::Remove(path)
@@ -115,6 +118,8 @@ fn parse(line: &str, current: &Path) -> Result<Option<Call>> {
     let arguments = arguments.trim_end().strip_suffix(')').context("a call has no end")?;
     let fields: Vec<&str> = arguments.split(", ").collect();
     let field = |at: usize| fields.get(at).copied().with_context(|| format!("{call} has no argument {at}"));
+    // A call may write less than it is asked to.
+    let written = |text: &str| Ok::<_, anyhow::Error>(unescaped(text)?[..result.parse()?].to_vec());
     let path = |at: usize| Ok::<_, anyhow::Error>(current.join(path_of(field(at)?)?));
     let path_in = |folder: usize, at: usize| Ok::<_, anyhow::Error>(opened(field(folder)?)?.join(path_of(field(at)?)?));
     let done = match call {
@@ -123,8 +128,9 @@ fn parse(line: &str, current: &Path) -> Result<Option<Call>> {
             let is_new = ["O_EXCL", "O_TRUNC"].iter().any(|flag| fields[2..].join("").contains(flag));
             is_new.then(|| opened(result)).transpose()?.map(Call::Create)
         }
-        "write" => Some(Call::Write(opened(field(0)?)?, None, unescaped(field(1)?)?)),
-        "pwrite64" => Some(Call::Write(opened(field(0)?)?, Some(field(3)?.parse()?), unescaped(field(1)?)?)),
+        "write" => Some(Call::Write(opened(field(0)?)?, None, written(field(1)?)?)),
+        "pwrite64" => Some(Call::Write(opened(field(0)?)?, Some(field(3)?.parse()?), written(field(1)?)?)),
+        "lseek" => Some(Call::Seek(opened(field(0)?)?, result.parse()?)),
         "ftruncate" => Some(Call::Truncate(opened(field(0)?)?, field(1)?.parse()?)),
         "fsync" | "fdatasync" => Some(Call::Sync(opened(field(0)?)?)),
         "rename" => Some(Call::Rename(path(0)?, path(1)?)),
@@ -176,6 +182,8 @@ mod tests {
             Call::Create("/a/b".into())
         );
         assert_eq!(call(r#"write(3</a/b>, "\x68\x69", 2) = 2"#), Call::Write("/a/b".into(), None, b"hi".to_vec()));
+        assert_eq!(call(r#"write(3</a/b>, "\x68\x69", 2) = 1"#), Call::Write("/a/b".into(), None, b"h".to_vec()));
+        assert_eq!(call("lseek(3</a/b>, 0, SEEK_END) = 7"), Call::Seek("/a/b".into(), 7));
         assert_eq!(
             call(r#"renameat(AT_FDCWD</>, "\x2f\x61", AT_FDCWD</>, "\x2f\x62") = 0"#),
             Call::Rename("/a".into(), "/b".into())

@@ -3,7 +3,7 @@
 use std::{path::Path, process::Output};
 
 use anyhow::{Result, bail, ensure};
-use harness::{Results, Study};
+use harness::{Results, Study, files_below};
 
 /// The stages in their order, as binaries.
 pub const STAGES: [&str; 3] = ["extract", "train", "eval"];
@@ -91,6 +91,12 @@ impl Victim {
         ensure!(extracted["shards_written"] == 1, "more than the damaged shard is made anew: {extracted}");
         ensure!(fs_err::read(shard)? == sound, "the shard is not what it was");
         Ok(())
+    }
+
+    /// Whether there is a file in the cache.
+    pub fn has_written(&self) -> bool {
+        let cache = self.study.path("cache");
+        cache.is_dir() && !files_below(&cache).is_empty()
     }
 
     /// Begins anew.
