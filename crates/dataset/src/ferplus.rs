@@ -158,7 +158,7 @@ fn report_rows_without_image(
         found.binary_search_by(|image| (image.split, name_of(image)).cmp(&(split, name))).is_ok()
     };
     for row in table.rows.iter().filter(|row| !row.name.is_empty() && !lies_in(row.split, &row.name)) {
-        let name = row.name.clone();
+        let name = row.name.to_string();
         let fault = match Split::ALL.iter().find(|split| lies_in(**split, &row.name)) {
             Some(got) => Fault::OtherSplit { name, expected: row.split, got: *got },
             None => Fault::MissingImage { name, folder: folder_of(row.split).to_owned() },

@@ -10,6 +10,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use compact_str::CompactString;
 use csv::StringRecord;
 
 use crate::{annotation::Votes, audit::LabelTableAudit, error::DatasetError, named_rows::NamedRows, split::Split};
@@ -30,8 +31,8 @@ pub(crate) struct VoteRow {
     pub(crate) line: u64,
     /// What the image is for.
     pub(crate) split: Split,
-    /// File name of the image; empty in rows of images that FERPlus does not use.
-    pub(crate) name: String,
+    /// File name of the image; empty in rows of images that FERPlus does not use. Most are short enough to lie in place.
+    pub(crate) name: CompactString,
     /// What the annotators said.
     pub(crate) votes: Votes,
 }
@@ -71,7 +72,7 @@ impl LabelTable {
                 expected: "Training, PublicTest or PrivateTest".to_owned(),
                 got: format!("`{usage}`"),
             })?;
-            Ok((split, field[1].trim().to_owned()))
+            Ok((split, field[1].trim().into()))
         })
     }
 
@@ -82,7 +83,7 @@ impl LabelTable {
 
     /// The same from its `text`.
     pub(crate) fn parse_folder_labels(path: &Path, text: impl Read, split: Split) -> Result<Self, DatasetError> {
-        read_rows(path, reader(text), 1, |field, _| Ok((split, field[0].trim().to_owned())))
+        read_rows(path, reader(text), 1, |field, _| Ok((split, field[0].trim().into())))
     }
 
     /// What is odd about the table.
@@ -112,7 +113,7 @@ fn read_rows(
     path: &Path,
     mut reader: csv::Reader<impl Read>,
     first_line: u64,
-    split_and_name: impl Fn(&StringRecord, u64) -> Result<(Split, String), DatasetError>,
+    split_and_name: impl Fn(&StringRecord, u64) -> Result<(Split, CompactString), DatasetError>,
 ) -> Result<LabelTable, DatasetError> {
     let mut rows = Vec::new();
     let mut record = StringRecord::new();

@@ -33,7 +33,7 @@ impl NamedRows {
         let repeated = self.groups(rows).filter(|group| group.len() > 1).map(|group| {
             let rows: Vec<&VoteRow> = group.iter().map(|row| &rows[*row as usize]).collect();
             RepeatedName {
-                name: rows[0].name.clone(),
+                name: rows[0].name.to_string(),
                 lines: rows.iter().map(|row| row.line).collect(),
                 same_votes: rows.iter().all(|row| row.votes == rows[0].votes),
             }

@@ -11,6 +11,7 @@ use backbone::{Backbone, Calibration, NUMERICS_VERSION, Weights, preprocess};
 use dataset::Split;
 use rayon::prelude::*;
 use stage::{ContentHash, Fingerprint, read_sound_json, write_sealed_json};
+use study::Paths;
 
 use crate::{Context, feature_pass, runs};
 
@@ -19,8 +20,8 @@ use crate::{Context, feature_pass, runs};
 const SAMPLE_IMAGES: usize = 48;
 
 /// The calibration of this data set and these weights, if it has been measured and is sound.
-pub(crate) fn read(context: &Context, weights: &Weights) -> Result<Option<Calibration>> {
-    Ok(read_sound_json(&path(context, weights)?, runs::MADE_ANEW))
+pub(crate) fn read(paths: &Paths, weights: &Weights) -> Result<Option<Calibration>> {
+    Ok(read_sound_json(&path(paths, weights)?, runs::MADE_ANEW))
 }
 
 /// Identifies the numbers.
@@ -30,7 +31,7 @@ pub(crate) fn hash(calibration: &Calibration) -> Result<ContentHash> {
 
 /// Measures and stores it, unless it is there.
 pub(crate) fn ensure(context: &Context, weights: &Weights) -> Result<()> {
-    if read(context, weights)?.is_some() {
+    if read(&context.paths, weights)?.is_some() {
         return Ok(());
     }
     let images = &context.dataset.images;
@@ -51,14 +52,14 @@ pub(crate) fn ensure(context: &Context, weights: &Weights) -> Result<()> {
     }
     let calibration = Backbone::calibrate(weights, &sample)?;
     tracing::info!("calibrated on {} training images", sample.len());
-    write_sealed_json(&path(context, weights)?, &calibration)?;
+    write_sealed_json(&path(&context.paths, weights)?, &calibration)?;
     Ok(())
 }
 
-fn path(context: &Context, weights: &Weights) -> Result<PathBuf> {
+fn path(paths: &Paths, weights: &Weights) -> Result<PathBuf> {
     let mut fingerprint = Fingerprint::default();
     fingerprint.set("extract.weights", weights.content_hash());
     fingerprint.set("extract.image_side", preprocess::IMAGE_SIDE);
     fingerprint.set("extract.numerics", NUMERICS_VERSION);
-    Ok(context.paths.calibration(&fingerprint.digest()))
+    Ok(paths.calibration(&fingerprint.digest()))
 }

@@ -1,11 +1,12 @@
-use std::error::Error as _;
+use std::{error::Error as _, panic::resume_unwind, thread};
 
 use anyhow::{Context as _, Result, bail};
+use backbone::Weights;
 use dataset::{Dataset, DatasetError, OpenOptions};
 use stage::{HashMemo, SealError, check_seal, write_atomically, write_sealed_json};
 use study::{Paths, Study};
 
-use crate::selection;
+use crate::{read_ahead::ReadAhead, selection};
 
 /// <https://bford.info/cachedir/>: backup programs leave such folders out.
 const CACHEDIR_TAG: &[u8] = b"Signature: 8a477f597d28d172789f06886806bc55\n# Made by fmstudy.\n";
@@ -25,6 +26,7 @@ pub struct Context {
     pub selected: Vec<usize>,
     /// Whether to draw progress bars.
     pub show_progress: bool,
+    pub(crate) read_ahead: ReadAhead,
 }
 
 impl Context {
@@ -43,9 +45,24 @@ impl Context {
             write_atomically(&tag, CACHEDIR_TAG)?;
         }
         let memo = HashMemo::open(&paths.hashes());
-        let dataset = open_dataset(&study, &paths, &memo)?;
+        let (dataset, read_ahead) = thread::scope(|scope| {
+            let ahead = || {
+                memo.load();
+                ReadAhead::of(&study, &paths)
+            };
+            // Not one of the pool's: those are kept busy by the data set, and the system shares the cores out.
+            let reader = thread::Builder::new().spawn_scoped(scope, ahead).context(TOO_MANY_THREADS)?;
+            let dataset = open_dataset(&study, &paths, &memo);
+            let read_ahead = reader.join().unwrap_or_else(|panic| resume_unwind(panic));
+            Ok::<_, anyhow::Error>((dataset?, read_ahead))
+        })?;
         let selected = selection::select(&dataset, study.extract.limit);
-        Ok(Self { study, paths, memo, dataset, selected, show_progress })
+        Ok(Self { study, paths, memo, dataset, selected, show_progress, read_ahead })
+    }
+
+    /// The configured weights, fetched if need be.
+    pub(crate) fn weights(&self) -> Result<Weights> {
+        self.read_ahead.weights(&self.study)
     }
 
     /// Whether the image at an index takes part.
@@ -77,13 +94,14 @@ impl Context {
     }
 }
 
+const TOO_MANY_THREADS: &str =
+    "cannot start the threads\n\nhint: set fewer (threads=1), or raise the limits of memory and threads";
+
 /// A second call in one process finds the pool built; the first one's size stays.
 fn start_threads(threads: usize) -> Result<()> {
     match rayon::ThreadPoolBuilder::new().num_threads(threads).build_global() {
         // Only what the system says of a thread has a source.
-        Err(error) if error.source().is_some() => Err(error).context(
-            "cannot start the threads\n\nhint: set fewer (threads=1), or raise the limits of memory and threads",
-        ),
+        Err(error) if error.source().is_some() => Err(error).context(TOO_MANY_THREADS),
         _ => Ok(()),
     }
 }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use backbone::{Precision, View, Weights, fetch_weights};
+use backbone::{Precision, View, Weights};
 use dataset::{Dataset, DatasetError, ImageRecord, Split};
 use rayon::prelude::*;
 use serde::Serialize;
@@ -16,7 +16,7 @@ use shards::{
     ShardEntry, ShardRecord, record_path, shard_path,
 };
 use sources::Source;
-use stage::{ContentHash, Lock};
+use stage::{ContentHash, Lock, warn_once};
 
 use crate::{
     Context, calibration,
@@ -72,31 +72,27 @@ pub struct ExtractionReport {
 impl Extraction {
     /// Finds out what there is to do for one view of the images, from records and remembered hashes.
     pub fn plan(context: &Context, view: View) -> Result<Self> {
-        Self::plan_with(context, &Self::weights(context)?, view)
+        Self::plan_with(context, &context.weights()?, view)
     }
 
     /// The same for each of the configured views.
     pub fn plan_all(context: &Context) -> Result<Vec<Self>> {
-        let weights = Self::weights(context)?;
+        let weights = context.weights()?;
         context.study.extract.views.each().iter().map(|view| Self::plan_with(context, &weights, *view)).collect()
     }
 
-    /// The configured weights, fetched if need be.
-    pub(crate) fn weights(context: &Context) -> Result<Weights> {
-        Ok(Weights::read(&fetch_weights(&context.study.extract.weights)?)?)
-    }
-
     fn plan_with(context: &Context, weights: &Weights, view: View) -> Result<Self> {
-        let cache = FeatureCache::find(context, weights, view)?;
+        let cache = FeatureCache::find(&context.study, &context.paths, weights, view)?;
         let folder = &cache.folder;
         let manifest = Manifest::read(folder).unwrap_or_else(|error| {
-            tracing::warn!("{error}");
+            warn_once(error.to_string());
             None
         });
-        let stored = Plan::read(folder).unwrap_or_else(|error| {
-            tracing::warn!("{error}; it is made anew from what the shards say");
-            None
-        });
+        let stored =
+            context.read_ahead.plan(folder, manifest.as_ref().map(|manifest| manifest.plan)).unwrap_or_else(|error| {
+                warn_once(format!("{error}; it is made anew from what the shards say"));
+                None
+            });
         let plan_is_sound = stored.is_some();
         let (before, digest) =
             stored.map_or_else(|| (Plan::recover(folder), None), |(plan, digest)| (plan, Some(digest)));
@@ -212,7 +208,7 @@ fn complete_shard(
     match verify(&entry) {
         Ok(()) => Some(entry),
         Err(error) => {
-            tracing::warn!("{error}");
+            warn_once(error.to_string());
             None
         }
     }
@@ -222,7 +218,7 @@ fn complete_shard(
 /// left out of `context`.
 pub fn run(context: &mut Context) -> Result<ExtractionReport> {
     context.write_audit()?;
-    let weights = Extraction::weights(context)?;
+    let weights = context.weights()?;
     Inputs::record(context)?;
     if context.study.extract.precision == Precision::Int8 {
         calibration::ensure(context, &weights)?;
@@ -244,6 +240,11 @@ fn run_view(context: &mut Context, weights: &Weights, view: View) -> Result<Extr
         return Ok(report(context, &extraction, None));
     }
     let _lock = Lock::acquire(&extraction.cache.folder)?;
+    // Another process may have written here since; nobody does from now on.
+    extraction = Extraction::plan_with(context, weights, view)?;
+    if extraction.is_fresh() {
+        return Ok(report(context, &extraction, None));
+    }
     check_free_disk(context, &extraction)?;
 
     let begun = Instant::now();

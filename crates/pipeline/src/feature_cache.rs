@@ -6,6 +6,7 @@ use anyhow::{Result, bail};
 use backbone::{Backbone, Calibration, Engine, NUMERICS_VERSION, Precision, View, Weights, preprocess};
 use shards::Plan;
 use stage::Fingerprint;
+use study::{Paths, Study};
 
 use crate::{Context, calibration};
 
@@ -29,36 +30,38 @@ pub struct FeatureCache {
 impl FeatureCache {
     /// The cache of the current configuration, there or not. If the engine is left open, the features that are there
     /// decide: what a GPU extracted can be trained from on a machine without one.
-    pub(crate) fn find(context: &Context, weights: &Weights, view: View) -> Result<Self> {
-        let extract = &context.study.extract;
+    pub(crate) fn find(study: &Study, paths: &Paths, weights: &Weights, view: View) -> Result<Self> {
+        let extract = &study.extract;
         match (extract.engine, extract.precision) {
-            (Engine::Candle, Precision::F32) | (Engine::Native, _) => Self::of(context, weights, extract.engine, view),
-            (Engine::Auto, Precision::Bf16 | Precision::Int8) => Self::of(context, weights, Engine::Native, view),
+            (Engine::Candle, Precision::F32) | (Engine::Native, _) => {
+                Self::of(study, paths, weights, extract.engine, view)
+            }
+            (Engine::Auto, Precision::Bf16 | Precision::Int8) => Self::of(study, paths, weights, Engine::Native, view),
             (Engine::Candle, precision) => bail!(
                 "extract.engine = candle computes in f32 only, not in {precision}\n\n\
                  hint: leave extract.engine = auto, or set extract.precision = f32"
             ),
             (Engine::Auto, Precision::F32) => {
-                let usual = Engine::of(&context.study.device.open()?);
+                let usual = Engine::of(&study.device.open()?);
                 let other = if usual == Engine::Native { Engine::Candle } else { Engine::Native };
                 // One engine for all views: that of the images as they are.
                 let exists = |engine| {
-                    let plain = Self::of(context, weights, engine, View::Plain)?;
+                    let plain = Self::of(study, paths, weights, engine, View::Plain)?;
                     Ok::<_, anyhow::Error>(plain.folder.join(Plan::FILE).is_file())
                 };
                 let engine = if !exists(usual)? && exists(other)? { other } else { usual };
-                Self::of(context, weights, engine, view)
+                Self::of(study, paths, weights, engine, view)
             }
         }
     }
 
     /// Engines and precisions round differently, so that each has caches of its own.
-    fn of(context: &Context, weights: &Weights, engine: Engine, view: View) -> Result<Self> {
-        let extract = &context.study.extract;
+    fn of(study: &Study, paths: &Paths, weights: &Weights, engine: Engine, view: View) -> Result<Self> {
+        let extract = &study.extract;
         let precision = extract.precision;
         let calibration = match precision {
             Precision::F32 | Precision::Bf16 => None,
-            Precision::Int8 => calibration::read(context, weights)?,
+            Precision::Int8 => calibration::read(paths, weights)?,
         };
         let mut fingerprint = Fingerprint::default();
         fingerprint.set("extract.weights", weights.content_hash());
@@ -75,7 +78,7 @@ impl FeatureCache {
         fingerprint.set("extract.dtype", extract.dtype);
         fingerprint.set("extract.image_side", preprocess::IMAGE_SIDE);
         fingerprint.set("extract.numerics", NUMERICS_VERSION);
-        let folder = context.paths.features(extract.dtype, &fingerprint.digest());
+        let folder = paths.features(extract.dtype, &fingerprint.digest());
         Ok(Self { folder, engine, precision, view, calibration, fingerprint })
     }
 

@@ -10,6 +10,7 @@ use std::{
 
 use anyhow::Result;
 use backbone::fetch_weights;
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use stage::{ContentHash, read_sound_json, write_sealed_json};
 
@@ -27,7 +28,8 @@ impl Inputs {
         let tables = context.dataset.audit.label_tables.iter().map(|table| table.path.clone());
         let weights: PathBuf = fetch_weights(&context.study.extract.weights)?;
         let hash = |path: PathBuf| Ok((path.to_string_lossy().into_owned(), ContentHash::of_file(&path)?));
-        Ok(Self { files: tables.chain([weights]).map(hash).collect::<Result<_>>()? })
+        let files: Vec<PathBuf> = tables.chain([weights]).collect();
+        Ok(Self { files: files.into_par_iter().map(hash).collect::<Result<_>>()? })
     }
 
     /// Writes down how they are now, unless that is known.

@@ -26,6 +26,7 @@ mod loader;
 pub mod paper;
 pub mod predict;
 mod progress;
+mod read_ahead;
 pub mod runs;
 pub mod scores;
 mod selection;

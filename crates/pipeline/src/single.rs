@@ -10,7 +10,7 @@ use rayon::prelude::*;
 use shards::Dtype;
 use sources::Source;
 
-use crate::{Context, extraction::Extraction, feature_cache::FeatureCache, feature_pass, inspect::FeatureMap};
+use crate::{Context, feature_cache::FeatureCache, feature_pass, inspect::FeatureMap};
 
 /// An image and what the backbone makes of it.
 #[derive(Clone, Debug)]
@@ -70,8 +70,9 @@ impl<'a> SinglePass<'a> {
         let backbone = if wanted.is_empty() {
             None
         } else {
-            let weights = Extraction::weights(context)?;
-            Some(FeatureCache::find(context, &weights, View::Plain)?.backbone(context, &weights)?)
+            let weights = context.weights()?;
+            let cache = FeatureCache::find(&context.study, &context.paths, &weights, View::Plain)?;
+            Some(cache.backbone(context, &weights)?)
         };
         Ok(Self { context, wanted, backbone })
     }

@@ -32,3 +32,4 @@ pub use sealed::{
     SealError, check_seal, parse_sealed_json, parse_sealed_lines, read_sealed_json, read_sealed_lines, read_sound_json,
     write_sealed_json, write_sealed_lines,
 };
+pub use warning::warn_once;

@@ -5,7 +5,7 @@ use std::{
     collections::HashMap,
     io::{self, Read, Write as _},
     path::{Path, PathBuf},
-    sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+    sync::{OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
     time::UNIX_EPOCH,
 };
 
@@ -24,7 +24,8 @@ const MAGIC: [u8; 16] = [*b"fmstudy hashes 2", *b"fmstudy hashes B"][cfg!(target
 #[derive(Debug)]
 pub struct HashMemo {
     store: PathBuf,
-    state: RwLock<State>,
+    /// Read by who first asks.
+    state: OnceLock<RwLock<State>>,
 }
 
 #[derive(Debug)]
@@ -55,15 +56,14 @@ pub(crate) struct Stamp {
 }
 
 impl HashMemo {
-    /// Opens the memo kept in the file `store`. A missing or unreadable one starts empty.
+    /// The memo kept in the file `store`. A missing or unreadable one starts empty.
     pub fn open(store: &Path) -> Self {
-        let stored = read(store).unwrap_or_else(|error| {
-            if error.kind() != io::ErrorKind::NotFound {
-                tracing::warn!("`{}` is damaged or of another version ({error}); it is made anew", store.display());
-            }
-            Vec::new()
-        });
-        Self { store: store.to_owned(), state: RwLock::new(State::of(stored)) }
+        Self { store: store.to_owned(), state: OnceLock::new() }
+    }
+
+    /// Reads the file now, unless it has been read: for who has a thread to spare.
+    pub fn load(&self) {
+        self.state();
     }
 
     /// The content hash of `path`: remembered if the file looks untouched, else computed and remembered.
@@ -86,15 +86,28 @@ impl HashMemo {
         self.look().known(key(path), stamp)
     }
 
-    /// The same of each of `paths`, written to `known`. Looks for many at once do not wait for each other's memory.
-    ///
-    /// # Panics
-    /// If there are not as many of both.
-    pub fn known_among(&self, paths: &[PathBuf], known: &mut [Option<ContentHash>]) {
-        assert_eq!(paths.len(), known.len(), "a place for each path");
-        let keys: Vec<(Key, Option<Stamp>)> = paths.iter().map(|path| (key(path), Stamp::of(path).ok())).collect();
+    /// The same of each of the files `names` in a `folder`, written to `known`. Looks for many at once do not wait for each other's
+    /// memory, and the system need not find the folder anew for each.
+    pub fn known_among<'a>(
+        &self,
+        folder: &Path,
+        names: impl IntoIterator<Item = &'a str>,
+        known: &mut [Option<ContentHash>],
+    ) {
+        let open = fs_err::File::open(folder);
+        // With a separator at its end.
+        let folder = folder.join("");
+        let mut path = PathBuf::new();
+        let sought = names.into_iter().map(|name| {
+            let text = path.as_mut_os_string();
+            text.clear();
+            text.push(&folder);
+            text.push(name);
+            (key(&path), open.as_ref().ok().and_then(|folder| Stamp::within(folder, name)))
+        });
+        let sought: Vec<(Key, Option<Stamp>)> = sought.collect();
         let state = self.look();
-        for ((key, stamp), known) in keys.into_iter().zip(known) {
+        for ((key, stamp), known) in sought.into_iter().zip(known) {
             *known = stamp.and_then(|stamp| state.known(key, stamp));
         }
     }
@@ -133,6 +146,10 @@ impl HashMemo {
 
     /// Writes the memo back if it changed.
     pub fn save(&self) -> io::Result<()> {
+        // What nobody has asked has learned nothing.
+        if self.state.get().is_none() {
+            return Ok(());
+        }
         let mut state = self.lock();
         if state.learned.is_empty() {
             return Ok(());
@@ -151,14 +168,27 @@ impl HashMemo {
         self.lock().learned.insert(key, Some(Entry { key, stamp, hash: *hash.as_bytes() }));
     }
 
+    fn state(&self) -> &RwLock<State> {
+        self.state.get_or_init(|| {
+            let stored = read(&self.store).unwrap_or_else(|error| {
+                if error.kind() != io::ErrorKind::NotFound {
+                    let store = self.store.display();
+                    tracing::warn!("`{store}` is damaged or of another version ({error}); it is made anew");
+                }
+                Vec::new()
+            });
+            RwLock::new(State::of(stored))
+        })
+    }
+
     fn look(&self) -> RwLockReadGuard<'_, State> {
         // A panic elsewhere leaves the map usable: every update is a single insertion.
-        self.state.read().unwrap_or_else(PoisonError::into_inner)
+        self.state().read().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock(&self) -> RwLockWriteGuard<'_, State> {
         // As above.
-        self.state.write().unwrap_or_else(PoisonError::into_inner)
+        self.state().write().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -264,6 +294,22 @@ impl Stamp {
         // Enough for five centuries.
         Ok(Self { size_bytes: metadata.len(), modified_ns: since.as_nanos() as u64, inode: inode(&metadata) })
     }
+
+    /// That of the file `name` in an open folder.
+    #[cfg(unix)]
+    fn within(folder: &fs_err::File, name: &str) -> Option<Self> {
+        use std::time::Duration;
+
+        let stat = rustix::fs::statat(folder, name, rustix::fs::AtFlags::empty()).ok()?;
+        let since = |seconds| Duration::new(seconds, stat.st_mtime_nsec as u32);
+        let modified = u64::try_from(stat.st_mtime).map_or(Duration::ZERO, since);
+        Some(Self { size_bytes: stat.st_size as u64, modified_ns: modified.as_nanos() as u64, inode: stat.st_ino })
+    }
+
+    #[cfg(not(unix))]
+    fn within(folder: &fs_err::File, name: &str) -> Option<Self> {
+        Self::of(&folder.path().join(name)).ok()
+    }
 }
 
 #[cfg(unix)]
@@ -314,8 +360,9 @@ mod tests {
         let memo = HashMemo::open(&store);
         let known: Vec<Option<ContentHash>> = files.iter().map(|file| memo.known(file)).collect();
         assert_eq!(known.iter().map(Option::is_some).collect::<Vec<_>>(), [true, true, false, true, true]);
+        let names: Vec<String> = (0..files.len()).map(|number| number.to_string()).collect();
         let mut among = vec![None; files.len()];
-        memo.known_among(&files, &mut among);
+        memo.known_among(folder.path(), names.iter().map(String::as_str), &mut among);
         assert_eq!(among, known);
     }
 
