@@ -44,7 +44,7 @@ fn another_learning_rate_trains_and_evaluates_only() {
     assert_eq!(study.json("eval", &[])["runs"][0]["was_fresh"], true);
 
     let listed = study.run("fmstudy", &["clean-stale", "--yes"]);
-    assert!(listed.contains("another configuration") && listed.contains("1 leftovers"), "{listed}");
+    assert!(listed.contains("another configuration") && listed.contains("1 leftover,"), "{listed}");
     assert_eq!(study.json("train", &[])["runs"][0]["before"]["state"], "fresh");
     assert_eq!(study.json("fmstudy", &["status", lr])["runs"][0]["train"]["state"], "stale");
 }

@@ -35,9 +35,9 @@ pub struct Linear {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct Source {
-    /// f16, (B, side, side, channels).
+    /// f16, (I, side, side, channels).
     pub maps: u64,
-    /// (B P, W)
+    /// (I P, W)
     pub ready: u64,
     /// What each value of a token is multiplied by, (W).
     pub rate: u64,
@@ -45,6 +45,8 @@ pub struct Source {
     pub offset: u64,
     /// Mean and 1 / standard deviation of each token, (B P, 2).
     pub moments: u64,
+    /// Which of the I images those of the batch are, (B); 0: they are the batch's own, in its order.
+    pub images: u64,
     /// W.
     pub width: i32,
     /// Side of a map in pixels.

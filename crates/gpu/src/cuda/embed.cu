@@ -1,22 +1,29 @@
 // From a batch's stored feature maps to the embedded tokens of all runs, and back. Maps stay in half precision until a product
 // reads them. Twins: kernels::Standardise, vit::native::Embed.
 
-// A source's maps (B, side, side, channels), of which a patch of `patch` by `patch` pixels makes a token; if there are more tokens
+// A source's maps (I, side, side, channels), of which a patch of `patch` by `patch` pixels makes a token; if there are more tokens
 // than pixels, several share one. Value i of a token is multiplied by rate[i] and offset[i] is added. Or tokens that are ready,
-// (B P, W).
+// (I P, W). Which of these I images those of the batch are say `images` (B); without them they are the batch's own.
 struct Source {
     const half_bits *maps;
     const float *ready, *rate, *offset;
     // Mean and 1 / standard deviation of each token, (B P, 2).
     float *moments;
+    const int *images;
     int width, side, channels, patch;
 };
 
+// The image of token `row` of the batch.
+__device__ long image_of(const Source &source, int row) {
+    int image = row / PLACES;
+    return source.images ? source.images[image] : image;
+}
+
 // Where value `i` of token `row` lies in the maps.
 __device__ long place_in_maps(const Source &source, int row, int i) {
-    int image = row / PLACES, token = row % PLACES, run = source.patch * source.channels;
+    int token = row % PLACES, run = source.patch * source.channels;
     long y = token / GRID * source.side / GRID + i / run, x = token % GRID * source.side / GRID;
-    return (((long)image * source.side + y) * source.side + x) * source.channels + i % run;
+    return ((image_of(source, row) * source.side + y) * source.side + x) * source.channels + i % run;
 }
 
 // Before the token's norm.
@@ -25,7 +32,7 @@ __device__ float stored_value(const Source &source, int row, int i) {
 }
 
 __device__ float token_value(const Source &source, int row, int i) {
-    if (source.ready) return source.ready[(long)row * source.width + i];
+    if (source.ready) return source.ready[(image_of(source, row) * PLACES + row % PLACES) * source.width + i];
     return (stored_value(source, row, i) - source.moments[2 * row]) * source.moments[2 * row + 1];
 }
 

@@ -1,77 +1,98 @@
+use std::sync::Arc;
+
 use gpu::{Array, GpuError, Machine, Source};
 use half::f16;
+use kernels::{Patches, Standardise};
 
 use crate::Tokens;
 
-/// The tokens of one source of a batch in a machine's memory.
+/// The tokens of one source of some images in a machine's memory: of those of a batch, or of all that training shows.
 #[derive(Debug)]
-pub(super) struct SourceTokens {
+pub(super) struct Stock {
+    images: usize,
+    /// Of stored maps; none where tokens are ready.
+    patches: Option<Patches>,
     maps: Array<f16>,
     ready: Array<f32>,
     rate: Array<f32>,
     offset: Array<f32>,
-    moments: Array<f32>,
 }
 
-impl SourceTokens {
-    /// Memory for batches as large as that of `tokens`, of `rows` tokens.
-    pub(super) fn new(machine: &dyn Machine, tokens: &Tokens, rows: usize) -> Result<Self, GpuError> {
+impl Stock {
+    /// Room for the tokens of `images` images that are like `tokens`, those of `like` images.
+    pub(super) fn new(machine: &dyn Machine, images: usize, tokens: &Tokens, like: usize) -> Result<Self, GpuError> {
         let zeros = |len| Array::zeros(machine, len);
+        let per_image = tokens.len() / like;
         Ok(match tokens {
-            Tokens::Ready(values) => Self {
+            Tokens::Ready(_) => Self {
+                images,
+                patches: None,
                 maps: Array::zeros(machine, 0)?,
-                ready: zeros(values.len())?,
+                ready: zeros(images * per_image)?,
                 rate: zeros(0)?,
                 offset: zeros(0)?,
-                moments: zeros(0)?,
             },
-            Tokens::Stored(maps, standardise) => Self {
-                maps: Array::zeros(machine, maps.len())?,
+            Tokens::Stored(_, standardise) => Self {
+                images,
+                patches: Some(standardise.patches()),
+                maps: Array::zeros(machine, images * per_image)?,
                 ready: zeros(0)?,
                 rate: Array::from(machine, standardise.rates())?,
                 offset: Array::from(machine, standardise.offsets())?,
-                moments: zeros(2 * rows)?,
             },
         })
     }
 
-    /// Whether it has room for `tokens`, and no more.
-    pub(super) const fn fits(&self, tokens: &Tokens) -> bool {
+    /// How many images there is room for.
+    pub(super) const fn images(&self) -> usize {
+        self.images
+    }
+
+    /// Whether it is just what a batch of `tokens` needs.
+    pub(super) fn fits(&self, tokens: &Tokens) -> bool {
         match tokens {
-            Tokens::Ready(values) => self.ready.len() == values.len(),
-            Tokens::Stored(maps, _) => self.maps.len() == maps.len(),
+            Tokens::Ready(values) => self.patches.is_none() && self.ready.len() == values.len(),
+            Tokens::Stored(maps, _) => self.patches.is_some() && self.maps.len() == maps.len(),
         }
     }
 
-    /// Takes `tokens`, `width` wide, and gives what the kernels are told of them.
-    pub(super) fn take(&mut self, machine: &dyn Machine, tokens: &Tokens, width: usize) -> Result<Source, GpuError> {
-        let nothing = Source {
-            maps: 0,
-            ready: 0,
+    /// Takes `tokens` for the images from `first` on, which are `count`.
+    ///
+    /// # Panics
+    /// If there is no room for them.
+    pub(super) fn write(
+        &mut self,
+        machine: &dyn Machine,
+        first: usize,
+        tokens: &Tokens,
+        count: usize,
+    ) -> Result<(), GpuError> {
+        let at = first * (tokens.len() / count);
+        match tokens {
+            Tokens::Ready(values) => self.ready.write(machine, at, values),
+            Tokens::Stored(maps, _) => self.maps.write(machine, at, maps),
+        }
+    }
+
+    /// What kernels are told of it: tokens are `width` wide, `images` says which of them those of the batch are, and `moments` is
+    /// room for what they find out.
+    pub(super) fn source(&self, width: usize, images: Option<&Array<i32>>, moments: &Array<f32>) -> Source {
+        let address = |is_there: bool, address: u64| if is_there { address } else { 0 };
+        let Patches { side, channels, patch_side, .. } = self.patches.unwrap_or_default();
+        Source {
+            maps: address(self.patches.is_some(), self.maps.address()),
+            ready: address(self.patches.is_none(), self.ready.address()),
             rate: self.rate.address(),
             offset: self.offset.address(),
-            moments: self.moments.address(),
+            moments: moments.address(),
+            images: images.map_or(0, Array::address),
             width: width as i32,
-            side: 0,
-            channels: 0,
-            patch: 0,
-        };
-        match tokens {
-            Tokens::Ready(values) => {
-                self.ready.write(machine, 0, values)?;
-                Ok(Source { ready: self.ready.address(), ..nothing })
-            }
-            Tokens::Stored(maps, standardise) => {
-                let patches = standardise.patches();
-                self.maps.write(machine, 0, maps)?;
-                Ok(Source {
-                    maps: self.maps.address(),
-                    side: patches.side as i32,
-                    channels: patches.channels as i32,
-                    patch: patches.patch_side as i32,
-                    ..nothing
-                })
-            }
+            side: side as i32,
+            channels: channels as i32,
+            patch: patch_side as i32,
         }
     }
 }
+
+/// What stays in a machine's memory of a source while runs are trained, shared by their groups.
+pub(super) type Held = Arc<Stock>;
