@@ -246,7 +246,7 @@ impl InMemory {
         };
         let tokens = about.inputs.iter().map(tokens).collect();
         let target = |i: usize| f32::from(u8::from(i / CLASSES % CLASSES == i % CLASSES));
-        let batch = Batch { images, tokens, targets: (0..images * CLASSES).map(target).collect(), weights: Vec::new() };
+        let batch = Batch { images, tokens, targets: (0..images * CLASSES).map(target).collect(), ..Batch::default() };
         let model = Model::new(about, 0, DType::F32, &Device::Cpu)?;
         let trainer = Trainer::new(&model, &Recipe::paper(), precision)?;
         Ok(Self { model, trainer, batch, draws: Draws::new(0, 1), step: 0 })

@@ -312,7 +312,7 @@ fn evaluate(
         return Ok(Vec::new());
     }
     let mut predictors = members.iter().map(|member| Ok(Predictor::new(&member.model)?)).collect::<Result<Vec<_>>>()?;
-    let reader = TokenReader::new(context, features, sources, &context.study.model)?;
+    let reader = TokenReader::new(context, features, sources.iter(), &context.study.model)?;
 
     let bar = progress::bar(context.show_progress, examples.iter().count() as u64, &name, "images");
     let splits = [("train", &examples.train), ("valid", &examples.valid), ("test", &examples.test)];

@@ -62,7 +62,7 @@ impl<'a> Inspector<'a> {
     /// by attention roll-out ([`Model::attention_rollout`]).
     pub fn attention(&self, folder: &Path, combination: Combination, indices: &[usize]) -> Result<Vec<Vec<f32>>> {
         let model = Model::load(&folder.join(MODEL_FILE), &Device::Cpu)?;
-        let reader = TokenReader::new(self.context, &self.features, combination, &model.about().model)?;
+        let reader = TokenReader::new(self.context, &self.features, combination.iter(), &model.about().model)?;
         let wanted = indices.iter().map(|index| {
             let found = self.examples.iter().find(|example| example.index == *index).cloned();
             found.with_context(|| format!("image {index} has no label"))

@@ -62,7 +62,7 @@ pub(crate) fn inputs(features: &Features, combination: Combination, model: &Mode
     combination.iter().map(input).collect()
 }
 
-/// Makes the tokens of one combination.
+/// Makes the tokens of some sources.
 #[derive(Debug)]
 pub(crate) struct TokenReader<'a> {
     context: &'a Context,
@@ -116,11 +116,11 @@ impl<'a> TokenReader<'a> {
     pub(crate) fn new(
         context: &'a Context,
         features: &'a Features,
-        combination: Combination,
+        sources: impl IntoIterator<Item = Source>,
         model: &ModelConfig,
     ) -> Result<Self> {
-        let sources = combination
-            .iter()
+        let sources = sources
+            .into_iter()
             .map(|source| {
                 // The mirror images are standardised like the others.
                 let cutter = TokenCutter::new(source, model, features.moments(source)?);
@@ -135,6 +135,13 @@ impl<'a> TokenReader<'a> {
             })
             .collect::<Result<_>>()?;
         Ok(Self { context, features, isa: Isa::choose()?, sources })
+    }
+
+    /// The tokens of a single image.
+    pub(crate) fn read_one(&self, example: &Example) -> Result<Batch> {
+        let mut batch = Batch::default();
+        self.read(&[(example, View::Plain)], &mut batch)?;
+        Ok(batch)
     }
 
     /// Reads the tokens of `seen` into `batch`, whose memory is used again.
@@ -259,7 +266,7 @@ impl<'a> TokenReader<'a> {
     }
 
     /// Calls `consume` with every batch of `examples` in each of `views`, one view after the other, and the view's number.
-    fn for_each_view(
+    pub(crate) fn for_each_view(
         &self,
         examples: &[Example],
         views: &[View],
@@ -400,8 +407,13 @@ impl<'a> Order<'a> {
         let has_flips = reader.features.flipped.is_some();
         let view = |position| if has_flips { draw_view(self.seed, position) } else { View::Plain };
         let views: Vec<View> = positions.clone().map(view).collect();
-        let seen: Vec<Seen<'_>> = positions.clone().map(|position| self.at(position)).zip(views).collect();
+        let seen: Vec<Seen<'_>> =
+            positions.clone().map(|position| self.at(position)).zip(views.iter().copied()).collect();
         reader.read(&seen, batch)?;
+        batch.held.clear();
+        let held =
+            positions.clone().zip(views).map(|(position, view)| held_image(self.number(position), view, self.examples));
+        batch.held.extend(held);
         if self.draws_classes {
             let classes = batch.targets.len() / seen.len();
             for (position, target) in positions.zip(batch.targets.chunks_exact_mut(classes)) {
@@ -425,6 +437,11 @@ impl<'a> Order<'a> {
 
     /// The image at `position`, counted over all epochs.
     fn at(&mut self, position: usize) -> &'a Example {
+        &self.examples[self.number(position)]
+    }
+
+    /// Its number among all images.
+    fn number(&mut self, position: usize) -> usize {
         let (epoch, at) = (position / self.examples.len(), position % self.examples.len());
         if self.epoch.as_ref().is_none_or(|(known, _)| *known != epoch) {
             let mut permutation: Vec<usize> = (0..self.examples.len()).collect();
@@ -434,8 +451,13 @@ impl<'a> Order<'a> {
             self.epoch = Some((epoch, permutation));
         }
         let permutation = self.epoch.as_ref().map_or(&[][..], |(_, permutation)| permutation);
-        &self.examples[permutation[at]]
+        permutation[at]
     }
+}
+
+/// The number of an image in a view among all that a trainer holds: one view of all `examples` after the other.
+const fn held_image(number: usize, view: View, examples: &[Example]) -> u32 {
+    (view as usize * examples.len() + number) as u32
 }
 
 /// The view in which training shows the image at `position`, counted over all epochs: either is as likely.

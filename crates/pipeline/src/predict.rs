@@ -123,5 +123,5 @@ fn batch(features: &Features, about: &About, images: &[SingleImage]) -> Result<B
         tokens.insert(source, Tokens::Ready(values));
     }
     let targets = vec![0.0; images.len() * about.classes.len()];
-    Ok(Batch { images: images.len(), tokens, targets, weights: Vec::new() })
+    Ok(Batch { images: images.len(), tokens, targets, ..Batch::default() })
 }

@@ -1,5 +1,6 @@
 //! Training: every run that is not fresh.
 
+mod resident;
 mod together;
 
 use std::path::PathBuf;

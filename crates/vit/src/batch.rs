@@ -20,10 +20,18 @@ pub enum Tokens {
 }
 
 impl Tokens {
-    fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         match self {
             Self::Ready(values) => values.len(),
             Self::Stored(values, _) => values.len(),
+        }
+    }
+
+    /// Bytes of the values.
+    pub const fn size_bytes(&self) -> usize {
+        match self {
+            Self::Ready(values) => size_of_val(values.as_slice()),
+            Self::Stored(values, _) => size_of_val(values.as_slice()),
         }
     }
 
@@ -59,8 +67,11 @@ impl Tokens {
 pub struct Batch {
     /// B.
     pub images: usize,
-    /// Of each source that a model reads, or of more: a batch may serve several models.
+    /// Of each source that a model reads, or of more: a batch may serve several models. Not of those whose tokens the trainer
+    /// [holds](crate::Holding).
     pub tokens: BTreeMap<Source, Tokens>,
+    /// Which of the images whose tokens the trainer holds these are: (B); of no meaning if it holds none.
+    pub held: Vec<u32>,
     /// Probabilities of the classes: (B, K).
     pub targets: Vec<f32>,
     /// How much each image's loss counts: (B); all alike if there are none.
@@ -81,12 +92,17 @@ impl Batch {
     /// # Errors
     /// If there are none of a source, or they have another shape.
     pub(crate) fn tokens_for(&self, about: &About) -> Result<Vec<&Tokens>, VitError> {
+        self.tokens_but(about, |_| false)
+    }
+
+    /// The same without those of the sources that are held.
+    pub(crate) fn tokens_but(&self, about: &About, is_held: impl Fn(Source) -> bool) -> Result<Vec<&Tokens>, VitError> {
         let shape = |what: String, expected: Vec<usize>, got: usize| match expected.iter().product::<usize>() == got {
             true => Ok(()),
             false => Err(VitError::Shape { what, expected, got: vec![got] }),
         };
         let mut all = Vec::with_capacity(about.inputs.len());
-        for input in &about.inputs {
+        for input in about.inputs.iter().filter(|input| !is_held(input.source)) {
             let Some(tokens) = self.tokens.get(&input.source) else {
                 return Err(VitError::NoTokens { missing: input.source });
             };

@@ -29,6 +29,7 @@ mod embed;
 mod error;
 #[doc(hidden)]
 pub mod fuzzing;
+mod holding;
 mod layers;
 mod loss;
 mod metrics;
@@ -54,6 +55,7 @@ pub use collapse::{COLLAPSE_MARGIN, collapsed, entropy};
 pub use config::{Collapse, Fuse, ModelConfig, Pool};
 pub use draws::Draws;
 pub use error::VitError;
+pub use holding::Holding;
 pub use loss::{Loss, cross_entropy};
 pub use metrics::{METRICS_FILE, StepRecord, ValidationRecord, Written};
 pub use model::{About, Input, Model};

@@ -85,6 +85,15 @@ impl Trainer {
         None
     }
 
+    /// Its part in the step on a GPU, if that is where it is taken.
+    #[cfg(feature = "cuda")]
+    pub(crate) const fn member(&self) -> Option<&crate::cuda::Member> {
+        match &self.0 {
+            Step::Cuda(member) => Some(member),
+            Step::Native(_) | Step::Autograd(_) => None,
+        }
+    }
+
     /// By candle's autograd, whatever the device.
     ///
     /// # Errors
@@ -107,9 +116,8 @@ impl Trainer {
         draws: &mut Draws,
         step: usize,
     ) -> Result<Gradient, VitError> {
-        let tokens = batch.tokens_for(model.about())?;
         match &mut self.0 {
-            Step::Native(trainer) => Ok(trainer.gradient(batch, &tokens, draws)),
+            Step::Native(trainer) => Ok(trainer.gradient(batch, &batch.tokens_for(model.about())?, draws)),
             #[cfg(feature = "cuda")]
             Step::Cuda(member) => member.gradient(batch, step),
             Step::Autograd(trainer) => trainer.gradient(model, batch, draws),

@@ -25,6 +25,7 @@ fn a_warm_step_asks_for_no_memory_of_size() {
         tokens: [(Source::Fm3, Tokens::Stored(maps, standardise))].into(),
         targets: vec![0.5; 2 * IMAGES],
         weights: vec![1.5; IMAGES],
+        ..Batch::default()
     };
     for (precision, dropout) in [(Precision::F32, 0.0), (Precision::Bf16, 0.0), (Precision::F32, 0.1)] {
         let about = About {

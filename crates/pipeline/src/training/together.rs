@@ -10,7 +10,7 @@ use vit::{
     Batch, Batches, METRICS_FILE, MODEL_FILE, Model, Tally, TrainOutcome, Trainer, Training, Validation, VitError,
 };
 
-use super::{Common, Waiting};
+use super::{Common, Waiting, resident::hold};
 use crate::{
     examples::{Example, class_weights, draws_classes},
     loader::{Draws, TokenReader, TrainingBatches},
@@ -41,10 +41,12 @@ pub(super) fn train_together(
         recipe.batch,
     );
     let _features_lock = features.verify(context, sources)?;
-    let reader = TokenReader::new(context, features, sources, &context.study.model)?;
+    let reader = TokenReader::new(context, features, sources.iter(), &context.study.model)?;
 
     let of_models: Vec<&Model> = models.iter().collect();
     let trainers = Trainer::together(&of_models, recipe, context.study.train.precision)?;
+    let streamed = hold(common, sources, &of_models, &trainers)?;
+    let training_reader = TokenReader::new(context, features, streamed, &context.study.model)?;
     let begun = runs.iter().zip(&digests).zip(models.iter_mut().zip(trainers));
     let begun = begun.map(|((waiting, digest), (model, trainer))| begin(common, waiting, digest, model, trainer));
     let name = if let [only] = runs { only.run.name() } else { format!("{} runs, seed {seed}", runs.len()) };
@@ -56,7 +58,7 @@ pub(super) fn train_together(
             draws_classes: draws_classes(context.study.data.labels),
             class_weights: class_weights(context, &examples.train),
         };
-        let mut batches = TrainingBatches::new(scope, &reader, &examples.train, draws);
+        let mut batches = TrainingBatches::new(scope, &training_reader, &examples.train, draws);
         let mut members = Members::new(begun);
         let validate = |due: &[&Training<'_>]| validate(&reader, &examples.valid, due);
         let finish = |number: usize, outcome| finish(common, runs[number].run, outcome);

@@ -3,8 +3,10 @@
 use std::{cell::RefCell, collections::BTreeMap, path::Path, rc::Rc};
 
 use candle_core::Tensor;
+use gpu::Machine;
+use sources::Source;
 
-use super::Trainer;
+use super::{Trainer, sources::Stock};
 use crate::{Batch, Gradient, Model, VitError};
 
 /// A run in a group. Whoever asks first for the gradient of a step has it computed for all; updates are put off until somebody
@@ -16,7 +18,7 @@ pub(crate) struct Member {
 }
 
 #[derive(Debug)]
-struct Group {
+pub(super) struct Group {
     trainer: Trainer,
     runs: usize,
     /// The step whose gradients are there, and those that nobody has asked for.
@@ -40,6 +42,10 @@ impl Member {
         let group = Group { trainer, runs, step: 0, gradients: vec![None; runs], put_off: None };
         let group = Rc::new(RefCell::new(group));
         (0..runs).map(|run| Self { group: Rc::clone(&group), run }).collect()
+    }
+
+    pub(super) const fn group(&self) -> &Rc<RefCell<Group>> {
+        &self.group
     }
 
     /// Loss and gradient in step `step` of `batch`, which is that of all runs that are at this step.
@@ -100,6 +106,15 @@ impl Member {
 }
 
 impl Group {
+    pub(super) fn machine(&self) -> &dyn Machine {
+        self.trainer.machine()
+    }
+
+    /// Reads the tokens of `source` in `stock` from now on.
+    pub(super) fn hold(&mut self, source: Source, stock: &Rc<Stock>) {
+        self.trainer.hold(source, stock);
+    }
+
     /// The trainer with all updates done.
     fn up_to_date(&mut self) -> Result<&mut Trainer, VitError> {
         if let Some(Update { step, lr, scales }) = self.put_off.take() {

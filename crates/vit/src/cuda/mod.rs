@@ -12,6 +12,7 @@ mod activations;
 #[cfg(feature = "cuda")]
 mod card;
 mod group;
+mod holding;
 mod layers;
 mod sources;
 #[cfg(test)]
@@ -25,6 +26,7 @@ use crate::{About, Fuse, Pool, Recipe};
 #[cfg(feature = "cuda")]
 pub(crate) use card::{free_bytes, members};
 pub(crate) use group::Member;
+pub(crate) use holding::Holding;
 pub(crate) use trainer::Trainer;
 
 /// Whether the step is written out for such a model and recipe.

@@ -1,8 +1,6 @@
-use std::sync::Arc;
-
 use gpu::{Array, GpuError, Machine, Source};
 use half::f16;
-use kernels::{Patches, Standardise};
+use kernels::Patches;
 
 use crate::Tokens;
 
@@ -78,7 +76,7 @@ impl Stock {
     /// room for what they find out.
     pub(super) fn source(&self, width: usize, images: Option<&Array<i32>>, moments: &Array<f32>) -> Source {
         let address = |is_there: bool, address: u64| if is_there { address } else { 0 };
-        let Patches { side, channels, patch_side, .. } = self.patches.unwrap_or_default();
+        let [side, channels, patch] = self.patches.map_or([0; 3], |of| [of.side, of.channels, of.patch_side]);
         Source {
             maps: address(self.patches.is_some(), self.maps.address()),
             ready: address(self.patches.is_none(), self.ready.address()),
@@ -89,10 +87,7 @@ impl Stock {
             width: width as i32,
             side: side as i32,
             channels: channels as i32,
-            patch: patch_side as i32,
+            patch: patch as i32,
         }
     }
 }
-
-/// What stays in a machine's memory of a source while runs are trained, shared by their groups.
-pub(super) type Held = Arc<Stock>;

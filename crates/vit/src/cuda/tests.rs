@@ -11,7 +11,7 @@ use half::f16;
 use kernels::{Isa, Patches, Standardise};
 use sources::Source;
 
-use super::{Member, Trainer, constants, supports};
+use super::{Holding, Member, Trainer, constants, supports};
 use crate::{About, Batch, Draws, Fuse, Input, Model, ModelConfig, Optimizer, Pool, Recipe, Tokens, native};
 
 const IMAGES: usize = 3;
@@ -60,6 +60,7 @@ fn batch(config: &ModelConfig, offset: f64) -> Batch {
         tokens: [(Source::Orig, orig)].into_iter().chain(maps).collect(),
         targets: (0..IMAGES * 3).map(target).collect(),
         weights: (0..IMAGES).map(|image| 0.25 + image as f32).collect(),
+        held: Vec::new(),
     }
 }
 
@@ -176,6 +177,64 @@ fn members_of_a_group_step_as_if_they_were_alone() {
     assert!(members[0].gradient(&batch, 6).unwrap() != before);
     members[0].restore(&models[0], &kept, std::path::Path::new("checkpoint")).unwrap();
     assert_eq!(members[0].gradient(&batch, 7).unwrap(), before, "bit for bit");
+}
+
+#[test]
+fn tokens_that_are_held_are_those_that_come_with_the_batch() {
+    use Source::{Fm2, Fm3, Orig};
+    let (config, recipe) = (small(), Recipe::paper());
+    let about = about(&config, &[Orig, Fm2, Fm3]);
+    let model = Model::new(about.clone(), 0, DType::F32, &Device::Cpu).unwrap();
+    let members = || Some(Member::all(Trainer::new(machine(&about)?, &[&model, &model], &recipe).unwrap()));
+    let (Some(streaming), Some(holding)) = (members(), members()) else { return };
+    let parts = [batch(&config, 1.0), batch(&config, 2.0)];
+    for source in [Orig, Fm2] {
+        let mut held = Holding::begin(&holding[1], source, 2 * IMAGES, &parts[1]).unwrap().unwrap();
+        parts.iter().for_each(|part| held.add(part).unwrap());
+        held.finish(holding.iter()).unwrap();
+    }
+    // Images of both parts in any order, one of them twice.
+    let of_both = |images: [usize; IMAGES]| {
+        let mut mixed = parts[0].clone();
+        for (source, tokens) in &mut mixed.tokens {
+            let per_image = tokens.len() / IMAGES;
+            let place = |image: usize| (&parts[image / IMAGES].tokens[source], image % IMAGES * per_image);
+            match tokens {
+                Tokens::Ready(values) => {
+                    let of = |image| match place(image) {
+                        (Tokens::Ready(values), at) => values[at..at + per_image].to_vec(),
+                        (Tokens::Stored(..), _) => panic!("one kind"),
+                    };
+                    *values = images.iter().flat_map(|image| of(*image)).collect();
+                }
+                Tokens::Stored(values, _) => {
+                    let of = |image| match place(image) {
+                        (Tokens::Stored(values, _), at) => values[at..at + per_image].to_vec(),
+                        (Tokens::Ready(_), _) => panic!("one kind"),
+                    };
+                    *values = images.iter().flat_map(|image| of(*image)).collect();
+                }
+            }
+        }
+        mixed
+    };
+    for (step, images) in [[4, 0, 4], [1, 5, 2]].into_iter().enumerate() {
+        let streamed = of_both(images);
+        let mut named = streamed.clone();
+        named.tokens.retain(|source, _| *source == Fm3);
+        named.held = images.iter().map(|image| *image as u32).collect();
+        for (streaming, holding) in streaming.iter().zip(&holding) {
+            let expected = streaming.gradient(&streamed, step + 1).unwrap();
+            assert_eq!(holding.gradient(&named, step + 1).unwrap(), expected, "bit for bit");
+            assert_eq!(holding.gradients().unwrap(), streaming.gradients().unwrap());
+            streaming.update(0.5, 1e-2, step + 1).unwrap();
+            holding.update(0.5, 1e-2, step + 1).unwrap();
+        }
+    }
+    let mut wrong = parts[0].clone();
+    wrong.held = vec![0, 1, 2 * IMAGES as u32];
+    let error = holding[0].gradient(&wrong, 9).unwrap_err().to_string();
+    assert!(error.contains("among the 6 that are held"), "{error}");
 }
 
 /// A machine that runs nothing and counts what is asked of it.

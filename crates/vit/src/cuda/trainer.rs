@@ -1,10 +1,11 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::Path,
+    rc::Rc,
 };
 
 use candle_core::{Device, Tensor};
-use gpu::{AdamStep, Array, Embeds, Extent, Gpu, GpuError, Linears, Machine, Targets};
+use gpu::{AdamStep, Array, Embeds, Extent, Gpu, GpuError, Linears, Machine, Source as GpuSource, Targets};
 use kernels::Standardise;
 use sources::Source;
 
@@ -12,11 +13,11 @@ use super::{
     activations::{Activations, Saved},
     constants,
     layers::{Block, Layers, PARTS, RunTables},
-    sources::SourceTokens,
+    sources::Stock,
 };
 use crate::{
-    About, Batch, Gradient, Model, Recipe, Tokens, VitError, adam::adam_step, layers::LAYER_NORM_EPSILON,
-    model::stored, native::Layout,
+    About, Batch, Gradient, Model, Recipe, VitError, adam::adam_step, layers::LAYER_NORM_EPSILON, model::stored,
+    native::Layout,
 };
 
 /// Numbers that the squares of a run's gradient are summed to before they leave the machine.
@@ -34,7 +35,13 @@ pub(crate) struct Trainer {
     embeds: Embeds,
     /// All that any run reads, with the width of its tokens.
     sources: Vec<(Source, usize)>,
-    tokens: Vec<SourceTokens>,
+    /// Tokens of all images, which several trainers share, and those of the batch.
+    held: BTreeMap<Source, Rc<Stock>>,
+    streamed: BTreeMap<Source, Stock>,
+    /// Which of the images that are held those of the batch are, (B).
+    images: Array<i32>,
+    /// Of each source's tokens in the batch, (B P, 2).
+    token_moments: Vec<Array<f32>>,
     /// Parameters, their gradients and moments, and which of them weight decay applies to: (R, P), P being that of the run with
     /// the most, and how many each has.
     parameters: Array<f32>,
@@ -99,7 +106,10 @@ impl Trainer {
             sums: zeros(runs * PARTS * numbers)?,
             norm_sums: Array::zeros(machine, runs * NORM_PARTS)?,
             activations: None,
-            tokens: Vec::new(),
+            held: BTreeMap::new(),
+            streamed: BTreeMap::new(),
+            images: Array::zeros(machine, 0)?,
+            token_moments: Vec::new(),
             sources,
             layers,
             layouts,
@@ -161,28 +171,66 @@ impl Trainer {
         Ok(results?)
     }
 
-    /// Copies the tokens of all sources to the machine.
+    /// The machine that trains.
+    pub(super) fn machine(&self) -> &dyn Machine {
+        &*self.gpu.machine
+    }
+
+    /// Reads the tokens of `source` in `stock` from now on, whatever batches bring.
+    ///
+    /// # Panics
+    /// If the stock lies in another machine's memory.
+    pub(super) fn hold(&mut self, source: Source, stock: &Rc<Stock>) {
+        self.held.insert(source, Rc::clone(stock));
+    }
+
+    /// Tells the kernels where the tokens of all sources lie; those that are not held are copied to the machine.
     fn take_tokens(&mut self, batch: &Batch) -> Result<(), VitError> {
         for about in &self.abouts {
-            batch.tokens_for(about)?;
+            batch.tokens_but(about, |source| self.held.contains_key(&source))?;
         }
+        self.find_held(batch)?;
         let (machine, rows) = (&*self.gpu.machine, batch.images * self.abouts[0].model.tokens_per_source());
-        let of_batch: Vec<(&Tokens, usize)> =
-            self.sources.iter().filter_map(|(source, width)| Some((batch.tokens.get(source)?, *width))).collect();
-        let fits = self.tokens.len() == of_batch.len()
-            && self.tokens.iter().zip(&of_batch).all(|(held, (tokens, _))| held.fits(tokens));
-        if !fits {
-            self.tokens.clear();
-            for (tokens, _) in &of_batch {
-                self.tokens.push(SourceTokens::new(machine, tokens, rows)?);
-            }
+        if self.token_moments.first().is_none_or(|moments| moments.len() != 2 * rows) {
+            let moments = self.sources.iter().map(|_| Array::zeros(machine, 2 * rows));
+            self.token_moments = moments.collect::<Result<_, _>>()?;
         }
-        let taken = self.tokens.iter_mut().zip(of_batch);
-        let sources =
-            taken.map(|(held, (tokens, width))| held.take(machine, tokens, width)).collect::<Result<Vec<_>, _>>()?;
+        let mut sources: Vec<GpuSource> = Vec::with_capacity(self.sources.len());
+        for ((source, width), moments) in self.sources.iter().zip(&self.token_moments) {
+            if let Some(stock) = self.held.get(source) {
+                sources.push(stock.source(*width, Some(&self.images), moments));
+                continue;
+            }
+            let Some(tokens) = batch.tokens.get(source) else { return Err(VitError::NoTokens { missing: *source }) };
+            let mut stock = match self.streamed.remove(source).filter(|stock| stock.fits(tokens)) {
+                Some(stock) => stock,
+                None => Stock::new(machine, batch.images, tokens, batch.images)?,
+            };
+            stock.write(machine, 0, tokens, batch.images)?;
+            sources.push(stock.source(*width, None, moments));
+            self.streamed.insert(*source, stock);
+        }
         self.embeds.sources.write(machine, 0, &sources)?;
         let norm = self.abouts[0].model.patch_norm;
         Ok(self.gpu.token_moments(batch.images, &self.embeds.sources, norm, Standardise::EPSILON)?)
+    }
+
+    /// Takes which of the images that are held those of the batch are.
+    fn find_held(&mut self, batch: &Batch) -> Result<(), VitError> {
+        let Some(images) = self.held.values().map(|stock| stock.images()).min() else { return Ok(()) };
+        let beyond = batch.held.iter().any(|image| *image as usize >= images);
+        if batch.held.len() != batch.images || beyond {
+            let what = format!("the list of images among the {images} that are held");
+            return Err(VitError::Shape { what, expected: vec![batch.images], got: vec![batch.held.len()] });
+        }
+        let machine = &*self.gpu.machine;
+        let held: Vec<i32> = batch.held.iter().map(|image| *image as i32).collect();
+        if self.images.len() == held.len() {
+            self.images.write(machine, 0, &held)?;
+        } else {
+            self.images = Array::from(machine, &held)?;
+        }
+        Ok(())
     }
 
     fn forward_backward(&mut self, activations: &mut Activations, targets: &Targets) -> Result<(), GpuError> {

@@ -47,7 +47,7 @@ pub fn batch(about: &About, images: usize, offset: f64) -> Batch {
     let tokens = tokens(about, images, offset, DType::F32);
     let of_source = |(input, tokens): (&Input, &Tensor)| (input.source, Tokens::Ready(host(tokens)));
     let tokens = about.inputs.iter().zip(&tokens).map(of_source).collect();
-    Batch { images, tokens, targets: host(&targets(images, DType::F32)), weights: Vec::new() }
+    Batch { images, tokens, targets: host(&targets(images, DType::F32)), ..Batch::default() }
 }
 
 /// The standardised tokens of one source.
