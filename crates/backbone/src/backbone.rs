@@ -1,6 +1,6 @@
 use std::fmt;
 
-use candle_core::Device;
+use candle_core::{DType, Device};
 use choice::choice;
 use half::bf16;
 use kernels::{Isa, ShapeError, UnavailableIsa};
@@ -86,7 +86,13 @@ impl Backbone {
         if native {
             return Self::on_isa(&network, Isa::choose()?);
         }
-        Ok(Self { runner: Runner::Candle(Box::new(CandleEngine::new(&network, device)?)) })
+        Ok(Self { runner: Runner::Candle(Box::new(CandleEngine::new(&network, device, DType::F32)?)) })
+    }
+
+    /// Builds candle's engine in bfloat16 for the GPU `device`.
+    pub fn bf16_on(weights: &Weights, device: &Device) -> Result<Self, BackboneError> {
+        let network = Network::read(weights)?;
+        Ok(Self { runner: Runner::Candle(Box::new(CandleEngine::new(&network, device, DType::BF16)?)) })
     }
 
     /// Builds the native engine for the instruction set `isa`, whatever `FMSTUDY_ISA` says.
@@ -171,6 +177,7 @@ impl fmt::Display for Backbone {
             Runner::Native(_, isa) => write!(f, "native ({isa})"),
             Runner::Bf16(_, isa) => write!(f, "native in bfloat16 ({isa})"),
             Runner::Quantised(_, isa) => write!(f, "native in 8-bit integers ({isa})"),
+            Runner::Candle(engine) if engine.dtype() == DType::BF16 => f.write_str("candle in bfloat16"),
             Runner::Candle(_) => f.write_str("candle"),
         }
     }

@@ -1,5 +1,6 @@
 //! Where feature maps go.
 
+use half::{f16, slice::HalfFloatSliceExt as _};
 use sources::Source;
 
 /// Takes one image's feature map as it leaves the network, on the thread that computed it and while it is in that
@@ -7,6 +8,17 @@ use sources::Source;
 pub trait FeatureSink: Send {
     /// Takes the map's rows from top to bottom, each (side, channels).
     fn take<'a>(&mut self, rows: impl Iterator<Item = &'a [f32]>);
+
+    /// Whether the map is rounded to half precision in the end: then a GPU may do so before it is copied.
+    fn keeps_halves(&self) -> bool {
+        false
+    }
+
+    /// The same of a map that has been rounded.
+    fn take_halves<'a>(&mut self, rows: impl Iterator<Item = &'a [f16]>) {
+        let floats: Vec<Vec<f32>> = rows.map(|row| row.to_f32_vec()).collect();
+        self.take(floats.iter().map(Vec::as_slice));
+    }
 }
 
 /// Copies the map.

@@ -1,7 +1,7 @@
 use choice::choice;
 
 choice! {
-    /// The numbers that the convolutions of the native engine multiply. Sums are wider, and the stem is always in f32.
+    /// The numbers that convolutions multiply; sums are wider. The native engine's stem is always in f32.
     #[derive(Default)]
     pub enum Precision for "extract.precision" {
         /// 32-bit floats.

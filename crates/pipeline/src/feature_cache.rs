@@ -36,12 +36,15 @@ impl FeatureCache {
             (Engine::Candle, Precision::F32) | (Engine::Native, _) => {
                 Self::of(study, paths, weights, extract.engine, view)
             }
-            (Engine::Auto, Precision::Bf16 | Precision::Int8) => Self::of(study, paths, weights, Engine::Native, view),
+            (Engine::Candle, Precision::Bf16) if !study.device.open()?.is_cpu() => {
+                Self::of(study, paths, weights, Engine::Candle, view)
+            }
+            (Engine::Auto, Precision::Int8) => Self::of(study, paths, weights, Engine::Native, view),
             (Engine::Candle, precision) => bail!(
-                "extract.engine = candle computes in f32 only, not in {precision}\n\n\
+                "extract.engine = candle computes in f32, and on GPUs in bf16, not in {precision}\n\n\
                  hint: leave extract.engine = auto, or set extract.precision = f32"
             ),
-            (Engine::Auto, Precision::F32) => {
+            (Engine::Auto, Precision::F32 | Precision::Bf16) => {
                 let usual = Engine::of(&study.device.open()?);
                 let other = if usual == Engine::Native { Engine::Candle } else { Engine::Native };
                 // One engine for all views: that of the images as they are.
@@ -82,10 +85,13 @@ impl FeatureCache {
         Ok(Self { folder, engine, precision, view, calibration, fingerprint })
     }
 
-    /// The network that fills it. Other precisions than f32 run on the CPU, whatever the device.
+    /// The network that fills it. The native engine runs on the CPU, whatever the device, in other precisions than f32.
     pub(crate) fn backbone(&self, context: &Context, weights: &Weights) -> Result<Backbone> {
         Ok(match (self.precision, &self.calibration) {
             (Precision::F32, _) => Backbone::new(weights, self.engine, &context.study.device.open()?)?,
+            (Precision::Bf16, _) if self.engine == Engine::Candle => {
+                Backbone::bf16_on(weights, &context.study.device.open()?)?
+            }
             (Precision::Bf16, _) => Backbone::bf16(weights)?,
             (Precision::Int8, Some(calibration)) => Backbone::quantised(weights, calibration)?,
             (Precision::Int8, None) => bail!("the calibration is gone; run the command again"),

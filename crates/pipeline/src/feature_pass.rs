@@ -4,12 +4,13 @@
 use std::{
     collections::HashMap,
     sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel},
-    thread,
+    thread::{self, Scope, ScopedJoinHandle},
 };
 
 use anyhow::{Error, Result, anyhow};
 use backbone::{Backbone, FeatureSink, preprocess};
 use dataset::{Dataset, DatasetError, Pixels};
+use half::f16;
 use indicatif::ProgressBar;
 use rayon::prelude::*;
 use shards::{Dtype, EncodedMap, PlannedImage, ShardWriter};
@@ -18,7 +19,7 @@ use stage::HashMemo;
 
 use crate::{Context, extraction::Extraction};
 
-/// Batches that wait between two steps. One is worked on at either end besides.
+/// Batches that wait between two steps, for each thread. One is worked on at either end besides.
 const QUEUE_BATCHES: usize = 2;
 
 /// What has been done.
@@ -54,13 +55,11 @@ struct Decoded {
     images: Vec<Vec<f32>>,
 }
 
+/// Maps of one source on their way to its shard, one for each image of a batch.
 struct Computed {
     shard: usize,
-    maps: EncodedMaps,
+    maps: Vec<Encoded>,
 }
-
-/// Each feature's maps, one per image of a batch.
-type EncodedMaps = Vec<(Source, Vec<Encoded>)>;
 
 /// A map is rounded to what is stored on the thread that computed it, while it is in that thread's cache.
 struct Encoded(EncodedMap);
@@ -69,15 +68,75 @@ impl FeatureSink for Encoded {
     fn take<'a>(&mut self, rows: impl Iterator<Item = &'a [f32]>) {
         self.0.encode(rows);
     }
+
+    fn keeps_halves(&self) -> bool {
+        self.0.dtype() == Dtype::F16
+    }
+
+    fn take_halves<'a>(&mut self, rows: impl Iterator<Item = &'a [f16]>) {
+        self.0.encode_halves(rows);
+    }
 }
 
-/// Room for the maps of `sources` of `images` images, in the memory of `maps`.
-fn make_room(maps: &mut EncodedMaps, sources: &[Source], images: usize, dtype: Dtype) {
-    if !maps.iter().map(|(source, _)| source).eq(sources) {
-        *maps = sources.iter().map(|source| (*source, Vec::new())).collect();
+/// The threads that write, one for each source: one alone hashes and writes less than a fast disk takes.
+struct Writers<'scope> {
+    of_sources: Vec<(Source, SyncSender<Computed>, ScopedJoinHandle<'scope, Result<usize>>)>,
+    /// Memory that has been written comes back.
+    written: Receiver<(Source, Vec<Encoded>)>,
+    spare: Vec<(Source, Vec<Encoded>)>,
+}
+
+impl<'scope> Writers<'scope> {
+    fn start<'env>(
+        scope: &'scope Scope<'scope, 'env>,
+        extraction: &'env Extraction,
+        dtype: Dtype,
+        memo: &'env HashMemo,
+    ) -> Result<Self> {
+        let (give_back, written) = channel();
+        let start = |source: Source| {
+            let (to_write, computed) = sync_channel(QUEUE_BATCHES);
+            let give_back = give_back.clone();
+            let write = move || write(extraction, source, dtype, memo, &computed, &give_back);
+            Ok((source, to_write, thread::Builder::new().spawn_scoped(scope, write)?))
+        };
+        let of_sources = extraction.features.iter().map(|source| start(*source)).collect::<Result<_>>()?;
+        Ok(Self { of_sources, written, spare: Vec::new() })
     }
-    for (source, maps) in maps {
-        maps.resize_with(images, || Encoded(EncodedMap::new(*source, dtype)));
+
+    /// Room for the maps that `images` images have of each of `sources`.
+    fn room(&mut self, sources: &[Source], images: usize, dtype: Dtype) -> Vec<(Source, Vec<Encoded>)> {
+        self.spare.extend(self.written.try_iter());
+        let room = |source: &Source| {
+            let spare = self.spare.iter().position(|(of, _)| of == source);
+            let mut maps = spare.map_or_else(Vec::new, |at| self.spare.swap_remove(at).1);
+            maps.resize_with(images, || Encoded(EncodedMap::new(*source, dtype)));
+            (*source, maps)
+        };
+        sources.iter().map(room).collect()
+    }
+
+    /// Hands the maps of a batch over; false if a thread has stopped.
+    fn send(&self, shard: usize, maps: Vec<(Source, Vec<Encoded>)>) -> bool {
+        maps.into_iter().all(|(source, maps)| {
+            let writer = self.of_sources.iter().find(|(of, ..)| *of == source);
+            writer.is_some_and(|(_, to_write, _)| to_write.send(Computed { shard, maps }).is_ok())
+        })
+    }
+
+    /// Waits until all is written, and adds the finished shards to `pass`, also where others failed.
+    fn finish(self, pass: &mut Pass) -> Result<()> {
+        let (queues, threads): (Vec<_>, Vec<_>) =
+            self.of_sources.into_iter().map(|(_, to_write, thread)| (to_write, thread)).unzip();
+        drop(queues);
+        let mut all = Ok(());
+        for thread in threads {
+            match thread.join().map_err(|_| anyhow!("a writing thread panicked")).flatten() {
+                Ok(shards) => pass.shards += shards,
+                Err(error) => all = all.and(Err(error)),
+            }
+        }
+        all
     }
 }
 
@@ -90,31 +149,27 @@ pub(crate) fn run(
     pass: &mut Pass,
 ) -> Result<(), PassError> {
     let (to_compute, decoded) = sync_channel(QUEUE_BATCHES);
-    let (to_write, computed) = sync_channel(QUEUE_BATCHES);
-    // Memory that has been written comes back.
-    let (give_back, written) = channel::<EncodedMaps>();
     let dtype = context.study.extract.dtype;
     thread::scope(|scope| {
-        let reader = scope.spawn(move || decode(context, extraction, &to_compute));
-        let writer = scope.spawn(move || write(extraction, dtype, &context.memo, &computed, &give_back));
+        let mut writers = Writers::start(scope, extraction, dtype, &context.memo)?;
+        let decode = move || decode(context, extraction, &to_compute);
+        let reader = thread::Builder::new().spawn_scoped(scope, decode)?;
         let mut failed = None;
         for Decoded { shard, images: batch } in decoded {
             let images = batch.len();
-            let mut maps = written.try_recv().unwrap_or_default();
-            make_room(&mut maps, &extraction.missing[&shard], images, dtype);
+            let mut maps = writers.room(&extraction.missing[&shard], images, dtype);
             if let Err(error) = backbone.run(&batch, &mut maps) {
                 failed = Some(Error::new(error));
                 break;
             }
-            if to_write.send(Computed { shard, maps }).is_err() {
-                // The writer has stopped, and says why when it is joined.
+            if !writers.send(shard, maps) {
+                // It says why when it is joined.
                 break;
             }
             pass.images += images;
             bar.inc(images as u64);
         }
-        drop(to_write);
-        pass.shards += writer.join().map_err(|_| anyhow!("the writing thread panicked"))??;
+        writers.finish(pass)?;
         if let Some(error) = failed {
             return Err(PassError::Other(error));
         }
@@ -150,34 +205,33 @@ pub(crate) fn resized(dataset: &Dataset, index: usize) -> Result<Vec<f32>, PassE
     Ok(preprocess::resize(&pixels.data, pixels.width, pixels.height, pixels.channels)?)
 }
 
+/// Writes the shards of one source, and gives how many.
 fn write(
     extraction: &Extraction,
+    source: Source,
     dtype: Dtype,
     memo: &HashMemo,
     computed: &Receiver<Computed>,
-    give_back: &Sender<EncodedMaps>,
+    give_back: &Sender<(Source, Vec<Encoded>)>,
 ) -> Result<usize> {
-    let Extraction { cache, plan, missing, .. } = extraction;
+    let Extraction { cache, plan, .. } = extraction;
     let mut written = 0;
-    let mut writers: Vec<(Source, ShardWriter)> = Vec::new();
+    let mut current: Option<ShardWriter<'_>> = None;
     for Computed { shard, maps } in computed {
-        if writers.is_empty() {
-            for source in &missing[&shard] {
-                writers.push((*source, ShardWriter::create(&cache.folder, plan, shard, *source, dtype)?));
-            }
-        }
-        for ((_, writer), (_, maps)) in writers.iter_mut().zip(&maps) {
-            for Encoded(map) in maps {
-                writer.push(map)?;
-            }
+        let mut writer = match current.take() {
+            Some(writer) => writer,
+            None => ShardWriter::create(&cache.folder, plan, shard, source, dtype)?,
+        };
+        for Encoded(map) in &maps {
+            writer.push(map)?;
         }
         // Nobody waits for it after the last batch.
-        let _ = give_back.send(maps);
-        if writers.iter().all(|(_, writer)| writer.is_complete()) {
-            for (_, writer) in writers.drain(..) {
-                writer.finish(memo)?;
-                written += 1;
-            }
+        let _ = give_back.send((source, maps));
+        if writer.is_complete() {
+            writer.finish(memo)?;
+            written += 1;
+        } else {
+            current = Some(writer);
         }
     }
     Ok(written)
