@@ -3,6 +3,7 @@ pub const SOURCE: &str = concat!(
     include_str!("cuda/common.cu"),
     include_str!("cuda/norm.cu"),
     include_str!("cuda/gelu.cu"),
+    include_str!("cuda/tile.cu"),
     include_str!("cuda/matmul.cu"),
     include_str!("cuda/attention.cu"),
     include_str!("cuda/weights.cu"),
@@ -26,12 +27,14 @@ pub struct Constants {
     pub grid: usize,
     /// Whether the first token alone is read at the end, instead of the mean of all.
     pub class_token: bool,
+    /// Whether products round their factors to bfloat16.
+    pub bf16: bool,
 }
 
 impl Constants {
     /// As options of a compiler.
     pub fn options(&self) -> Vec<String> {
-        let Self { width, heads, tokens, classes, grid, class_token } = *self;
+        let Self { width, heads, tokens, classes, grid, class_token, bf16 } = *self;
         let numbers = [
             ("WIDTH", width),
             ("HEADS", heads),
@@ -39,6 +42,7 @@ impl Constants {
             ("CLASSES", classes),
             ("GRID", grid),
             ("CLASS_TOKEN", usize::from(class_token)),
+            ("BF16", usize::from(bf16)),
         ];
         numbers.iter().map(|(name, number)| format!("-D{name}={number}")).collect()
     }

@@ -18,8 +18,9 @@ fn kernels(ptx: &str) -> Vec<&str> {
 #[test]
 fn all_kernels_compile_for_ampere_and_hopper() {
     let models = [
-        Constants { width: 64, heads: 2, tokens: 49, classes: 6, grid: 7, class_token: false },
-        Constants { width: 192, heads: 3, tokens: 981, classes: 8, grid: 14, class_token: true },
+        Constants { width: 64, heads: 2, tokens: 49, classes: 6, grid: 7, class_token: false, bf16: false },
+        Constants { width: 192, heads: 3, tokens: 981, classes: 8, grid: 14, class_token: true, bf16: true },
+        Constants { width: 64, heads: 2, tokens: 49, classes: 6, grid: 7, class_token: false, bf16: true },
     ];
     for (constants, architecture) in models.iter().flat_map(|model| ARCHITECTURES.map(|of| (model, of))) {
         let folder = tempfile::tempdir().unwrap();

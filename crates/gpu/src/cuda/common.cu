@@ -1,6 +1,7 @@
 // What all kernels share. Shapes: R runs that are trained at once, B images, N tokens of a sequence, M = B N rows, D width,
 // H heads, K classes, P places of the token grid. D, H, N, K and the grid's side are known when the kernels are compiled: WIDTH,
-// HEADS, TOKENS, CLASSES, GRID; so is whether a class token is read at the end (CLASS_TOKEN).
+// HEADS, TOKENS, CLASSES, GRID; so is whether a class token is read at the end (CLASS_TOKEN), and whether products round their
+// factors to bfloat16 (BF16).
 //
 // No kernel adds with atomics: whatever the order in which blocks run, sums have one order and results the same bits.
 
@@ -13,6 +14,25 @@ __device__ inline float half_to_float(half_bits bits) {
     float value;
     asm("cvt.f32.f16 %0, %1;" : "=f"(value) : "h"(bits));
     return value;
+}
+
+typedef unsigned short bf16_bits;
+
+__device__ inline bf16_bits float_to_bf16(float value) {
+    bf16_bits bits;
+    asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(bits) : "f"(value));
+    return bits;
+}
+
+__device__ inline float bf16_to_float(bf16_bits bits) {
+    return __uint_as_float((unsigned)bits << 16);
+}
+
+// Adds to this thread's numbers of a warp's product, two in each of two rows.
+__device__ inline void multiply_add(float *sums, float *sums_below, const unsigned *left, const unsigned *right) {
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+        : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums_below[0]), "+f"(sums_below[1])
+        : "r"(left[0]), "r"(left[1]), "r"(left[2]), "r"(left[3]), "r"(right[0]), "r"(right[1]));
 }
 #endif
 

@@ -126,8 +126,8 @@ extern "C" __global__ void __launch_bounds__(TILE_THREADS)
         TokenRows left = {source, rows};
         RightColumns right = {{weights + projection.weights, WIDTH, source.width}};
         Tile tile = multiply<true, true>(left, right, first_row, first_column, 0, source.width);
-        for (int i = 0; i < 4; i++)
-            for (int j = 0; j < 4; j++) {
+        for (int i = 0; i < THREAD_ROWS; i++)
+            for (int j = 0; j < THREAD_COLUMNS; j++) {
                 int row = first_row + tile_row(i), column = first_column + tile_column(j);
                 if (row < rows && column < WIDTH)
                     x[sequence_row(row, projection.first_token) * WIDTH + column] += tile.sums[i][j];
@@ -167,8 +167,8 @@ extern "C" __global__ void __launch_bounds__(TILE_THREADS)
     TokenColumns right = {source, rows};
     Tile tile = multiply<false, false>(left, right, first_row, first_column, 0, rows);
     sums += run * sum_step + projection.weights;
-    for (int i = 0; i < 4; i++)
-        for (int j = 0; j < 4; j++) {
+    for (int i = 0; i < THREAD_ROWS; i++)
+        for (int j = 0; j < THREAD_COLUMNS; j++) {
             int row = first_row + tile_row(i), column = first_column + tile_column(j);
             if (row < WIDTH && column < source.width) sums[(long)row * source.width + column] = tile.sums[i][j];
         }

@@ -1,56 +1,4 @@
-// Products of all runs at once, blockIdx.z being the run: a block of 256 threads computes a tile of 64 by 64 numbers, 4 by 4 to
-// a thread, from slices of both factors in shared memory. Twin: kernels::Multiplier.
-
-#define TILE 64
-#define SLICE 16
-#define TILE_THREADS 256
-
-// One more column, so that the threads of a warp write to different banks.
-__shared__ float left_slice[SLICE][TILE + 1], right_slice[SLICE][TILE + 1];
-
-struct Tile {
-    float sums[4][4];
-    // Of the left factor's columns over the inner dimension, of which each of the first TILE threads takes one.
-    float left_sum;
-};
-
-// The place of this thread's numbers in the tile.
-__device__ int tile_row(int i) {
-    return threadIdx.x / 16 * 4 + i;
-}
-
-__device__ int tile_column(int j) {
-    return threadIdx.x % 16 * 4 + j;
-}
-
-// Sums left(row, k) right(k, column) over `inner_begin` ≤ k < `inner_end`. Factors give zero beyond their ends.
-template <bool LEFT_BY_ROWS, bool RIGHT_BY_COLUMNS, typename Left, typename Right>
-__device__ Tile multiply(Left left, Right right, int first_row, int first_column, int inner_begin, int inner_end) {
-    Tile tile = {};
-    for (int inner = inner_begin; inner < inner_end; inner += SLICE) {
-        for (int i = threadIdx.x; i < TILE * SLICE; i += TILE_THREADS) {
-            // Neighbouring threads read neighbouring numbers.
-            int row = LEFT_BY_ROWS ? i / SLICE : i % TILE, k = LEFT_BY_ROWS ? i % SLICE : i / TILE;
-            left_slice[k][row] = inner + k < inner_end ? left(first_row + row, inner + k) : 0.0f;
-            int column = RIGHT_BY_COLUMNS ? i / SLICE : i % TILE;
-            k = RIGHT_BY_COLUMNS ? i % SLICE : i / TILE;
-            right_slice[k][column] = inner + k < inner_end ? right(inner + k, first_column + column) : 0.0f;
-        }
-        __syncthreads();
-        for (int k = 0; k < SLICE; k++) {
-            float rows[4], columns[4];
-            for (int i = 0; i < 4; i++) {
-                rows[i] = left_slice[k][tile_row(i)];
-                columns[i] = right_slice[k][tile_column(i)];
-            }
-            for (int i = 0; i < 4; i++)
-                for (int j = 0; j < 4; j++) tile.sums[i][j] += rows[i] * columns[j];
-            if (threadIdx.x < TILE) tile.left_sum += left_slice[k][threadIdx.x];
-        }
-        __syncthreads();
-    }
-    return tile;
-}
+// Products of all runs at once, blockIdx.z being the run. Twin: kernels::Multiplier.
 
 // Rows of numbers, zero beyond their ends.
 struct Rows {
@@ -92,8 +40,8 @@ extern "C" __global__ void __launch_bounds__(TILE_THREADS)
     LeftRows left = {{x + (long)run * rows * inputs, rows, inputs}};
     RightColumns right = {{weights, outputs, inputs}};
     Tile tile = multiply<true, true>(left, right, first_row, first_column, 0, inputs);
-    for (int i = 0; i < 4; i++)
-        for (int j = 0; j < 4; j++) {
+    for (int i = 0; i < THREAD_ROWS; i++)
+        for (int j = 0; j < THREAD_COLUMNS; j++) {
             int row = first_row + tile_row(i), column = first_column + tile_column(j);
             if (row < rows && column < outputs) {
                 float *to = y + (long)row * outputs + column;
@@ -111,8 +59,8 @@ extern "C" __global__ void __launch_bounds__(TILE_THREADS)
     RightRows right = {{weights + run * run_step, outputs, inputs}};
     Tile tile = multiply<true, false>(left, right, first_row, first_column, 0, outputs);
     x_grad += (long)run * rows * inputs;
-    for (int i = 0; i < 4; i++)
-        for (int j = 0; j < 4; j++) {
+    for (int i = 0; i < THREAD_ROWS; i++)
+        for (int j = 0; j < THREAD_COLUMNS; j++) {
             int row = first_row + tile_row(i), column = first_column + tile_column(j);
             if (row < rows && column < inputs) x_grad[(long)row * inputs + column] = tile.sums[i][j];
         }
@@ -137,8 +85,8 @@ extern "C" __global__ void __launch_bounds__(TILE_THREADS)
     Tile tile = multiply<false, false>(left, right, first_row, first_column, first_of_part(rows, part, parts),
                                        first_of_part(rows, part + 1, parts));
     sums += run * run_step + part * part_step;
-    for (int i = 0; i < 4; i++)
-        for (int j = 0; j < 4; j++) {
+    for (int i = 0; i < THREAD_ROWS; i++)
+        for (int j = 0; j < THREAD_COLUMNS; j++) {
             int row = first_row + tile_row(i), column = first_column + tile_column(j);
             if (row < outputs && column < inputs) sums[(long)row * inputs + column] = tile.sums[i][j];
         }

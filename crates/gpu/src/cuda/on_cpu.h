@@ -31,6 +31,23 @@ static inline float half_to_float(half_bits bits) {
     return (float)value;
 }
 
+typedef unsigned short bf16_bits;
+
+// To the nearest, the even one of two.
+static inline bf16_bits float_to_bf16(float value) {
+    unsigned bits;
+    std::memcpy(&bits, &value, sizeof bits);
+    if (value != value) return bits >> 16 | 0x40;
+    return (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
+}
+
+static inline float bf16_to_float(bf16_bits bits) {
+    unsigned wide = (unsigned)bits << 16;
+    float value;
+    std::memcpy(&value, &wide, sizeof value);
+    return value;
+}
+
 namespace on_cpu {
 
 constexpr unsigned MOST_THREADS = 1024, WARP = 32, STACK_BYTES = 1 << 16;
@@ -55,6 +72,7 @@ static unsigned current;
 static unsigned long progress;
 static Barrier block_barrier, warp_barriers[MOST_THREADS / WARP];
 static float exchanged[MOST_THREADS];
+static unsigned lefts[MOST_THREADS][4], rights[MOST_THREADS][2];
 static void (*body)(void **);
 static void **arguments;
 
@@ -155,6 +173,27 @@ static inline float __shfl_xor_sync(unsigned, float value, unsigned mask) {
     float other = exchanged[me ^ mask];
     wait(warp_barriers[me / WARP], WARP);
     return other;
+}
+
+// The warp's product of 16 by 16 by 8: each thread brings pairs of both factors, and adds to its own four numbers.
+static inline void multiply_add(float *sums, float *sums_below, const unsigned *left, const unsigned *right) {
+    using namespace on_cpu;
+    unsigned me = current, first = me / WARP * WARP, lane = me % WARP;
+    std::memcpy(lefts[me], left, sizeof lefts[me]);
+    std::memcpy(rights[me], right, sizeof rights[me]);
+    wait(warp_barriers[me / WARP], WARP);
+    for (unsigned below = 0; below < 2; below++)
+        for (unsigned next = 0; next < 2; next++) {
+            float sum = 0.0f;
+            for (unsigned k = 0; k < 16; k++) {
+                unsigned holder = k % 8 / 2, half = k % 2 * 16;
+                unsigned a = lefts[first + lane / 4 * 4 + holder][below + k / 8 * 2] >> half;
+                unsigned b = rights[first + (lane % 4 * 2 + next) * 4 + holder][k / 8] >> half;
+                sum += bf16_to_float((bf16_bits)a) * bf16_to_float((bf16_bits)b);
+            }
+            (below ? sums_below : sums)[next] += sum;
+        }
+    wait(warp_barriers[me / WARP], WARP);
 }
 
 // What the driver's `cuLaunchKernel` does; 0, or 1 if there is no such kernel.

@@ -13,12 +13,12 @@ pub(crate) fn members(
 ) -> Result<Option<Vec<Member>>, VitError> {
     let Some(Device::Cuda(device)) = models.first().map(|model| model.device()) else { return Ok(None) };
     let is_supported = |model: &&Model| model.dtype() == DType::F32 && supports(model.about(), recipe);
-    if precision != Precision::F32 || !models.iter().all(is_supported) {
+    if !models.iter().all(is_supported) {
         return Ok(None);
     }
     let mut groups: Vec<(Constants, Vec<usize>)> = Vec::new();
     for (index, model) in models.iter().enumerate() {
-        let of_model = constants(model.about());
+        let of_model = constants(model.about(), precision);
         match groups.iter_mut().find(|(constants, _)| *constants == of_model) {
             Some((_, members)) => members.push(index),
             None => groups.push((of_model, vec![index])),
@@ -28,7 +28,7 @@ pub(crate) fn members(
     for (constants, indices) in groups {
         let machine = Box::new(Card::new(device.cuda_stream(), &constants)?);
         let of_group: Vec<&Model> = indices.iter().map(|index| models[*index]).collect();
-        members.extend(indices.into_iter().zip(Member::all(Trainer::new(machine, &of_group, recipe)?)));
+        members.extend(indices.into_iter().zip(Member::all(Trainer::new(machine, &of_group, recipe, precision)?)));
     }
     members.sort_by_key(|(index, _)| *index);
     Ok(Some(members.into_iter().map(|(_, member)| member).collect()))

@@ -21,7 +21,7 @@ mod trainer;
 
 use gpu::Constants;
 
-use crate::{About, Fuse, Pool, Recipe};
+use crate::{About, Fuse, Pool, Precision, Recipe};
 
 #[cfg(feature = "cuda")]
 pub(crate) use card::{free_bytes, members};
@@ -34,8 +34,8 @@ pub(crate) fn supports(about: &About, recipe: &Recipe) -> bool {
     about.model.dropout == 0.0 && recipe.drop_path == 0.0 && !about.model.qk_norm
 }
 
-/// What the kernels of such models are compiled with. With `fuse = seq` sequences are as long as the number of sources says.
-pub(crate) fn constants(about: &About) -> Constants {
+/// What the kernels of such models, multiplying in `precision`, are compiled with. With `fuse = seq` sequences are as long as the number of sources says.
+pub(crate) fn constants(about: &About, precision: Precision) -> Constants {
     let model = &about.model;
     let grids = if model.fuse == Fuse::Seq { about.inputs.len() } else { 1 };
     let class_token = model.pool == Pool::Cls;
@@ -46,5 +46,6 @@ pub(crate) fn constants(about: &About) -> Constants {
         classes: about.classes.len(),
         grid: model.grid,
         class_token,
+        bf16: precision == Precision::Bf16,
     }
 }

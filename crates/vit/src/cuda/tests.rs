@@ -12,7 +12,7 @@ use kernels::{Isa, Patches, Standardise};
 use sources::Source;
 
 use super::{Holding, Member, Trainer, constants, supports};
-use crate::{About, Batch, Draws, Fuse, Input, Model, ModelConfig, Optimizer, Pool, Recipe, Tokens, native};
+use crate::{About, Batch, Draws, Fuse, Input, Model, ModelConfig, Optimizer, Pool, Precision, Recipe, Tokens, native};
 
 const IMAGES: usize = 3;
 
@@ -65,8 +65,8 @@ fn batch(config: &ModelConfig, offset: f64) -> Batch {
 }
 
 /// None, and said so, without a C++ compiler.
-fn machine(about: &About) -> Option<Box<dyn Machine>> {
-    let machine = OnCpu::new(&constants(about)).unwrap();
+fn machine(about: &About, precision: Precision) -> Option<Box<dyn Machine>> {
+    let machine = OnCpu::new(&constants(about, precision)).unwrap();
     if machine.is_none() {
         eprintln!("skipped: there is no C++ compiler to run the GPU's kernels with");
     }
@@ -79,38 +79,59 @@ fn relative(got: f64, expected: f64) -> f64 {
 
 /// Trains runs of `combinations` for three steps on both, and compares losses, gradients and weights.
 fn compare(config: &ModelConfig, recipe: &Recipe, combinations: &[&[Source]]) {
+    compare_in(Precision::F32, [1e-5, 2e-4], config, recipe, combinations);
+}
+
+/// The same in `precision`: losses within `of_losses`, relative; gradients within `of_gradients`, relative to the norm of all, and in
+/// floats each number to the largest of its tensor.
+fn compare_in(
+    precision: Precision,
+    [of_losses, of_gradients]: [f64; 2],
+    config: &ModelConfig,
+    recipe: &Recipe,
+    combinations: &[&[Source]],
+) {
     let abouts: Vec<About> = combinations.iter().map(|sources| about(config, sources)).collect();
-    let Some(machine) = machine(&abouts[0]) else { return };
+    let Some(machine) = machine(&abouts[0], precision) else { return };
     let model =
         |(seed, about): (usize, &About)| Model::new(about.clone(), seed as u64, DType::F32, &Device::Cpu).unwrap();
     let models: Vec<Model> = abouts.iter().enumerate().map(model).collect();
     let isa = Isa::choose().unwrap();
-    let native = |model| native::Trainer::new((isa, kernels::Precision::F32), model, recipe).unwrap();
+    let native = |model| native::Trainer::new((isa, precision.into()), model, recipe).unwrap();
     let mut twins: Vec<native::Trainer> = models.iter().map(native).collect();
-    let mut trainer = Trainer::new(machine, &models.iter().collect::<Vec<_>>(), recipe).unwrap();
+    let mut trainer = Trainer::new(machine, &models.iter().collect::<Vec<_>>(), recipe, precision).unwrap();
     for step in 1..=3 {
         let batch = batch(config, step as f64);
         let got = trainer.gradient(&batch).unwrap();
         for (run, (twin, got)) in twins.iter_mut().zip(&got).enumerate() {
             let tokens = batch.tokens_for(&abouts[run]).unwrap();
             let expected = twin.gradient(&batch, &tokens, &mut Draws::new(0, 1));
-            assert!(relative(got.loss, expected.loss) < 1e-5, "step {step}, run {run}: {got:?}, {expected:?}");
+            assert!(relative(got.loss, expected.loss) < of_losses, "step {step}, run {run}: {got:?}, {expected:?}");
             assert_eq!(got.correct, expected.correct);
-            assert!(relative(got.norm, expected.norm) < 1e-4, "step {step}, run {run}: {got:?}, {expected:?}");
+            assert!(
+                relative(got.norm, expected.norm) < 10.0 * of_losses,
+                "step {step}, run {run}: {got:?}, {expected:?}"
+            );
             let gradients = trainer.gradients(run).unwrap();
+            let (mut squares, mut error_squares) = (0.0, 0.0);
             for (name, expected) in twin.gradients() {
                 let largest = expected.iter().fold(1e-6_f32, |largest, value| largest.max(value.abs()));
                 for (index, (got, expected)) in gradients[name].iter().zip(expected).enumerate() {
-                    let error = (got - expected).abs() / largest;
-                    assert!(error < 2e-4, "step {step}, run {run}: {name}[{index}] is {got}, not {expected}");
+                    let error = f64::from(got - expected);
+                    let is_close = precision != Precision::F32 || error.abs() < of_gradients * f64::from(largest);
+                    assert!(is_close, "step {step}, run {run}: {name}[{index}] is {got}, not {expected}");
+                    squares += f64::from(*expected).powi(2);
+                    error_squares += error.powi(2);
                 }
             }
+            let error = (error_squares / squares).sqrt();
+            assert!(error < of_gradients, "step {step}, run {run}: the gradient is off by {error}");
             twin.update(0.5, 1e-3, step);
         }
         trainer.update(&vec![Some(0.5); twins.len()], 1e-3, step).unwrap();
     }
     for (run, twin) in twins.iter().enumerate() {
-        assert!(relative(trainer.weight_norm(run).unwrap(), twin.weight_norm()) < 1e-5);
+        assert!(relative(trainer.weight_norm(run).unwrap(), twin.weight_norm()) < of_losses);
         let (moments, expected) = (trainer.moments(run).unwrap(), twin.moments().unwrap());
         assert!(moments.keys().eq(expected.keys()));
     }
@@ -141,17 +162,25 @@ fn the_default_model_on_all_its_tokens() {
 }
 
 #[test]
+fn products_in_bfloat16_are_those_of_the_cpu() {
+    use Source::{Fm2, Fm3, Orig};
+    compare_in(Precision::Bf16, [4e-3, 3e-2], &small(), &Recipe::paper(), &[&[Fm2], &[Orig, Fm3]]);
+    let config = ModelConfig { depth: 1, ..ModelConfig::default() };
+    compare_in(Precision::Bf16, [4e-3, 3e-2], &config, &Recipe::paper(), &[&[Fm3]]);
+}
+
+#[test]
 fn members_of_a_group_step_as_if_they_were_alone() {
     let (config, recipe) = (small(), Recipe::paper());
     let abouts = [about(&config, &[Source::Fm2]), about(&config, &[Source::Fm3, Source::Fm4])];
     assert!(abouts.iter().all(|about| supports(about, &recipe)));
-    let Some(machine) = machine(&abouts[0]) else { return };
+    let Some(machine) = machine(&abouts[0], Precision::F32) else { return };
     let model = |seed: usize| Model::new(abouts[seed].clone(), seed as u64, DType::F32, &Device::Cpu).unwrap();
     let models = [model(0), model(1)];
     let isa = Isa::choose().unwrap();
     let native = |model| native::Trainer::new((isa, kernels::Precision::F32), model, &recipe).unwrap();
     let mut twins = [native(&models[0]), native(&models[1])];
-    let members = Member::all(Trainer::new(machine, &[&models[0], &models[1]], &recipe).unwrap());
+    let members = Member::all(Trainer::new(machine, &[&models[0], &models[1]], &recipe, Precision::F32).unwrap());
     // The second run was interrupted and catches up; then both step together, and the first is the last to be asked.
     let order = [(0, 1), (0, 2), (1, 1), (1, 2), (0, 3), (1, 3), (1, 4), (0, 4)];
     for (run, step) in order {
@@ -185,7 +214,11 @@ fn tokens_that_are_held_are_those_that_come_with_the_batch() {
     let (config, recipe) = (small(), Recipe::paper());
     let about = about(&config, &[Orig, Fm2, Fm3]);
     let model = Model::new(about.clone(), 0, DType::F32, &Device::Cpu).unwrap();
-    let members = || Some(Member::all(Trainer::new(machine(&about)?, &[&model, &model], &recipe).unwrap()));
+    let members = || {
+        Some(Member::all(
+            Trainer::new(machine(&about, Precision::F32)?, &[&model, &model], &recipe, Precision::F32).unwrap(),
+        ))
+    };
     let (Some(streaming), Some(holding)) = (members(), members()) else { return };
     let parts = [batch(&config, 1.0), batch(&config, 2.0)];
     for source in [Orig, Fm2] {
@@ -266,11 +299,11 @@ impl Machine for Counting {
 #[test]
 fn memory_is_foreseen() {
     let about = about(&ModelConfig::default(), &[Source::Fm2]);
-    let Some(memory) = machine(&about) else { return };
+    let Some(memory) = machine(&about, Precision::F32) else { return };
     let bytes = Arc::new(AtomicU64::new(0));
     let counting = Box::new(Counting { memory, bytes: Arc::clone(&bytes) });
     let model = Model::new(about, 0, DType::F32, &Device::Cpu).unwrap();
-    let mut trainer = Trainer::new(counting, &[&model], &Recipe::paper()).unwrap();
+    let mut trainer = Trainer::new(counting, &[&model], &Recipe::paper(), Precision::F32).unwrap();
     trainer.gradient(&batch(&ModelConfig::default(), 1.0)).unwrap();
     let (foreseen, taken) = (Trainer::bytes(&model, IMAGES), bytes.load(Relaxed));
     assert!(relative(foreseen as f64, taken as f64) < 0.05, "{foreseen} bytes foreseen, {taken} taken");

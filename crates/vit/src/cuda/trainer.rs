@@ -16,8 +16,8 @@ use super::{
     sources::Stock,
 };
 use crate::{
-    About, Batch, Gradient, Model, Recipe, VitError, adam::adam_step, layers::LAYER_NORM_EPSILON, model::stored,
-    native::Layout,
+    About, Batch, Gradient, Model, Precision, Recipe, VitError, adam::adam_step, layers::LAYER_NORM_EPSILON,
+    model::stored, native::Layout,
 };
 
 /// Numbers that the squares of a run's gradient are summed to before they leave the machine.
@@ -60,7 +60,12 @@ pub(crate) struct Trainer {
 impl Trainer {
     /// Starts from the weights of `models`, with moments of zero. They differ in nothing but their sources and weights, and
     /// `machine` was compiled with their [`constants`].
-    pub(crate) fn new(machine: Box<dyn Machine>, models: &[&Model], recipe: &Recipe) -> Result<Self, VitError> {
+    pub(crate) fn new(
+        machine: Box<dyn Machine>,
+        models: &[&Model],
+        recipe: &Recipe,
+        precision: Precision,
+    ) -> Result<Self, VitError> {
         let abouts: Vec<About> = models.iter().map(|model| model.about().clone()).collect();
         let layouts: Vec<Layout> = models.iter().map(|model| Layout::new(model.parameters())).collect();
         let about = abouts.first().ok_or_else(|| VitError::key("number of runs", 0, "at least 1"))?;
@@ -71,7 +76,7 @@ impl Trainer {
         let layers = Layers::new(&about.model, about.classes.len());
         let tables = layouts.iter().zip(&abouts).map(|(layout, about)| RunTables::new(&layers, layout, about, &names));
         let tables = tables.collect::<Result<Vec<_>, VitError>>()?;
-        let (runs, gpu) = (models.len(), Gpu::new(machine, constants(about)));
+        let (runs, gpu) = (models.len(), Gpu::new(machine, constants(about, precision)));
         let numbers = tables.iter().map(|tables| tables.numbers).max().unwrap_or(0);
         let parameters = layouts.iter().map(Layout::len).max().unwrap_or(0);
         let mut linears = Vec::new();
@@ -126,7 +131,7 @@ impl Trainer {
     pub(crate) fn bytes(model: &Model, images: usize) -> u64 {
         // Parameters, gradients and two moments, and one mark apiece; effective weights and their gradients in parts.
         const BYTES_PER_PARAMETER: u64 = 4 * 4 + 1 + (1 + PARTS as u64) * 4;
-        let (about, constants) = (model.about(), constants(model.about()));
+        let (about, constants) = (model.about(), constants(model.about(), Precision::F32));
         let rows = (images * constants.tokens) as u64;
         let numbers =
             Activations::numbers_per_row(&constants, about.model.depth, about.model.width * about.model.mlp_ratio);
