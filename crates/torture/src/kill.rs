@@ -15,7 +15,7 @@ use stage::TEMPORARY_PREFIX;
 
 use crate::{
     item::{Item, Outcome, Scale},
-    victim::{OVERRIDES, Victim},
+    victim::{OVERRIDES, Victim, require_success},
 };
 
 /// Where Linux shows which files a process has open.
@@ -24,8 +24,9 @@ const OPEN_FILES: &str = "/proc/self/fd";
 /// Kills before a command may run to its end.
 const KILLS_PER_COMMAND: usize = 3;
 
-/// Commands and their binaries.
-const COMMANDS: [(&str, &str); 3] = [("extract", "extract"), ("train", "train"), ("study", "fmstudy")];
+/// Commands, their binaries, and what is said of how often they were killed.
+const COMMANDS: [(&str, &str, &str); 3] =
+    [("extract", "extract", "extractions"), ("train", "train", "trainings"), ("study", "fmstudy", "whole studies")];
 
 pub fn run(scale: Scale, seed: u64) -> Result<Outcome> {
     let wanted = scale.pick(18, 200);
@@ -38,7 +39,7 @@ pub fn run(scale: Scale, seed: u64) -> Result<Outcome> {
     let victim = Victim::new()?;
     while outcome.cases < wanted {
         victim.reset()?;
-        for (command, binary) in COMMANDS {
+        for (command, binary, counted) in COMMANDS {
             // How long it takes is known after the first time.
             let mut longest = Duration::from_millis(1500);
             for _ in 0..KILLS_PER_COMMAND {
@@ -68,6 +69,11 @@ pub fn run(scale: Scale, seed: u64) -> Result<Outcome> {
                     (false, false) => "before anything was written",
                 });
                 outcome.case(format!("after a killed {command}"), victim.require_sound());
+                outcome.count(counted);
+            }
+            // Without features training would end by itself.
+            if command == "extract" {
+                require_success(command, &victim.output(binary))?;
             }
         }
         let finished = victim.finish();
