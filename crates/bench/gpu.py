@@ -1,0 +1,279 @@
+"""Everything that a GPU is to be measured at, in one go: builds nothing, needs the binaries, the images and the weights.
+
+    python crates/bench/gpu.py target/release --data data/ferplus --weights resnet18.safetensors --out measured
+
+Writes measured/figures.json and prints it. PyTorch, where it is there, is measured beside: compiled, channels-last, bfloat16.
+Every part is its own; one that fails says so and keeps no other from being measured. With --device cpu --limit 200 --steps 20 it is
+a rehearsal on a machine without a GPU.
+"""
+
+import argparse
+import json
+import pathlib
+import shutil
+import statistics
+import subprocess
+import time
+
+FEATURES = {"fm1": (56, 64), "fm2": (28, 128), "fm3": (14, 256), "fm4": (7, 512)}
+
+arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+arguments.add_argument("binaries", type=pathlib.Path)
+arguments.add_argument("--data", type=pathlib.Path, required=True)
+arguments.add_argument("--weights", type=pathlib.Path, required=True)
+arguments.add_argument("--out", type=pathlib.Path, required=True, help="a folder with room for 60 GB")
+arguments.add_argument("--device", default="cuda:0")
+arguments.add_argument("--limit", type=int, default=0, help="use about so many images; 0 for all")
+arguments.add_argument("--steps", type=int, default=10_000, help="of the runs of all combinations")
+arguments.add_argument("--batch", type=int, default=64)
+options = arguments.parse_args()
+if options.out.exists() and any(options.out.iterdir()):
+    arguments.error(f"`{options.out}` is not empty: what is there already would not be measured")
+options.out.mkdir(parents=True, exist_ok=True)
+figures = {}
+
+
+def part(measure):
+    """Runs it and keeps what it found, or why it found nothing."""
+    begun = time.perf_counter()
+    try:
+        found = measure()
+    except Exception as error:  # noqa: BLE001
+        found = {"failed": f"{type(error).__name__}: {error}"}
+    figures[measure.__name__] = found
+    print(f"{measure.__name__} ({time.perf_counter() - begun:.0f} s): {json.dumps(found)}", flush=True)
+    (options.out / "figures.json").write_text(json.dumps(figures, indent=2) + "\n")
+
+
+def run(binary, *keys, cache="cache", device=options.device):
+    """The JSON that one of the binaries prints."""
+    common = [f"data.dir={options.data}", f"extract.weights={options.weights}", f"cache.dir={options.out / cache}"]
+    common += [f"device={device}", f"extract.limit={options.limit}", f"recipe.batch={options.batch}"]
+    # No configuration but what stands here.
+    (options.out / "study.toml").write_text("")
+    command = [options.binaries / binary, "--json", "--config", options.out / "study.toml", *common, *keys]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(done.stderr[-1000:])
+    return json.loads(done.stdout)
+
+
+def synchronise(torch):
+    if options.device != "cpu":
+        torch.cuda.synchronize()
+
+
+def rate(torch, step, times=20):
+    """Median seconds of `step`, warm."""
+    seconds = []
+    for turn in range(times + 5):
+        synchronise(torch)
+        begun = time.perf_counter()
+        step()
+        synchronise(torch)
+        if turn >= 5:
+            seconds.append(time.perf_counter() - begun)
+    return statistics.median(seconds)
+
+
+def machine():
+    query = ["nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"]
+    return subprocess.run(query, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def disk_gb_per_s():
+    """Sequential, past the page cache."""
+    file, blocks = options.out / "zeros", 512 if options.limit == 0 else 16
+    begun = time.perf_counter()
+    write = ["dd", "if=/dev/zero", f"of={file}", "bs=16M", f"count={blocks}", "oflag=direct", "conv=fsync"]
+    subprocess.run(write, check=True, capture_output=True)
+    seconds = time.perf_counter() - begun
+    file.unlink()
+    return blocks * (16 << 20) / seconds / 1e9
+
+
+def extraction(precision, cache):
+    done = run("extract", f"extract.precision={precision}", "extract.features=fm1+fm2+fm3+fm4", cache=cache)
+    rates = {"images_per_s": done["images_computed"] / done["wall_s"], "gb_per_s": done["size_bytes"] / done["wall_s"] / 1e9}
+    disk = figures.get("disk_gb_per_s")
+    share = {"share_of_disk": rates["gb_per_s"] / disk} if isinstance(disk, float) else {}
+    return {"wall_s": done["wall_s"], "engine": done["engine"], **rates, **share}
+
+
+def extraction_f32():
+    return extraction("f32", "cache")
+
+
+def extraction_bf16():
+    found = extraction("bf16", "cache-bf16")
+    found["error"] = {name: difference("cache", "cache-bf16", name) for name in FEATURES}
+    shutil.rmtree(options.out / "cache-bf16")
+    return found
+
+
+def shards(cache, name):
+    """The maps of one shard after the other as they lie on the disk, (images, side, side, channels)."""
+    import numpy
+
+    folders = list((options.out / cache).glob(f"*/features-v*/*/{name}"))
+    for path in sorted(folders[0].glob("*.safetensors")):
+        with open(path, "rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            shape = json.loads(file.read(length))["features"]["shape"]
+        yield numpy.memmap(path, numpy.float16, "r", 8 + length, tuple(shape))
+
+
+def difference(one, other, name):
+    """Relative L2 difference of a feature in two caches."""
+    squares = norm = 0.0
+    for ours, theirs in zip(shards(one, name), shards(other, name)):
+        ours, theirs = ours[:16].astype("f8"), theirs[:16].astype("f8")
+        squares, norm = squares + ((ours - theirs) ** 2).sum(), norm + (ours**2).sum()
+    return float((squares / norm) ** 0.5)
+
+
+def agreement_with_the_cpu():
+    """Of the same images' features, extracted on the CPU."""
+    keys = ["extract.features=fm1+fm2+fm3+fm4", "extract.limit=200"]
+    run("extract", *keys, cache="cache-small")
+    run("extract", *keys, "extract.engine=native", cache="cache-cpu", device="cpu")
+    return {name: difference("cache-small", "cache-cpu", name) for name in FEATURES}
+
+
+def backbone_of_pytorch():
+    """Images per second of a pass over input that lies on the device."""
+    import torch
+    import torchvision
+    from torchvision.models.feature_extraction import create_feature_extractor
+
+    network = create_feature_extractor(torchvision.models.resnet18(weights=None).eval(), [f"layer{n}" for n in range(1, 5)])
+    images = torch.randn(options.batch * 4, 3, 224, 224)
+    how = {"device": options.device, "dtype": torch.bfloat16, "memory_format": torch.channels_last}
+    network, images = torch.compile(network.eval().to(**how)), images.to(**how)
+    with torch.no_grad():
+        return len(images) / rate(torch, lambda: network(images))
+
+
+def training(combo, steps, precision="f32", seed=1):
+    done = run("train", f"combo={combo}", f"recipe.steps={steps}", f"seed={seed}", f"train.precision={precision}")
+    outcomes = [one["trained"]["outcome"] for one in done["runs"]]
+    valid = [outcome["validation"]["accuracy"] for outcome in outcomes]
+    return {"runs": len(outcomes), "valid_accuracy": valid if len(valid) < 4 else statistics.mean(valid)}
+
+
+def timed_training(combo, steps, precision="f32"):
+    """Seconds of `steps` steps: what longer training takes beyond shorter, so that beginnings do not count."""
+    clock = []
+    for some in (steps // 5, steps):
+        begun = time.perf_counter()
+        found = training(combo, some, precision)
+        clock.append(time.perf_counter() - begun)
+    seconds = clock[1] - clock[0]
+    return {**found, "wall_s": clock[1], "ms_per_step": 1000 * seconds / (steps - steps // 5)}
+
+
+def step_f32():
+    return timed_training("fm2", max(options.steps // 5, 20))
+
+
+def step_bf16():
+    return timed_training("fm2", max(options.steps // 5, 20), "bf16")
+
+
+def step_of_pytorch():
+    """Milliseconds of a step of the default model on fm2: compiled, bfloat16, a DataLoader over the same shards."""
+    import numpy
+    import torch
+    import torch.nn as nn
+    import torch.nn.functional as F
+
+    side, channels = FEATURES["fm2"]
+    stock = list(shards("cache", "fm2"))
+    places = [(shard, image) for shard in range(len(stock)) for image in range(len(stock[shard]))]
+
+    class Maps(torch.utils.data.Dataset):
+        def __len__(self):
+            return len(places)
+
+        def __getitem__(self, index):
+            shard, image = places[index]
+            patches = numpy.array(stock[shard][image]).reshape(7, side // 7, 7, side // 7, channels)
+            return torch.from_numpy(patches.transpose(0, 2, 1, 3, 4).reshape(49, -1)), index % 6
+
+    class Block(nn.Module):
+        def __init__(self, dim=64, heads=2):
+            super().__init__()
+            self.heads, self.norm1, self.norm2 = heads, nn.LayerNorm(dim), nn.LayerNorm(dim)
+            self.qkv, self.proj = nn.Linear(dim, 3 * dim), nn.Linear(dim, dim)
+            self.fc1, self.fc2 = nn.Linear(dim, 4 * dim), nn.Linear(4 * dim, dim)
+
+        def forward(self, x):
+            b, n, d = x.shape
+            q, k, v = self.qkv(self.norm1(x)).reshape(b, n, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)
+            x = x + self.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(b, n, d))
+            return x + self.fc2(F.gelu(self.fc1(self.norm2(x))))
+
+    width = (side // 7) ** 2 * channels
+    model = nn.Sequential(nn.Linear(width, 64), *(Block() for _ in range(4)), nn.LayerNorm(64)).to(options.device)
+    head = nn.Linear(64, 6).to(options.device)
+    network = torch.compile(lambda x: head(model(x).mean(1)))
+    parameters = [*model.parameters(), *head.parameters()]
+    optimizer = torch.optim.Adam(parameters, 1e-3, fused=True)
+    pinned = options.device != "cpu"
+    loader = torch.utils.data.DataLoader(
+        Maps(), options.batch, shuffle=True, num_workers=8, pin_memory=pinned, drop_last=True, persistent_workers=True
+    )
+    batches = iter(loader)
+
+    def step():
+        nonlocal batches
+        try:
+            tokens, labels = next(batches)
+        except StopIteration:
+            batches = iter(loader)
+            tokens, labels = next(batches)
+        tokens, labels = tokens.to(options.device, non_blocking=True), labels.to(options.device, non_blocking=True)
+        optimizer.zero_grad(set_to_none=True)
+        with torch.autocast(options.device.split(":")[0], dtype=torch.bfloat16):
+            logits = network(tokens.to(torch.bfloat16))
+        F.cross_entropy(logits.float(), labels).backward()
+        optimizer.step()
+
+    return 1000 * rate(torch, step, times=100)
+
+
+def all_combinations_f32():
+    return timed_training("all", options.steps)
+
+
+def all_combinations_bf16():
+    return timed_training("all", options.steps, "bf16")
+
+
+def determinism():
+    """Whether the same seed gives the same bits twice."""
+    models = []
+    for _ in range(2):
+        training("fm2,orig+fm3", 50, seed=99)
+        paths = sorted((options.out / "cache").glob("*/runs-v*/*/seed99-*/model.safetensors"))
+        models.append([path.read_bytes() for path in paths])
+        for path in paths:
+            shutil.rmtree(path.parent)
+    return {"models": len(models[0]), "same": bool(models[0]) and models[0] == models[1]}
+
+
+for measure in (
+    machine,
+    disk_gb_per_s,
+    backbone_of_pytorch,
+    extraction_f32,
+    extraction_bf16,
+    agreement_with_the_cpu,
+    determinism,
+    step_of_pytorch,
+    step_f32,
+    step_bf16,
+    all_combinations_f32,
+    all_combinations_bf16,
+):
+    part(measure)
