@@ -43,7 +43,10 @@ fn every_precision_has_a_cache_of_its_own() {
     assert!(status("extract.precision=f32").starts_with("extract: missing"));
     study.run("train", &["extract.precision=int8", "limit=12"]);
     let error = study.fails("extract", &["extract.precision=int8", "extract.engine=candle"], 1);
-    assert!(error.contains("computes in f32 only") && error.contains("extract.engine = auto"), "{error}");
+    assert!(
+        error.contains("computes in f32, and on GPUs in bf16, not in int8") && error.contains("extract.engine = auto"),
+        "{error}"
+    );
     assert!(study.fails("extract", &["extract.precision=int9"], 2).contains("did you mean `int8`?"));
     let error = study.fails("train", &["precision=bf16"], 2);
     assert!(error.contains("extract.precision") && error.contains("train.precision"), "{error}");

@@ -23,6 +23,9 @@ use crate::item::{Item, Outcome, Scale};
 const LONGEST: Duration = Duration::from_secs(2);
 const MOST_BYTES: u64 = 500 << 20;
 
+/// Runs of each command.
+const RUNS: usize = 3;
+
 /// Images for validation and test.
 const OTHER_IMAGES: usize = 1000;
 
@@ -42,7 +45,7 @@ pub fn run(scale: Scale) -> Result<Outcome> {
         ("an extraction with nothing to do", ["ms of extract", "MiB of extract"], "extract", &[], u64::MAX),
         ("a training of two steps", ["ms of train", "MiB of train"], "train", &[], 2 << 30),
     ] {
-        let used = measure(&study, binary, &[arguments, &OVERRIDES].concat())?;
+        let used = measure_often(&study, binary, &[arguments, &OVERRIDES].concat())?;
         outcome.counts.extend([(ms, used.wall.as_millis() as u64), (mib, used.most_bytes >> 20)]);
         outcome.case(format!("{name}: {used:?}"), used.require_little(bytes_read));
     }
@@ -118,7 +121,8 @@ fn make(study: &Study, images: usize) -> Result<()> {
     manifest.plan = plan.digest();
     manifest.write(&cache)?;
     memo.save()?;
-    Ok(())
+    // What the system has still to write of a million files is not what is measured.
+    crate::victim::require_success("sync", &Command::new("sync").output()?)
 }
 
 /// A shard of zeros that takes no room; gives its size.
@@ -151,6 +155,25 @@ impl Used {
         ensure!(self.bytes_read <= bytes_read, "it read more than {bytes_read} bytes");
         Ok(())
     }
+}
+
+/// The median time of some runs, and the most that any of them took of the rest.
+fn measure_often(study: &Study, binary: &str, arguments: &[&str]) -> Result<Used> {
+    let runs = (0..RUNS).map(|_| {
+        // Each with all of its work to do.
+        let trained = study.path("cache/faces/runs-v2");
+        if trained.exists() {
+            fs_err::remove_dir_all(trained)?;
+        }
+        measure(study, binary, arguments)
+    });
+    let mut runs = runs.collect::<Result<Vec<_>>>()?;
+    runs.sort_by_key(|used| used.wall);
+    Ok(Used {
+        wall: runs[RUNS / 2].wall,
+        most_bytes: runs.iter().map(|used| used.most_bytes).max().unwrap_or_default(),
+        bytes_read: runs.iter().map(|used| used.bytes_read).max().unwrap_or_default(),
+    })
 }
 
 /// Runs a command, which must succeed, and asks the system what it takes.
