@@ -71,7 +71,10 @@ impl Provenance {
         let facts = vec![
             ("runs", results.runs().count().to_string()),
             ("combinations", results.evaluated().count().to_string()),
-            ("seeds", seeds.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")),
+            (
+                "seeds",
+                format!("{} ({})", seeds.len(), seeds.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")),
+            ),
             ("training", format!("{} steps of {} images", recipe.steps, recipe.batch)),
             ("recipe, learning rate", format!("{}, {}", recipe.name, recipe.lr)),
             (

@@ -115,8 +115,10 @@ fn claims(report: &Report) -> Option<Markup> {
         p {
             "Runs of the same seed are compared on the same test images by McNemar's exact test; where both have several seeds, the "
             "largest p counts, so that a difference has to show with each. With one seed the test knows the choice of test images "
-            "only, not what another seed would have changed. All " (analysis.tests) " p-values, those of the effects below "
-            "included, are adjusted together by Holm's method at 5%."
+            "only, not what another seed would have changed."
+            @if analysis.tests > 0 {
+                " All " (analysis.tests) " p-values, those of the effects below included, are adjusted together by Holm's method at 5%."
+            }
         }
         ul.claims {
             @for claim in &analysis.claims {
