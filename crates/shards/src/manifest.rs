@@ -45,7 +45,7 @@ pub struct FeatureEntry {
 pub struct ShardEntry {
     /// Number of images.
     pub images: usize,
-    /// Hash of the images' contents: [`Plan::shard_digest`](crate::Plan::shard_digest).
+    /// Hash of the images' contents: [`PlannedShard::digest`](crate::PlannedShard::digest).
     pub images_digest: ContentHash,
     /// Size of the file.
     pub size_bytes: u64,
