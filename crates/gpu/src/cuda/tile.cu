@@ -11,8 +11,9 @@
 #define THREAD_ROWS 2
 #define THREAD_COLUMNS 8
 
-// Eight more, so that the threads of a warp read from different banks.
-__shared__ bf16_bits left_slice[TILE][SLICE + 8], right_slice[TILE][SLICE + 8];
+// Eight more, so that the threads of a warp read from different banks; read in pairs.
+__shared__ __align__(16) bf16_bits left_slice[TILE][SLICE + 8];
+__shared__ __align__(16) bf16_bits right_slice[TILE][SLICE + 8];
 #else
 // 4 by 4 numbers to a thread.
 #define SLICE 16
