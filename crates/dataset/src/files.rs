@@ -86,7 +86,7 @@ pub(crate) fn list_images(
     others.into_iter().try_for_each(|other| bad.take(other))?;
     images.par_sort_unstable();
     // Made in this order, they lie in it: later walks along them are walks along the memory.
-    Ok(images.iter().map(|(_, name)| [prefix, name].concat()).collect())
+    Ok(images.par_iter().map(|(_, name)| [prefix, name].concat()).collect())
 }
 
 /// What some entries of a folder are.

@@ -112,11 +112,14 @@ impl Extraction {
         let images: Vec<(usize, ContentHash)> = shards.map(|(shard, images)| (shard, images.digest())).collect();
         for source in &features {
             let known = manifest.as_ref().and_then(|manifest| manifest.features.get(source));
-            for (shard, images) in &images {
+            let found = images.par_iter().map(|(shard, images)| {
                 let known = known.and_then(|entry| entry.shards.get(shard));
-                match complete_shard(context, folder, images, known, *source, *shard) {
-                    Some(entry) => _ = complete.insert((*source, *shard), entry),
-                    None => missing.entry(*shard).or_default().push(*source),
+                (*shard, complete_shard(context, folder, images, known, *source, *shard))
+            });
+            for (shard, entry) in found.collect::<Vec<_>>() {
+                match entry {
+                    Some(entry) => _ = complete.insert((*source, shard), entry),
+                    None => missing.entry(shard).or_default().push(*source),
                 }
             }
         }

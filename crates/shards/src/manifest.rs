@@ -1,5 +1,6 @@
 use std::{collections::BTreeMap, path::Path};
 
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sources::Source;
@@ -100,12 +101,14 @@ impl Manifest {
         &self,
         cache: &Path,
         source: Source,
-        hash_file: impl Fn(&Path) -> std::io::Result<ContentHash>,
+        hash_file: impl Fn(&Path) -> std::io::Result<ContentHash> + Sync,
     ) -> Result<(), ShardError> {
-        for (number, entry) in &self.feature(cache, source)?.shards {
-            entry.verify(&shard_path(cache, source, *number), &hash_file)?;
-        }
-        Ok(())
+        let fault = self
+            .feature(cache, source)?
+            .shards
+            .par_iter()
+            .find_map_first(|(number, entry)| entry.verify(&shard_path(cache, source, *number), &hash_file).err());
+        fault.map_or(Ok(()), Err)
     }
 }
 

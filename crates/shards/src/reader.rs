@@ -5,6 +5,7 @@ use std::{
 };
 
 use half::f16;
+use rayon::prelude::*;
 use sources::Source;
 
 use crate::{
@@ -38,7 +39,7 @@ impl FeatureReader {
         let entry = manifest.feature(cache, source)?;
         let shards = entry
             .shards
-            .iter()
+            .par_iter()
             .map(|(number, shard)| {
                 let path = shard_path(cache, source, *number);
                 let data_start = ShardHeader::read(&path)?.values_start(source, manifest.dtype, shard.images)?;

@@ -9,13 +9,10 @@ use crate::{
 
 /// The file of remembered hashes. All that is remembered in it is looked up.
 pub fn memo(bytes: &[u8]) -> bool {
-    let Ok(stored) = memo::parse(bytes, bytes.len() as u64) else { return false };
+    let Ok(stored) = memo::store::parse(bytes, bytes.len() as u64) else { return false };
     let keys: Vec<memo::Key> = stored.iter().map(|entry| entry.key).collect();
-    let state = State::of(stored);
-    for key in keys {
-        let _ = state.entry(key);
-    }
-    true
+    let state = State::of(stored, Vec::new());
+    state.entries(&keys).flatten().count() <= keys.len()
 }
 
 /// A sealed file of JSON or lines.

@@ -1,21 +1,28 @@
-//! The file: [`MAGIC`], the entries in the order of their keys as they lie in memory, and the hash of all of it. A million
-//! files are read and found again in a tenth of a second.
+//! Two files, each as [`store`] describes it: that of all hashes, and a small one of those that were learned since that was
+//! written. What is learned is added to the small one until it has an eighth of the entries of the large one, which is then
+//! written anew: a training that learns a few hashes need not write those of a million images.
+//!
+//! A process that ends between the two, or another process that writes them meanwhile, leaves a small file that knows things
+//! that the large one knows better. Its hashes still have the stamps that they were taken under, so that costs time at most.
+
+mod sorted;
+mod stamp;
+pub(crate) mod store;
 
 use std::{
     collections::HashMap,
-    io::{self, Read, Write as _},
+    io,
     path::{Path, PathBuf},
     sync::{OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
-    time::UNIX_EPOCH,
 };
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::{AtomicFile, ContentHash, warning::warn_once};
+use self::{sorted::Sorted, stamp::Stamp};
+use crate::{ContentHash, warning::warn_once};
 
-/// First bytes of the file; another version's, or those of a machine that writes numbers the other way round, are ignored
-/// and the file is made anew.
-const MAGIC: [u8; 16] = [*b"fmstudy hashes 2", *b"fmstudy hashes B"][cfg!(target_endian = "big") as usize];
+/// How many times fewer entries the file of recent ones has at most.
+const RECENT_SHARE: usize = 8;
 
 /// Remembered hashes of files, so that an unchanged file is not read again.
 ///
@@ -24,16 +31,19 @@ const MAGIC: [u8; 16] = [*b"fmstudy hashes 2", *b"fmstudy hashes B"][cfg!(target
 #[derive(Debug)]
 pub struct HashMemo {
     store: PathBuf,
+    recent: PathBuf,
     /// Read by who first asks.
     state: OnceLock<RwLock<State>>,
 }
 
 #[derive(Debug)]
 pub(crate) struct State {
-    /// As they were read.
+    /// Those of the large file, as they were read.
     stored: Sorted,
-    /// What has been learned since; none where a file is forgotten.
-    learned: HashMap<Key, Option<Entry>>,
+    /// Those of the small file.
+    recent: Sorted,
+    /// What has been learned since. A forgotten file has [`Stamp::NONE`].
+    learned: HashMap<Key, Entry>,
 }
 
 /// First half of the hash of a file's path.
@@ -47,21 +57,16 @@ pub(crate) struct Entry {
     hash: [u8; 32],
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Pod, Zeroable)]
-#[repr(C)]
-pub(crate) struct Stamp {
-    size_bytes: u64,
-    modified_ns: u64,
-    inode: u64,
-}
-
 impl HashMemo {
-    /// The memo kept in the file `store`. A missing or unreadable one starts empty.
+    /// The memo kept in the file `store` and, beside it, one whose name has `recent-` before. What is missing or unreadable
+    /// starts empty.
     pub fn open(store: &Path) -> Self {
-        Self { store: store.to_owned(), state: OnceLock::new() }
+        let mut recent = std::ffi::OsString::from("recent-");
+        recent.push(store.file_name().unwrap_or_default());
+        Self { store: store.to_owned(), recent: store.with_file_name(recent), state: OnceLock::new() }
     }
 
-    /// Reads the file now, unless it has been read: for who has a thread to spare.
+    /// Reads the files now, unless it has been read: for who has a thread to spare.
     pub fn load(&self) {
         self.state();
     }
@@ -105,10 +110,10 @@ impl HashMemo {
             text.push(name);
             (key(&path), open.as_ref().ok().and_then(|folder| Stamp::within(folder, name)))
         });
-        let sought: Vec<(Key, Option<Stamp>)> = sought.collect();
+        let (keys, stamps): (Vec<Key>, Vec<Option<Stamp>>) = sought.unzip();
         let state = self.look();
-        for ((key, stamp), known) in sought.into_iter().zip(known) {
-            *known = stamp.and_then(|stamp| state.known(key, stamp));
+        for ((entry, stamp), known) in state.entries(&keys).zip(stamps).zip(known) {
+            *known = entry.filter(|entry| Some(entry.stamp) == stamp).map(Entry::hash);
         }
     }
 
@@ -139,12 +144,12 @@ impl HashMemo {
     pub fn forget(&self, path: &Path) {
         let key = key(path);
         let mut state = self.lock();
-        if state.entry(key).is_some() {
-            state.learned.insert(key, None);
+        if state.entry(&key).is_some() {
+            state.learned.insert(key, Entry { key, stamp: Stamp::NONE, hash: [0; 32] });
         }
     }
 
-    /// Writes the memo back if it changed.
+    /// Writes what has been learned.
     pub fn save(&self) -> io::Result<()> {
         // What nobody has asked has learned nothing.
         if self.state.get().is_none() {
@@ -154,31 +159,42 @@ impl HashMemo {
         if state.learned.is_empty() {
             return Ok(());
         }
-        let State { stored, learned } = &*state;
-        let kept = stored.entries.iter().filter(|entry| !learned.contains_key(&entry.key));
-        let mut entries: Vec<Entry> = kept.chain(learned.values().flatten()).copied().collect();
-        entries.sort_unstable_by_key(|entry| entry.key);
-        write(&self.store, &entries)?;
-        *state = State::of(entries);
-        Ok(())
+        let State { stored, recent, learned } = &*state;
+        // What is forgotten is taken out of the large file: if the small one were lost, it would be known again.
+        let forgets = learned.values().any(|entry| entry.stamp == Stamp::NONE);
+        let recent = merge(recent.entries(), learned);
+        if !forgets && recent.len() * RECENT_SHARE <= stored.entries().len() {
+            store::write(&self.recent, &recent)?;
+            state.recent = Sorted::new(recent);
+            state.learned.clear();
+            return Ok(());
+        }
+        let recent = recent.into_iter().chain(learned.values().copied()).map(|entry| (entry.key, entry)).collect();
+        let entries = merge(stored.entries(), &recent);
+        store::write(&self.store, &entries)?;
+        *state = State::of(entries, Vec::new());
+        match fs_err::remove_file(&self.recent) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
     }
 
     fn remember_as(&self, path: &Path, stamp: Stamp, hash: ContentHash) {
-        let key = key(path);
-        self.lock().learned.insert(key, Some(Entry { key, stamp, hash: *hash.as_bytes() }));
+        let entry = Entry { key: key(path), stamp, hash: *hash.as_bytes() };
+        self.lock().learned.insert(entry.key, entry);
     }
 
     fn state(&self) -> &RwLock<State> {
-        self.state.get_or_init(|| {
-            let stored = read(&self.store).unwrap_or_else(|error| {
+        let read = |path: &Path| {
+            store::read(path).unwrap_or_else(|error| {
                 if error.kind() != io::ErrorKind::NotFound {
-                    let store = self.store.display();
-                    tracing::warn!("`{store}` is damaged or of another version ({error}); it is made anew");
+                    let path = path.display();
+                    tracing::warn!("`{path}` is damaged or of another version ({error}); it is made anew");
                 }
                 Vec::new()
-            });
-            RwLock::new(State::of(stored))
-        })
+            })
+        };
+        self.state.get_or_init(|| RwLock::new(State::of(read(&self.store), read(&self.recent))))
     }
 
     fn look(&self) -> RwLockReadGuard<'_, State> {
@@ -193,133 +209,47 @@ impl HashMemo {
 }
 
 impl State {
-    pub(crate) fn of(stored: Vec<Entry>) -> Self {
-        Self { stored: Sorted::new(stored), learned: HashMap::new() }
+    pub(crate) fn of(stored: Vec<Entry>, recent: Vec<Entry>) -> Self {
+        Self { stored: Sorted::new(stored), recent: Sorted::new(recent), learned: HashMap::new() }
     }
 
     fn known(&self, key: Key, stamp: Stamp) -> Option<ContentHash> {
-        let entry = self.entry(key).filter(|entry| entry.stamp == stamp)?;
-        Some(ContentHash::from_bytes(entry.hash))
+        self.entry(&key).filter(|entry| entry.stamp == stamp).map(Entry::hash)
     }
 
-    pub(crate) fn entry(&self, key: Key) -> Option<&Entry> {
-        match self.learned.get(&key) {
-            Some(learned) => learned.as_ref(),
-            None => self.stored.find(&key),
-        }
+    fn entry(&self, key: &Key) -> Option<&Entry> {
+        self.newer(key).or_else(|| self.stored.find(key))
+    }
+
+    /// The entry of each of `keys`.
+    pub(crate) fn entries<'a>(&'a self, keys: &'a [Key]) -> impl Iterator<Item = Option<&'a Entry>> {
+        keys.iter().zip(self.stored.find_each(keys)).map(|(key, stored)| self.newer(key).or(stored))
+    }
+
+    fn newer(&self, key: &Key) -> Option<&Entry> {
+        self.learned.get(key).or_else(|| self.recent.find(key))
     }
 }
 
-/// Entries in the order of their keys.
-#[derive(Debug, Default)]
-struct Sorted {
-    entries: Vec<Entry>,
-    /// Where the entries begin whose keys begin with the same bits, for every such beginning. Keys are hashes and so spread
-    /// evenly: a few entries share one, and a look for one meets a cache line or two instead of twenty.
-    begins: Vec<u32>,
-    bits: u32,
+impl Entry {
+    fn hash(&self) -> ContentHash {
+        ContentHash::from_bytes(self.hash)
+    }
 }
 
-impl Sorted {
-    fn new(entries: Vec<Entry>) -> Self {
-        let bits = entries.len().checked_ilog2().unwrap_or_default().saturating_sub(1).clamp(1, 28);
-        let mut begins = vec![0; (1 << bits) + 1];
-        for entry in &entries {
-            begins[Self::beginning(&entry.key, bits) + 1] += 1;
-        }
-        (1..begins.len()).for_each(|at| begins[at] += begins[at - 1]);
-        Self { entries, begins, bits }
-    }
-
-    fn find(&self, key: &Key) -> Option<&Entry> {
-        let at = Self::beginning(key, self.bits);
-        let alike = self.begins.get(at..at + 2)?;
-        self.entries[alike[0] as usize..alike[1] as usize].iter().find(|entry| entry.key == *key)
-    }
-
-    fn beginning(key: &Key, bits: u32) -> usize {
-        let [a, b, c, d, ..] = *key;
-        (u32::from_be_bytes([a, b, c, d]) >> (32 - bits)) as usize
-    }
+/// The entries of `old` and `new`, in order; where both know a file, that of `new`. What is forgotten is left out.
+fn merge(old: &[Entry], new: &HashMap<Key, Entry>) -> Vec<Entry> {
+    let old = old.iter().filter(|entry| !new.contains_key(&entry.key));
+    let new = new.values().filter(|entry| entry.stamp != Stamp::NONE);
+    let mut entries: Vec<Entry> = old.chain(new).copied().collect();
+    entries.sort_unstable_by_key(|entry| entry.key);
+    entries
 }
 
 fn key(path: &Path) -> Key {
     let mut key = Key::default();
     key.copy_from_slice(&ContentHash::of(path.as_os_str().as_encoded_bytes()).as_bytes()[..16]);
     key
-}
-
-fn read(store: &Path) -> io::Result<Vec<Entry>> {
-    let file = fs_err::File::open(store)?;
-    let size_bytes = file.metadata()?.len();
-    parse(file, size_bytes)
-}
-
-/// The entries of a `file` of `size_bytes`.
-pub(crate) fn parse(mut file: impl Read, size_bytes: u64) -> io::Result<Vec<Entry>> {
-    let damaged = |reason: &str| io::Error::new(io::ErrorKind::InvalidData, reason);
-    let mut magic = [0; MAGIC.len()];
-    file.read_exact(&mut magic)?;
-    if magic != MAGIC {
-        return Err(damaged("it is of another version"));
-    }
-    let around = MAGIC.len() + size_of::<[u8; 32]>();
-    let size = size_bytes.saturating_sub(around as u64) as usize;
-    let mut entries: Vec<Entry> = vec![Entry::zeroed(); size / size_of::<Entry>()];
-    file.read_exact(bytemuck::cast_slice_mut(&mut entries))?;
-    let mut rest = Vec::new();
-    file.read_to_end(&mut rest)?;
-    if rest != seal(&entries) {
-        return Err(damaged("its content and the hash at its end do not belong together"));
-    }
-    Ok(entries)
-}
-
-fn write(store: &Path, entries: &[Entry]) -> io::Result<()> {
-    let mut file = AtomicFile::create(store)?;
-    file.write_all(&MAGIC)?;
-    file.write_all(bytemuck::cast_slice(entries))?;
-    file.write_all(&seal(entries))?;
-    file.commit()
-}
-
-fn seal(entries: &[Entry]) -> [u8; 32] {
-    *blake3::Hasher::new().update(&MAGIC).update(bytemuck::cast_slice(entries)).finalize().as_bytes()
-}
-
-impl Stamp {
-    fn of(path: &Path) -> io::Result<Self> {
-        let metadata = fs_err::metadata(path)?;
-        let since = metadata.modified()?.duration_since(UNIX_EPOCH).unwrap_or_default();
-        // Enough for five centuries.
-        Ok(Self { size_bytes: metadata.len(), modified_ns: since.as_nanos() as u64, inode: inode(&metadata) })
-    }
-
-    /// That of the file `name` in an open folder.
-    #[cfg(unix)]
-    fn within(folder: &fs_err::File, name: &str) -> Option<Self> {
-        use std::time::Duration;
-
-        let stat = rustix::fs::statat(folder, name, rustix::fs::AtFlags::empty()).ok()?;
-        let since = |seconds| Duration::new(seconds, stat.st_mtime_nsec as u32);
-        let modified = u64::try_from(stat.st_mtime).map_or(Duration::ZERO, since);
-        Some(Self { size_bytes: stat.st_size as u64, modified_ns: modified.as_nanos() as u64, inode: stat.st_ino })
-    }
-
-    #[cfg(not(unix))]
-    fn within(folder: &fs_err::File, name: &str) -> Option<Self> {
-        Self::of(&folder.path().join(name)).ok()
-    }
-}
-
-#[cfg(unix)]
-fn inode(metadata: &std::fs::Metadata) -> u64 {
-    std::os::unix::fs::MetadataExt::ino(metadata)
-}
-
-#[cfg(not(unix))]
-fn inode(_: &std::fs::Metadata) -> u64 {
-    0
 }
 
 #[cfg(test)]
@@ -367,16 +297,51 @@ mod tests {
     }
 
     #[test]
-    fn every_key_is_found_and_no_other() {
-        for count in [0_u32, 1, 2, 3, 17, 1000] {
-            let keyed = |number: u32| key(Path::new(&number.to_string()));
-            let entry = |number| Entry { key: keyed(number), ..Entry::zeroed() };
-            let mut entries: Vec<Entry> = (0..count).map(entry).collect();
-            entries.sort_unstable_by_key(|entry| entry.key);
-            let sorted = Sorted::new(entries);
-            assert!((0..count).all(|number| sorted.find(&keyed(number)) == Some(&entry(number))));
-            assert!((count..2 * count + 9).all(|number| sorted.find(&keyed(number)).is_none()));
+    fn few_new_hashes_are_written_without_the_many_known_ones() {
+        let folder = tempfile::tempdir().unwrap();
+        let (store, recent) = (folder.path().join("hashes"), folder.path().join("recent-hashes"));
+        let file = |number: usize| folder.path().join(number.to_string());
+        let learn = |numbers: std::ops::Range<usize>| {
+            let memo = HashMemo::open(&store);
+            for number in numbers {
+                fs_err::write(file(number), number.to_string()).unwrap();
+                memo.hash_file(&file(number)).unwrap();
+            }
+            memo.save().unwrap();
+        };
+        let known = |numbers: std::ops::Range<usize>| {
+            let memo = HashMemo::open(&store);
+            let right =
+                |number: &usize| memo.known(&file(*number)) == Some(ContentHash::of(number.to_string().as_bytes()));
+            numbers.filter(right).count()
+        };
+        learn(0..40);
+        assert!(!recent.exists());
+        let large = fs_err::read(&store).unwrap();
+        // One changed file and new ones; the second time with those that the small file knows already.
+        learn(39..41);
+        learn(41..44);
+        assert!(fs_err::read(&store).unwrap() == large && known(0..44) == 44);
+
+        // Without the small file only its hashes are lost.
+        let small = fs_err::read(&recent).unwrap();
+        for damaged in [&small[..small.len() - 1], &[]] {
+            fs_err::write(&recent, damaged).unwrap();
+            assert_eq!(known(0..44), 39);
         }
+        fs_err::write(&recent, &small).unwrap();
+
+        // With an eighth of the large one, it becomes part of it. Were it still there, all would be known.
+        learn(44..45);
+        assert!(!recent.exists() && known(0..45) == 45);
+        fs_err::write(&recent, &small).unwrap();
+        assert_eq!(known(0..45), 45);
+
+        // What is forgotten is in neither.
+        let memo = HashMemo::open(&store);
+        memo.forget(&file(39));
+        memo.save().unwrap();
+        assert!(!recent.exists() && known(0..45) == 44 && known(39..40) == 0);
     }
 
     #[test]

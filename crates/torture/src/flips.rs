@@ -74,7 +74,7 @@ fn groups(victim: &Victim) -> Vec<(&'static str, Kind, Vec<PathBuf>)> {
         made("records", &[".record.json"]),
         made("manifests and plans", &["manifest.json", "/plan"]),
         ("checkpoints", Kind::Checkpoint, ending("cache", &["checkpoint.safetensors"])),
-        ("remembered hashes", Kind::Memo, ending("cache", &["/hashes"])),
+        ("remembered hashes", Kind::Memo, ending("cache", &["/hashes", "/recent-hashes"])),
         made("models", &["model.safetensors"]),
         made("run files", &["fingerprint.json", "study.json", "train.json", "metrics.jsonl"]),
         made("evaluations", &["evaluation.json", ".npy", "_predictions.csv"]),
