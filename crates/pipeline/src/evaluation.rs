@@ -18,7 +18,7 @@ use vit::{MODEL_FILE, Model, Predictor, first_largest};
 
 use crate::{
     Context,
-    examples::{self, Example, Examples},
+    examples::{Example, Examples},
     failed::Failed,
     features::Features,
     loader::TokenReader,
@@ -201,7 +201,7 @@ fn fingerprint(context: &Context, examples: &Examples, run: &Run, trained: &Trai
     let mut fingerprint = Fingerprint::default();
     fingerprint.set("run", run.fingerprint.digest());
     fingerprint.set("model", trained.model);
-    fingerprint.set("data.test", examples::digest(context, &examples.test));
+    fingerprint.set("data.test", examples.digests(context).test);
     let leaked = context.dataset.leaked_test_images();
     let leaked: Vec<&[u8]> = leaked.iter().map(|index| context.dataset.images[*index].id.as_bytes()).collect();
     fingerprint.set("data.copies", ContentHash::of_parts(leaked));

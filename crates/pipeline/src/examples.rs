@@ -1,5 +1,7 @@
 //! Which images take part in training and evaluation, with what label.
 
+use std::sync::OnceLock;
+
 use dataset::{LabelRule, Split, Target, target};
 use rayon::prelude::*;
 use stage::ContentHash;
@@ -21,6 +23,15 @@ pub(crate) struct Examples {
     pub(crate) train: Vec<Example>,
     pub(crate) valid: Vec<Example>,
     pub(crate) test: Vec<Example>,
+    digests: OnceLock<Digests>,
+}
+
+/// Hashes of each split's contents and targets, in order.
+#[derive(Debug)]
+pub(crate) struct Digests {
+    pub(crate) train: ContentHash,
+    pub(crate) valid: ContentHash,
+    pub(crate) test: ContentHash,
 }
 
 impl Examples {
@@ -37,12 +48,19 @@ impl Examples {
             });
             labelled.collect()
         };
-        Self { train: of(Split::Train), valid: of(Split::Valid), test: of(Split::Test) }
+        let (train, valid, test) = (of(Split::Train), of(Split::Valid), of(Split::Test));
+        Self { train, valid, test, digests: OnceLock::new() }
     }
 
     /// All of them.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Example> {
         self.train.iter().chain(&self.valid).chain(&self.test)
+    }
+
+    /// The splits' hashes; taken by who first asks.
+    pub(crate) fn digests(&self, context: &Context) -> &Digests {
+        let of = |split: &[Example]| digest(context, split);
+        self.digests.get_or_init(|| Digests { train: of(&self.train), valid: of(&self.valid), test: of(&self.test) })
     }
 }
 
@@ -56,8 +74,7 @@ pub(crate) fn class_weights(context: &Context, train: &[Example]) -> Option<Vec<
     context.study.loss.weights.of(&counts)
 }
 
-/// Hash of the images' contents and targets, in order.
-pub(crate) fn digest(context: &Context, examples: &[Example]) -> ContentHash {
+fn digest(context: &Context, examples: &[Example]) -> ContentHash {
     ContentHash::of_parts(examples.iter().flat_map(|Example { index, target }| {
         let content: &[u8] = context.dataset.images[*index].hash.as_bytes();
         [content, bytemuck::cast_slice(target.probabilities())]

@@ -31,7 +31,9 @@ pub(crate) struct Features {
 impl Features {
     /// Opens the feature cache of each view and checks that it holds all `examples` as they are now.
     pub(crate) fn open(context: &Context, examples: &Examples) -> Result<Self> {
-        Self::of_extractions(context, examples, Extraction::plan_all(context)?)
+        // Meanwhile, what the runs' folders are named after.
+        let (extractions, _) = rayon::join(|| Extraction::plan_all(context), || examples.digests(context));
+        Self::of_extractions(context, examples, extractions?)
     }
 
     /// The same of what each view's extraction has found.

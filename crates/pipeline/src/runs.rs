@@ -19,11 +19,7 @@ use sources::{Combination, Source};
 use stage::{ContentHash, Fingerprint, Freshness, HashMemo, read_sound_json};
 use vit::{CHECKPOINT_FILE, Checkpoint, ClassWeights, METRICS_FILE, MODEL_FILE, TrainOutcome, VitError};
 
-use crate::{
-    Context,
-    examples::{self, Examples},
-    features::Features,
-};
+use crate::{Context, examples::Examples, features::Features};
 
 /// Version of everything between the feature cache and the trained weights. Raised when the same seed would
 /// give other weights.
@@ -148,8 +144,9 @@ fn shared_fingerprint(context: &Context, examples: &Examples) -> Result<Fingerpr
     }
     fingerprint.set("data.labels", data.labels);
     fingerprint.set("data.classes", data.classes);
-    fingerprint.set("data.train", examples::digest(context, &examples.train));
-    fingerprint.set("data.valid", examples::digest(context, &examples.valid));
+    let digests = examples.digests(context);
+    fingerprint.set("data.train", digests.train);
+    fingerprint.set("data.valid", digests.valid);
     for (table, values) in [
         ("model", serde_json::to_value(&context.study.model)?),
         ("recipe", serde_json::to_value(&context.study.recipe)?),

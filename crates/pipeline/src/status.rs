@@ -46,9 +46,15 @@ pub struct RunStatus {
 
 /// Looks at everything, computes nothing. Variants are for the caller to add.
 pub fn status(context: &Context) -> Result<StudyStatus> {
-    let extractions = Extraction::plan_all(context)?;
+    let examples = || {
+        let examples = Examples::new(context);
+        // What the runs' folders are named after.
+        examples.digests(context);
+        examples
+    };
+    let (extractions, examples) = rayon::join(|| Extraction::plan_all(context), examples);
+    let extractions = extractions?;
     let extract = extract_freshness(&extractions);
-    let examples = Examples::new(context);
     let features = match Features::of_extractions(context, &examples, extractions) {
         Ok(features) => features,
         Err(error) => {
