@@ -1,16 +1,25 @@
 use std::{collections::HashMap, sync::Arc};
 
 use cudarc::{
-    driver::{CudaFunction, CudaModule, CudaStream, DriverError, LaunchConfig, PushKernelArg as _, result},
+    driver::{CudaFunction, CudaModule, CudaStream, DriverError, LaunchConfig, PushKernelArg as _},
     nvrtc::{CompileOptions, compile_ptx_with_opts},
 };
 
-use crate::{Argument, Constants, GpuError, Machine, Memory, source::SOURCE};
+use crate::{
+    Argument, Constants, GpuError, Machine, Memory,
+    copies::{Bus as _, Copies, copy},
+    source::SOURCE,
+    stream::{Stream, failed},
+};
+
+/// Fewer bytes are copied at once: staging them would take longer.
+const STAGED_BYTES: usize = 1 << 16;
 
 /// An NVIDIA GPU with the kernels of one model.
 #[derive(Debug)]
 pub struct Card {
     stream: Arc<CudaStream>,
+    copies: Copies<Stream>,
     functions: HashMap<&'static str, CudaFunction>,
 }
 
@@ -31,7 +40,11 @@ impl Card {
         let module: Arc<CudaModule> = context.load_module(ptx).map_err(|error| compiler(error.to_string()))?;
         let function = |name: &&'static str| Ok((*name, module.load_function(name)?));
         let functions = crate::calls::KERNELS.iter().map(function).collect::<Result<_, DriverError>>();
-        Ok(Self { functions: functions.map_err(|error| compiler(error.to_string()))?, stream })
+        Ok(Self::with(stream, functions.map_err(|error| compiler(error.to_string()))?))
+    }
+
+    fn with(stream: Arc<CudaStream>, functions: HashMap<&'static str, CudaFunction>) -> Self {
+        Self { copies: Copies::new(Stream(Arc::clone(&stream))), stream, functions }
     }
 }
 
@@ -46,24 +59,29 @@ impl Machine for Card {
 
     fn write(&self, memory: &mut Memory, at: usize, from: &[u8]) -> Result<(), GpuError> {
         let to = memory.place(at, from.len());
+        if from.len() >= STAGED_BYTES {
+            // SAFETY: the place is within the memory.
+            return unsafe { self.copies.write(to, 1, from.len(), |range, staged| copy(&from[range], staged)) };
+        }
         // SAFETY: the place is within the memory; `from` lives until the copy is done, which is waited for.
-        let copied = self
-            .stream
-            .context()
-            .bind_to_thread()
-            .and_then(|()| unsafe { result::memcpy_htod_async(to, from, self.stream.cu_stream()) });
-        copied.and_then(|()| self.stream.synchronize()).map_err(|error| failed("a copy to it", error))
+        unsafe { self.copies.bus.start_write(to, from) }?;
+        self.stream.synchronize().map_err(|error| failed("a copy to it", error))
     }
 
     fn read(&self, memory: &Memory, at: usize, to: &mut [u8]) -> Result<(), GpuError> {
         let from = memory.place(at, to.len());
+        if to.len() >= STAGED_BYTES {
+            // SAFETY: the place is within the memory.
+            return unsafe { self.copies.read(from, 1, to.len(), |range, staged| copy(staged, &mut to[range])) };
+        }
         // SAFETY: the place is within the memory; `to` lives until the copy is done, which is waited for.
-        let copied = self
-            .stream
-            .context()
-            .bind_to_thread()
-            .and_then(|()| unsafe { result::memcpy_dtoh_async(to, from, self.stream.cu_stream()) });
-        copied.and_then(|()| self.stream.synchronize()).map_err(|error| failed("a copy from it", error))
+        unsafe { self.copies.bus.start_read(from, to) }?;
+        self.stream.synchronize().map_err(|error| failed("a copy from it", error))
+    }
+
+    fn beside(&self) -> Result<Box<dyn Machine>, GpuError> {
+        let stream = self.stream.context().new_stream().map_err(|error| failed("a second stream", error))?;
+        Ok(Box::new(Self::with(stream, HashMap::new())))
     }
 
     unsafe fn launch(
@@ -89,8 +107,4 @@ impl Machine for Card {
         // SAFETY: what the kernel is given is the caller's to vouch for.
         unsafe { launch.launch(config) }.map(|_| ()).map_err(|error| failed(kernel, error))
     }
-}
-
-fn failed(what: &str, error: DriverError) -> GpuError {
-    GpuError::Failed { what: what.to_owned(), reason: error.to_string() }
 }

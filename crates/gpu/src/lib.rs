@@ -13,10 +13,14 @@ mod array;
 mod calls;
 #[cfg(feature = "cuda")]
 mod card;
+#[cfg(any(feature = "cuda", test))]
+mod copies;
 mod machine;
 #[cfg(feature = "on-cpu")]
 mod on_cpu;
 mod source;
+#[cfg(feature = "cuda")]
+mod stream;
 mod structs;
 mod tables;
 

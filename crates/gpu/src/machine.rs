@@ -17,7 +17,7 @@ pub trait Machine: fmt::Debug + Send {
     /// If there is no room for it.
     fn write(&self, memory: &mut Memory, at: usize, from: &[u8]) -> Result<(), GpuError>;
 
-    /// Copies the bytes of `memory` from `at` on, when all kernels before have run.
+    /// Copies the bytes of `memory` from `at` on, when all has run that this machine was asked for before.
     ///
     /// # Errors
     /// If the machine fails, now or in a kernel before.
@@ -25,6 +25,13 @@ pub trait Machine: fmt::Debug + Send {
     /// # Panics
     /// If there are not as many.
     fn read(&self, memory: &Memory, at: usize, to: &mut [u8]) -> Result<(), GpuError>;
+
+    /// Another way to the same memory, for another thread: its copies do not wait for kernels, nor kernels for them. It runs
+    /// none itself.
+    ///
+    /// # Errors
+    /// If the machine fails.
+    fn beside(&self) -> Result<Box<dyn Machine>, GpuError>;
 
     /// Has `kernel` run with blocks of `threads` threads, after all that was asked for before.
     ///

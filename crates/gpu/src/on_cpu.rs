@@ -50,22 +50,19 @@ impl OnCpu {
 
 impl Machine for OnCpu {
     fn allocate(&self, bytes: usize) -> Result<Memory, GpuError> {
-        let mut words = vec![0_u64; bytes.div_ceil(size_of::<u64>())].into_boxed_slice();
-        Ok(Memory { address: words.as_mut_ptr() as u64, bytes, _owner: Box::new(words) })
+        MemoryOnCpu.allocate(bytes)
     }
 
     fn write(&self, memory: &mut Memory, at: usize, from: &[u8]) -> Result<(), GpuError> {
-        let to = memory.place(at, from.len()) as *mut u8;
-        // SAFETY: the place is within the memory, which is the machine's own.
-        unsafe { std::ptr::copy_nonoverlapping(from.as_ptr(), to, from.len()) };
-        Ok(())
+        MemoryOnCpu.write(memory, at, from)
     }
 
     fn read(&self, memory: &Memory, at: usize, to: &mut [u8]) -> Result<(), GpuError> {
-        let from = memory.place(at, to.len()) as *const u8;
-        // SAFETY: as for `write`.
-        unsafe { std::ptr::copy_nonoverlapping(from, to.as_mut_ptr(), to.len()) };
-        Ok(())
+        MemoryOnCpu.read(memory, at, to)
+    }
+
+    fn beside(&self) -> Result<Box<dyn Machine>, GpuError> {
+        Ok(Box::new(MemoryOnCpu))
     }
 
     unsafe fn launch(
@@ -86,5 +83,38 @@ impl Machine for OnCpu {
             launch(name.as_ptr(), grid.as_ptr(), threads as c_uint, pointers.as_mut_ptr())
         };
         if found == 0 { Ok(()) } else { Err(failed("there is no such kernel".to_owned())) }
+    }
+}
+
+/// The emulated card's memory, which is the processor's.
+#[derive(Debug)]
+struct MemoryOnCpu;
+
+impl Machine for MemoryOnCpu {
+    fn allocate(&self, bytes: usize) -> Result<Memory, GpuError> {
+        let mut words = vec![0_u64; bytes.div_ceil(size_of::<u64>())].into_boxed_slice();
+        Ok(Memory { address: words.as_mut_ptr() as u64, bytes, _owner: Box::new(words) })
+    }
+
+    fn write(&self, memory: &mut Memory, at: usize, from: &[u8]) -> Result<(), GpuError> {
+        let to = memory.place(at, from.len()) as *mut u8;
+        // SAFETY: the place is within the memory, which is the machine's own.
+        unsafe { std::ptr::copy_nonoverlapping(from.as_ptr(), to, from.len()) };
+        Ok(())
+    }
+
+    fn read(&self, memory: &Memory, at: usize, to: &mut [u8]) -> Result<(), GpuError> {
+        let from = memory.place(at, to.len()) as *const u8;
+        // SAFETY: as for `write`.
+        unsafe { std::ptr::copy_nonoverlapping(from, to.as_mut_ptr(), to.len()) };
+        Ok(())
+    }
+
+    fn beside(&self) -> Result<Box<dyn Machine>, GpuError> {
+        Ok(Box::new(Self))
+    }
+
+    unsafe fn launch(&self, kernel: &'static str, _: [usize; 3], _: usize, _: &[Argument]) -> Result<(), GpuError> {
+        Err(GpuError::Failed { what: kernel.to_owned(), reason: "this is memory only".to_owned() })
     }
 }

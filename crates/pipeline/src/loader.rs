@@ -18,12 +18,15 @@ use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 use shards::{Dtype, FeatureReader, Place, ShardError};
 use sources::{Combination, Source};
-use vit::{Batch, Batches, BoxError, Input, ModelConfig, Predictor, Tokens};
+use vit::{Batch, Batches, BoxError, Courier, Input, ModelConfig, Predictor, Tokens};
 
 use crate::{Context, examples::Example, feature_pass, features::Features, tokens::TokenCutter};
 
 /// Batches made ahead.
 const QUEUE_BATCHES: usize = 3;
+
+/// Batches in memory: besides those that are ready, one that is made and one that is learned from.
+pub(crate) const BATCHES_IN_MEMORY: usize = QUEUE_BATCHES + 2;
 
 /// Images per batch where nothing is learned.
 const INFERENCE_BATCH: usize = 64;
@@ -148,6 +151,7 @@ impl<'a> TokenReader<'a> {
     fn read(&self, seen: &[Seen<'_>], batch: &mut Batch) -> Result<()> {
         batch.images = seen.len();
         batch.targets.clear();
+        batch.sent.expire();
         for SourceReader { source, cutter, maps } in &self.sources {
             let tokens = batch.tokens.entry(*source).or_insert_with(|| Tokens::Ready(Vec::new()));
             let is_stored = cutter.keeps_channels() && maps.first().is_some_and(|reader| reader.dtype() == Dtype::F16);
@@ -332,6 +336,8 @@ impl Ahead {
 pub(crate) struct TrainingBatches<'scope, 'env> {
     scope: &'scope Scope<'scope, 'env>,
     reader: &'env TokenReader<'env>,
+    /// Brings them to a GPU.
+    courier: Option<&'env Courier>,
     order: Order<'env>,
     /// What is read ahead, and the index of the next batch.
     running: Option<(Ahead, usize)>,
@@ -368,10 +374,11 @@ impl<'scope, 'env> TrainingBatches<'scope, 'env> {
         reader: &'env TokenReader<'env>,
         examples: &'env [Example],
         draws: Draws,
+        courier: Option<&'env Courier>,
     ) -> Self {
         let Draws { batch, seed, draws_classes, class_weights } = draws;
         let order = Order { examples, batch, seed, draws_classes, class_weights, epoch: None };
-        Self { scope, reader, order, running: None }
+        Self { scope, reader, courier, order, running: None }
     }
 
     /// Names the images of a batch by its index.
@@ -385,8 +392,11 @@ impl<'scope, 'env> TrainingBatches<'scope, 'env> {
 
     /// Starts reading ahead from batch `first` on.
     fn read_from(&self, first: usize) -> Ahead {
-        let (reader, mut order) = (self.reader, self.order.clone());
-        Ahead::start(self.scope, first.., move |index, batch| order.read(index, reader, batch))
+        let (reader, courier, mut order) = (self.reader, self.courier, self.order.clone());
+        Ahead::start(self.scope, first.., move |index, batch| {
+            order.read(index, reader, batch)?;
+            Ok(courier.map_or(Ok(()), |courier| courier.send(batch))?)
+        })
     }
 }
 

@@ -7,7 +7,7 @@ use half::f16;
 use kernels::{Isa, Standardise};
 use sources::Source;
 
-use crate::{About, VitError};
+use crate::{About, Sent, VitError};
 
 /// The tokens of one source.
 #[derive(Clone, Debug, PartialEq)]
@@ -72,6 +72,8 @@ pub struct Batch {
     pub tokens: BTreeMap<Source, Tokens>,
     /// Which of the images whose tokens the trainer holds these are: (B); of no meaning if it holds none.
     pub held: Vec<u32>,
+    /// Tokens that have gone ahead to a GPU.
+    pub sent: Sent,
     /// Probabilities of the classes: (B, K).
     pub targets: Vec<f32>,
     /// How much each image's loss counts: (B); all alike if there are none.

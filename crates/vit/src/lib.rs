@@ -22,6 +22,7 @@ mod checkpoint;
 mod class_weights;
 mod collapse;
 mod config;
+mod courier;
 #[cfg(any(feature = "cuda", test))]
 mod cuda;
 mod draws;
@@ -53,6 +54,7 @@ pub use checkpoint::{CHECKPOINT_FILE, Checkpoint, Progress};
 pub use class_weights::ClassWeights;
 pub use collapse::{COLLAPSE_MARGIN, collapsed, entropy};
 pub use config::{Collapse, Fuse, ModelConfig, Pool};
+pub use courier::{Courier, Sent};
 pub use draws::Draws;
 pub use error::VitError;
 pub use holding::Holding;

@@ -5,7 +5,10 @@ use sources::{Combination, Source};
 use vit::{Holding, Model, Trainer};
 
 use super::Common;
-use crate::{loader::TokenReader, progress};
+use crate::{
+    loader::{BATCHES_IN_MEMORY, TokenReader},
+    progress,
+};
 
 /// Room that is left to what lasts for a moment only: validation, and the libraries' own.
 const SPARE_BYTES: u64 = 2 << 30;
@@ -31,6 +34,12 @@ pub(super) fn hold(
         let first = reader.read_one(&common.examples.train[0])?;
         let bytes: usize = first.tokens.values().map(|tokens| images * tokens.size_bytes()).sum();
         candidates.push((bytes as u64, source, reader, first));
+    }
+    let all: u64 = candidates.iter().map(|(bytes, ..)| *bytes).sum();
+    if all > room {
+        // What comes with each batch is there several times.
+        let batches = BATCHES_IN_MEMORY as u64 * study.recipe.batch as u64;
+        room = room.saturating_sub(all / images as u64 * batches);
     }
     candidates.sort_by_key(|(bytes, ..)| std::cmp::Reverse(*bytes));
     let (mut held, mut streamed, mut held_bytes) = (Vec::new(), Vec::new(), 0);

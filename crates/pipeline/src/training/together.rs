@@ -7,7 +7,8 @@ use indicatif::ProgressBar;
 use sources::Combination;
 use stage::{Lock, write_sealed_json};
 use vit::{
-    Batch, Batches, METRICS_FILE, MODEL_FILE, Model, Tally, TrainOutcome, Trainer, Training, Validation, VitError,
+    Batch, Batches, Courier, METRICS_FILE, MODEL_FILE, Model, Tally, TrainOutcome, Trainer, Training, Validation,
+    VitError,
 };
 
 use super::{Common, Waiting, resident::hold};
@@ -46,6 +47,7 @@ pub(super) fn train_together(
     let of_models: Vec<&Model> = models.iter().collect();
     let trainers = Trainer::together(&of_models, recipe, context.study.train.precision)?;
     let streamed = hold(common, sources, &of_models, &trainers)?;
+    let courier = if streamed.is_empty() { None } else { Courier::to(&trainers)? };
     let training_reader = TokenReader::new(context, features, streamed, &context.study.model)?;
     let begun = runs.iter().zip(&digests).zip(models.iter_mut().zip(trainers));
     let begun = begun.map(|((waiting, digest), (model, trainer))| begin(common, waiting, digest, model, trainer));
@@ -58,7 +60,7 @@ pub(super) fn train_together(
             draws_classes: draws_classes(context.study.data.labels),
             class_weights: class_weights(context, &examples.train),
         };
-        let mut batches = TrainingBatches::new(scope, &training_reader, &examples.train, draws);
+        let mut batches = TrainingBatches::new(scope, &training_reader, &examples.train, draws, courier.as_ref());
         let mut members = Members::new(begun);
         let validate = |due: &[&Training<'_>]| validate(&reader, &examples.valid, due);
         let finish = |number: usize, outcome| finish(common, runs[number].run, outcome);

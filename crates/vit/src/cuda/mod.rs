@@ -11,6 +11,7 @@
 mod activations;
 #[cfg(feature = "cuda")]
 mod card;
+mod courier;
 mod group;
 mod holding;
 mod layers;
@@ -25,6 +26,8 @@ use crate::{About, Fuse, Pool, Precision, Recipe};
 
 #[cfg(feature = "cuda")]
 pub(crate) use card::{free_bytes, members};
+pub(crate) use courier::Courier;
+pub(crate) use courier::Sent;
 pub(crate) use group::Member;
 pub(crate) use holding::Holding;
 pub(crate) use trainer::Trainer;

@@ -11,8 +11,10 @@ use half::f16;
 use kernels::{Isa, Patches, Standardise};
 use sources::Source;
 
-use super::{Holding, Member, Trainer, constants, supports};
-use crate::{About, Batch, Draws, Fuse, Input, Model, ModelConfig, Optimizer, Pool, Precision, Recipe, Tokens, native};
+use super::{Courier, Holding, Member, Trainer, constants, supports};
+use crate::{
+    About, Batch, Draws, Fuse, Input, Model, ModelConfig, Optimizer, Pool, Precision, Recipe, Sent, Tokens, native,
+};
 
 const IMAGES: usize = 3;
 
@@ -61,6 +63,7 @@ fn batch(config: &ModelConfig, offset: f64) -> Batch {
         targets: (0..IMAGES * 3).map(target).collect(),
         weights: (0..IMAGES).map(|image| 0.25 + image as f32).collect(),
         held: Vec::new(),
+        sent: Sent::default(),
     }
 }
 
@@ -270,6 +273,40 @@ fn tokens_that_are_held_are_those_that_come_with_the_batch() {
     assert!(error.contains("among the 6 that are held"), "{error}");
 }
 
+#[test]
+fn tokens_that_went_ahead_are_those_that_come_with_the_batch() {
+    use Source::{Fm2, Fm3, Orig};
+    let (config, recipe) = (small(), Recipe::paper());
+    let about = about(&config, &[Orig, Fm2, Fm3]);
+    let model = Model::new(about.clone(), 0, DType::F32, &Device::Cpu).unwrap();
+    let trainer = || Some(Trainer::new(machine(&about, Precision::F32)?, &[&model], &recipe, Precision::F32).unwrap());
+    let (Some(coming), Some(sending)) = (trainer(), trainer()) else { return };
+    let (coming, sending) = (Member::all(coming), Member::all(sending));
+    let courier = Courier::to(&sending[0]).unwrap();
+    // Two batches on their way, each filled anew once it is done with, as the thread that reads does it.
+    let mut ring = [batch(&config, 1.0), batch(&config, 2.0)];
+    ring.iter_mut()
+        .for_each(|batch| std::thread::scope(|scope| scope.spawn(|| courier.send(batch)).join().unwrap()).unwrap());
+    for step in 1..=5 {
+        let own = &mut ring[(step - 1) % 2];
+        let expected = coming[0].gradient(&own.clone(), step).unwrap();
+        if step < 5 {
+            // What went ahead is what is read.
+            own.tokens = batch(&config, 99.0).tokens;
+        }
+        assert_eq!(sending[0].gradient(own, step).unwrap(), expected, "bit for bit");
+        assert_eq!(sending[0].gradients().unwrap(), coming[0].gradients().unwrap());
+        coming[0].update(0.5, 1e-2, step).unwrap();
+        sending[0].update(0.5, 1e-2, step).unwrap();
+        own.tokens = batch(&config, 2.0 + step as f64).tokens;
+        own.sent.expire();
+        // The fifth comes by itself.
+        if step < 3 {
+            courier.send(own).unwrap();
+        }
+    }
+}
+
 /// A machine that runs nothing and counts what is asked of it.
 #[derive(Debug)]
 struct Counting {
@@ -289,6 +326,10 @@ impl Machine for Counting {
 
     fn read(&self, memory: &Memory, at: usize, to: &mut [u8]) -> Result<(), GpuError> {
         self.memory.read(memory, at, to)
+    }
+
+    fn beside(&self) -> Result<Box<dyn Machine>, GpuError> {
+        self.memory.beside()
     }
 
     unsafe fn launch(&self, _: &'static str, _: [usize; 3], _: usize, _: &[Argument]) -> Result<(), GpuError> {

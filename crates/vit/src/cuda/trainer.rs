@@ -189,7 +189,8 @@ impl Trainer {
         self.held.insert(source, Rc::clone(stock));
     }
 
-    /// Tells the kernels where the tokens of all sources lie; those that are not held are copied to the machine.
+    /// Tells the kernels where the tokens of all sources lie; those that are neither held nor sent ahead are copied to the
+    /// machine.
     fn take_tokens(&mut self, batch: &Batch) -> Result<(), VitError> {
         for about in &self.abouts {
             batch.tokens_but(about, |source| self.held.contains_key(&source))?;
@@ -207,6 +208,10 @@ impl Trainer {
                 continue;
             }
             let Some(tokens) = batch.tokens.get(source) else { return Err(VitError::NoTokens { missing: *source }) };
+            if let Some(stock) = batch.sent.tokens.stock(*source, tokens) {
+                sources.push(stock.source(*width, None, moments));
+                continue;
+            }
             let mut stock = match self.streamed.remove(source).filter(|stock| stock.fits(tokens)) {
                 Some(stock) => stock,
                 None => Stock::new(machine, batch.images, tokens, batch.images)?,
