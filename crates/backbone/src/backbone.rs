@@ -59,6 +59,18 @@ pub enum BackboneError {
     Candle(#[from] candle_core::Error),
 }
 
+impl BackboneError {
+    /// Whether a GPU had too little memory, so that fewer images at once may do.
+    pub fn is_out_of_memory(&self) -> bool {
+        // What the libraries say reaches us as text: that of the driver, of cuBLAS and of cuDNN.
+        let Self::Candle(error) = self else { return false };
+        let text = error.to_string();
+        ["OUT_OF_MEMORY", "out of memory", "ALLOC_FAILED", "bytes of memory left"]
+            .iter()
+            .any(|sign| text.contains(sign))
+    }
+}
+
 /// A frozen ResNet-18, ready to run.
 #[derive(Debug)]
 pub struct Backbone {
@@ -151,6 +163,14 @@ impl Backbone {
             Runner::Candle(engine) => engine.run(images, sinks)?,
         }
         Ok(())
+    }
+
+    /// How many calls of [`run`](Self::run) go well side by side, each on a thread of its own.
+    pub fn passes_at_once(&self) -> usize {
+        match &self.runner {
+            Runner::Candle(engine) => engine.passes_at_once(),
+            Runner::Native(..) | Runner::Bf16(..) | Runner::Quantised(..) => 1,
+        }
     }
 
     /// Computes the wanted feature maps into `batch`, whose memory is used again if it is large enough.

@@ -6,6 +6,7 @@ use sources::Source;
 
 use crate::{
     Block, FeatureSink, FoldedConv, Network,
+    crossing::Crossing,
     preprocess::{IMAGE_SIDE, IMAGENET_MEAN, IMAGENET_STD, normalise},
 };
 
@@ -14,6 +15,7 @@ use crate::{
 pub(crate) struct CandleEngine {
     network: Network<Conv2d>,
     device: Device,
+    crossing: Crossing,
     /// What is multiplied; cuDNN adds in 32-bit floats (of its half precisions it does so for bfloat16 only).
     dtype: DType,
     /// Whether maps are rounded on the device, if that is what becomes of them, so that half as much is copied.
@@ -30,7 +32,13 @@ impl CandleEngine {
             let config = Conv2dConfig { padding: shape.padding, stride: shape.stride, ..Default::default() };
             Ok(Conv2d::new(weight, Some(bias), config))
         };
-        Ok(Self { network: network.try_map(convert)?, device: device.clone(), dtype, rounds: !device.is_cpu() })
+        let (crossing, rounds) = (Crossing::default(), !device.is_cpu());
+        Ok(Self { network: network.try_map(convert)?, device: device.clone(), crossing, dtype, rounds })
+    }
+
+    /// Passes that go well side by side: while a GPU computes one, the processor brings and fetches what belongs to another.
+    pub(crate) fn passes_at_once(&self) -> usize {
+        if self.device.is_cpu() { 1 } else { 2 }
     }
 
     /// What is multiplied.
@@ -46,13 +54,37 @@ impl CandleEngine {
         let padded = stem.pad_with_zeros(2, 1, 1)?.pad_with_zeros(3, 1, 1)?;
         let mut hidden = padded.max_pool2d_with_stride(3, 2)?; // (N, 64, 56, 56)
         let depth = sinks.iter().filter_map(|(source, _)| source.stage()).max().unwrap_or(0);
+        let mut maps = Vec::with_capacity(sinks.len());
         for (index, blocks) in self.network.stages[..depth].iter().enumerate() {
             for block in blocks {
                 hidden = forward(block, &hidden)?;
             }
-            for (source, sinks) in sinks.iter_mut().filter(|(source, _)| source.stage() == Some(index + 1)) {
-                self.hand_out(&hidden, *source, sinks)?;
+            for (place, (source, sinks)) in sinks.iter().enumerate() {
+                if source.stage() == Some(index + 1) {
+                    let dtype = if self.rounds && sinks.iter().all(FeatureSink::keeps_halves) {
+                        DType::F16
+                    } else {
+                        DType::F32
+                    };
+                    let of_images = hidden.permute((0, 2, 3, 1))?.to_dtype(dtype)?; // (N, H, W, C)
+                    maps.push((place, dtype, self.crossing.leave(&of_images)?));
+                }
             }
+        }
+        // All is asked of the device before the first map is waited for.
+        for (place, dtype, leaving) in maps {
+            let (source, sinks) = &mut sinks[place];
+            let (row, map) = (source.side() * source.channels(), source.values_per_image());
+            match dtype {
+                DType::F16 => self.crossing.arrive(&leaving, |images, values: &[f16]| {
+                    let sinks = sinks[images].par_iter_mut().zip(values.par_chunks_exact(map));
+                    sinks.for_each(|(sink, map)| sink.take_halves(map.chunks_exact(row)));
+                }),
+                _ => self.crossing.arrive(&leaving, |images, values: &[f32]| {
+                    let sinks = sinks[images].par_iter_mut().zip(values.par_chunks_exact(map));
+                    sinks.for_each(|(sink, map)| sink.take(map.chunks_exact(row)));
+                }),
+            }?;
         }
         Ok(())
     }
@@ -60,33 +92,16 @@ impl CandleEngine {
     /// The network's input, normalised as [`normalise`] does.
     fn input(&self, images: &[Vec<f32>]) -> Result<Tensor> {
         const PIXELS: usize = IMAGE_SIDE * IMAGE_SIDE;
-        let (side, device) = (IMAGE_SIDE, &self.device);
+        let (count, side, device) = (images.len(), IMAGE_SIDE, &self.device);
         if images.iter().any(|image| image.len() != PIXELS) {
-            let input: Vec<f32> = images.par_iter().flat_map_iter(|image| normalise(image)).collect();
-            return Tensor::from_vec(input, (images.len(), side, side, 3), device)?.permute((0, 3, 1, 2))?.contiguous();
+            let images: Vec<Vec<f32>> = images.par_iter().map(|image| normalise(image)).collect();
+            let input = self.crossing.to_device(&images, device)?.reshape((count, side, side, 3))?;
+            return input.permute((0, 3, 1, 2))?.contiguous();
         }
         // Grey images, as FERPlus has them, become three channels on the device: a third is copied.
-        let grey = Tensor::from_vec(images.concat(), (images.len(), 1, side, side), device)?;
+        let grey = self.crossing.to_device(images, device)?.reshape((count, 1, side, side))?;
         let channel = |c: usize| (&grey - f64::from(IMAGENET_MEAN[c]))? / f64::from(IMAGENET_STD[c]);
         Tensor::cat(&[channel(0)?, channel(1)?, channel(2)?], 1)
-    }
-
-    /// Gives each image's map (C, H, W) of `hidden` to its sink as (H, W, C).
-    fn hand_out<S: FeatureSink>(&self, hidden: &Tensor, source: Source, sinks: &mut [S]) -> Result<()> {
-        let (row, map) = (source.side() * source.channels(), source.values_per_image());
-        let maps = hidden.permute((0, 2, 3, 1))?;
-        if self.rounds && sinks.iter().all(FeatureSink::keeps_halves) {
-            let values: Vec<f16> = maps.to_dtype(DType::F16)?.flatten_all()?.to_vec1()?;
-            sinks.par_iter_mut().zip(values.par_chunks_exact(map)).for_each(|(sink, map)| {
-                sink.take_halves(map.chunks_exact(row));
-            });
-        } else {
-            let values: Vec<f32> = maps.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?;
-            sinks.par_iter_mut().zip(values.par_chunks_exact(map)).for_each(|(sink, map)| {
-                sink.take(map.chunks_exact(row));
-            });
-        }
-        Ok(())
     }
 }
 

@@ -4,7 +4,7 @@ use half::{f16, slice::HalfFloatSliceExt as _};
 use sources::Source;
 
 /// Takes one image's feature map as it leaves the network, on the thread that computed it and while it is in that
-/// thread's cache.
+/// thread's cache. It may be given another in place of the first, if the device failed in between.
 pub trait FeatureSink: Send {
     /// Takes the map's rows from top to bottom, each (side, channels).
     fn take<'a>(&mut self, rows: impl Iterator<Item = &'a [f32]>);
@@ -18,6 +18,21 @@ pub trait FeatureSink: Send {
     fn take_halves<'a>(&mut self, rows: impl Iterator<Item = &'a [f16]>) {
         let floats: Vec<Vec<f32>> = rows.map(|row| row.to_f32_vec()).collect();
         self.take(floats.iter().map(Vec::as_slice));
+    }
+}
+
+/// The sink itself.
+impl<S: FeatureSink> FeatureSink for &mut S {
+    fn take<'a>(&mut self, rows: impl Iterator<Item = &'a [f32]>) {
+        S::take(self, rows);
+    }
+
+    fn keeps_halves(&self) -> bool {
+        S::keeps_halves(self)
+    }
+
+    fn take_halves<'a>(&mut self, rows: impl Iterator<Item = &'a [f16]>) {
+        S::take_halves(self, rows);
     }
 }
 

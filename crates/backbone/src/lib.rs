@@ -18,6 +18,7 @@ mod archive;
 mod backbone;
 mod calibration;
 mod candle_engine;
+mod crossing;
 mod feature_sink;
 mod fold;
 mod formats;

@@ -23,6 +23,8 @@ mod source;
 mod stream;
 mod structs;
 mod tables;
+#[cfg(feature = "cuda")]
+mod transfers;
 
 pub use array::Array;
 pub use calls::{Extent, Gpu, KERNELS, Layer};
@@ -34,3 +36,5 @@ pub use on_cpu::OnCpu;
 pub use source::{Constants, SOURCE};
 pub use structs::{AdamStep, Embedding, Linear, Projection, Source};
 pub use tables::{Embeds, Head, Linears, Targets};
+#[cfg(feature = "cuda")]
+pub use transfers::{Ready, Transfers};

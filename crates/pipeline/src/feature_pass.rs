@@ -3,7 +3,10 @@
 
 use std::{
     collections::HashMap,
-    sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel},
+    sync::{
+        atomic::AtomicUsize,
+        mpsc::{Receiver, Sender, SyncSender, channel, sync_channel},
+    },
     thread::{self, Scope, ScopedJoinHandle},
 };
 
@@ -17,7 +20,11 @@ use shards::{Dtype, EncodedMap, PlannedImage, ShardWriter};
 use sources::Source;
 use stage::HashMemo;
 
-use crate::{Context, extraction::Extraction};
+use crate::{
+    Context,
+    extraction::Extraction,
+    passes::{Passes, Passing},
+};
 
 /// Batches that wait between two steps, for each thread. One is worked on at either end besides.
 const QUEUE_BATCHES: usize = 2;
@@ -150,29 +157,40 @@ pub(crate) fn run(
 ) -> Result<(), PassError> {
     let (to_compute, decoded) = sync_channel(QUEUE_BATCHES);
     let dtype = context.study.extract.dtype;
+    let images_at_once = AtomicUsize::new(usize::MAX);
     thread::scope(|scope| {
         let mut writers = Writers::start(scope, extraction, dtype, &context.memo)?;
         let decode = move || decode(context, extraction, &to_compute);
         let reader = thread::Builder::new().spawn_scoped(scope, decode)?;
-        let mut failed = None;
-        for Decoded { shard, images: batch } in decoded {
-            let images = batch.len();
-            let mut maps = writers.room(&extraction.missing[&shard], images, dtype);
-            if let Err(error) = backbone.run(&batch, &mut maps) {
-                failed = Some(Error::new(error));
-                break;
+        let mut passes = Passes::start(scope, backbone, backbone.passes_at_once(), &images_at_once)?;
+        let mut decoded = decoded.into_iter();
+        let mut pass_all = || {
+            loop {
+                let next = decoded.next();
+                if next.is_none() || passes.are_full() {
+                    match passes.take()? {
+                        Some(Passing { of: shard, images, maps }) => {
+                            if !writers.send(shard, maps) {
+                                // It says why when it is joined.
+                                return Ok(());
+                            }
+                            pass.images += images.len();
+                            bar.inc(images.len() as u64);
+                        }
+                        None => return Ok(()),
+                    }
+                }
+                if let Some(Decoded { shard, images }) = next {
+                    let maps = writers.room(&extraction.missing[&shard], images.len(), dtype);
+                    passes.send(Passing { of: shard, images, maps })?;
+                }
             }
-            if !writers.send(shard, maps) {
-                // It says why when it is joined.
-                break;
-            }
-            pass.images += images;
-            bar.inc(images as u64);
-        }
+        };
+        let passed = pass_all();
+        // Whoever waits for them ends.
+        drop((passes, decoded));
         writers.finish(pass)?;
-        if let Some(error) = failed {
-            return Err(PassError::Other(error));
-        }
+        passed.map_err(PassError::Other)?;
         reader.join().map_err(|_| anyhow!("the decoding thread panicked"))??;
         Ok(())
     })

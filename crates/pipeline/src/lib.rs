@@ -24,6 +24,7 @@ mod inputs;
 pub mod inspect;
 mod loader;
 pub mod paper;
+mod passes;
 pub mod predict;
 mod progress;
 mod read_ahead;

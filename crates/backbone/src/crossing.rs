@@ -1,0 +1,129 @@
+//! How images come to a device, and maps from it.
+
+use std::ops::Range;
+
+use candle_core::{Device, Result, Tensor, WithDType};
+
+#[cfg(feature = "cuda")]
+use self::gpus::Gpus;
+
+/// The way to a device. Several passes may use it at once: what one copies does not wait for what another computes.
+#[derive(Debug, Default)]
+pub(crate) struct Crossing {
+    #[cfg(feature = "cuda")]
+    gpus: Gpus,
+}
+
+/// A tensor that the device has been asked for, its parts behind each other in the first dimension.
+#[derive(Debug)]
+pub(crate) struct Leaving {
+    tensor: Tensor,
+    #[cfg(feature = "cuda")]
+    ready: Option<gpu::Ready>,
+}
+
+impl Crossing {
+    /// `parts`, which are equally long, as a tensor (parts, values) on `device`.
+    pub(crate) fn to_device(&self, parts: &[Vec<f32>], device: &Device) -> Result<Tensor> {
+        #[cfg(feature = "cuda")]
+        if let Device::Cuda(device) = device {
+            return self.gpus.upload(parts, device);
+        }
+        let shape = (parts.len(), parts.first().map_or(0, Vec::len));
+        Tensor::from_vec(parts.concat(), shape, device)
+    }
+
+    /// Marks where `tensor` is computed, so that nobody waits for what is asked of the device behind it.
+    pub(crate) fn leave(&self, tensor: &Tensor) -> Result<Leaving> {
+        let tensor = tensor.contiguous()?;
+        Ok(Leaving {
+            #[cfg(feature = "cuda")]
+            ready: gpus::ready(tensor.device())?,
+            tensor,
+        })
+    }
+
+    /// Hands the parts of what is `leaving` to `take`, some at a time.
+    pub(crate) fn arrive<T: WithDType + bytemuck::Pod>(
+        &self,
+        leaving: &Leaving,
+        mut take: impl FnMut(Range<usize>, &[T]),
+    ) -> Result<()> {
+        let Leaving { tensor, .. } = leaving;
+        #[cfg(feature = "cuda")]
+        if let Some(ready) = &leaving.ready {
+            return self.gpus.download(ready, tensor, take);
+        }
+        take(0..tensor.dim(0)?, &tensor.flatten_all()?.to_vec1::<T>()?);
+        Ok(())
+    }
+}
+
+#[cfg(feature = "cuda")]
+mod gpus {
+    use std::{
+        ops::Range,
+        sync::{Mutex, PoisonError},
+    };
+
+    use candle_core::{
+        CudaDevice, CudaStorage, Device, Error, Result, Storage, Tensor, WithDType, cuda_backend::CudaDType,
+        op::BackpropOp,
+    };
+    use gpu::{GpuError, Ready, Transfers};
+    use rayon::prelude::*;
+
+    /// Ways to one GPU that nobody uses at the moment.
+    #[derive(Debug, Default)]
+    pub(super) struct Gpus {
+        idle: Mutex<Vec<Transfers>>,
+    }
+
+    impl Gpus {
+        pub(super) fn upload(&self, parts: &[Vec<f32>], device: &CudaDevice) -> Result<Tensor> {
+            let values = parts.first().map_or(0, Vec::len);
+            let slice = self.with(device, |transfers| {
+                transfers.upload(values, parts.len(), |range, staged: &mut [f32]| {
+                    staged
+                        .par_chunks_exact_mut(values)
+                        .zip(&parts[range])
+                        .for_each(|(to, part)| to.copy_from_slice(part));
+                })
+            })?;
+            let storage = Storage::Cuda(CudaStorage::wrap_cuda_slice(slice, device.clone()));
+            Ok(Tensor::from_storage(storage, (parts.len(), values), BackpropOp::none(), false))
+        }
+
+        pub(super) fn download<T: WithDType + bytemuck::Pod>(
+            &self,
+            ready: &Ready,
+            tensor: &Tensor,
+            take: impl FnMut(Range<usize>, &[T]),
+        ) -> Result<()> {
+            let (storage, layout) = tensor.storage_and_layout();
+            let (Storage::Cuda(storage), Device::Cuda(device)) = (&*storage, tensor.device()) else {
+                candle_core::bail!("the maps are on another device");
+            };
+            let parts = tensor.dim(0)?;
+            let shape = [tensor.elem_count() / parts.max(1), parts];
+            let slice = storage.as_cuda_slice::<T>()?;
+            self.with(device, |transfers| transfers.download(ready, slice, layout.start_offset(), shape, take))
+        }
+
+        fn with<T>(&self, device: &CudaDevice, work: impl FnOnce(&Transfers) -> Result<T, GpuError>) -> Result<T> {
+            let idle = || self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+            let transfers = idle().pop();
+            let transfers =
+                transfers.map_or_else(|| Transfers::beside(&device.cuda_stream()), Ok).map_err(Error::wrap)?;
+            let done = work(&transfers).map_err(Error::wrap);
+            idle().push(transfers);
+            done
+        }
+    }
+
+    /// When what has been asked of `device` so far is done; none if it is no GPU.
+    pub(super) fn ready(device: &Device) -> Result<Option<Ready>> {
+        let Device::Cuda(device) = device else { return Ok(None) };
+        Ready::of(&device.cuda_stream()).map(Some).map_err(Error::wrap)
+    }
+}
