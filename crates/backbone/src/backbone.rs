@@ -59,18 +59,6 @@ pub enum BackboneError {
     Candle(#[from] candle_core::Error),
 }
 
-impl BackboneError {
-    /// Whether a GPU had too little memory, so that fewer images at once may do.
-    pub fn is_out_of_memory(&self) -> bool {
-        // What the libraries say reaches us as text: that of the driver, of cuBLAS and of cuDNN.
-        let Self::Candle(error) = self else { return false };
-        let text = error.to_string();
-        ["OUT_OF_MEMORY", "out of memory", "ALLOC_FAILED", "bytes of memory left"]
-            .iter()
-            .any(|sign| text.contains(sign))
-    }
-}
-
 /// A frozen ResNet-18, ready to run.
 #[derive(Debug)]
 pub struct Backbone {

@@ -23,6 +23,7 @@ mod features;
 mod inputs;
 pub mod inspect;
 mod loader;
+mod out_of_memory;
 pub mod paper;
 mod passes;
 pub mod predict;

@@ -2,6 +2,7 @@
 
 use std::{
     collections::VecDeque,
+    fmt::Display,
     ops::Range,
     sync::{
         atomic::{AtomicUsize, Ordering::Relaxed},
@@ -13,6 +14,8 @@ use std::{
 use anyhow::{Context as _, Result};
 use backbone::{Backbone, BackboneError, FeatureSink};
 use sources::Source;
+
+use crate::out_of_memory::says_out_of_memory;
 
 /// A batch on its way through the network: `T` says what it belongs to.
 pub(crate) struct Passing<T, S> {
@@ -53,7 +56,7 @@ impl<T: Send, S: FeatureSink> Passes<T, S> {
             let compute = move || {
                 for mut passing in given {
                     let Passing { images, maps, .. } = &mut passing;
-                    let passed = in_parts(images.len(), images_at_once, BackboneError::is_out_of_memory, |part| {
+                    let passed = in_parts(images.len(), images_at_once, |part| {
                         let mut sinks: Vec<(Source, Vec<&mut S>)> = Vec::with_capacity(maps.len());
                         for (source, all) in maps.iter_mut() {
                             sinks.push((*source, all[part.clone()].iter_mut().collect()));
@@ -103,10 +106,9 @@ impl<T: Send, S: FeatureSink> Passes<T, S> {
 
 /// Has `run` go over `count` images, `at_once` at most. If it has no memory for so many, `at_once` becomes half of that, for all that
 /// come after, too.
-fn in_parts<E>(
+fn in_parts<E: Display>(
     count: usize,
     at_once: &AtomicUsize,
-    is_out_of_memory: impl Fn(&E) -> bool,
     mut run: impl FnMut(Range<usize>) -> Result<(), E>,
 ) -> Result<(), E> {
     let mut begin = 0;
@@ -114,7 +116,7 @@ fn in_parts<E>(
         let part = begin..count.min(begin.saturating_add(at_once.load(Relaxed)));
         match run(part.clone()) {
             Ok(()) => begin = part.end,
-            Err(error) if part.len() > 1 && is_out_of_memory(&error) => {
+            Err(error) if part.len() > 1 && says_out_of_memory(&error) => {
                 let fewer = part.len() / 2;
                 // Two that fail at the same time halve it once.
                 if at_once.fetch_min(fewer, Relaxed) > fewer {
@@ -189,13 +191,12 @@ mod tests {
                 parts.push(part);
                 Ok(())
             };
-            in_parts(count, &at_once, |error| *error == "out of memory", run).unwrap();
+            in_parts(count, &at_once, run).unwrap();
             assert_eq!(parts, expected);
         }
         // 10, 5, 2.
         assert_eq!(at_once.load(Relaxed), 2);
-        let never = |_: Range<usize>| Err("out of memory");
-        assert_eq!(in_parts(4, &at_once, |_| true, never), Err("out of memory"));
-        assert_eq!(in_parts(4, &AtomicUsize::new(4), |_| false, never), Err("out of memory"));
+        assert_eq!(in_parts(4, &at_once, |_| Err("out of memory")), Err("out of memory"), "not even one");
+        assert_eq!(in_parts(4, &AtomicUsize::new(4), |_| Err("broken")), Err("broken"));
     }
 }

@@ -1,6 +1,7 @@
 //! Training: every run that is not fresh.
 
 mod resident;
+mod sharing;
 mod together;
 
 use std::path::PathBuf;
@@ -8,6 +9,7 @@ use std::path::PathBuf;
 use anyhow::{Result, bail};
 use candle_core::{DType, Device};
 use serde::Serialize;
+use sharing::Sharing;
 use sources::Combination;
 use stage::Freshness;
 use together::train_together;
@@ -19,6 +21,7 @@ use crate::{
     failed::Failed,
     features::Features,
     loader,
+    out_of_memory::says_out_of_memory,
     runs::{self, Run, Trained},
 };
 
@@ -102,8 +105,9 @@ pub fn run(context: &Context) -> Result<TrainingReport> {
             _ => waiting.push(Waiting { run, before }),
         }
     }
+    let mut sharing = Sharing::as_foreseen();
     while !waiting.is_empty() {
-        for (Waiting { run, before }, trained) in train_some(&common, &mut waiting)? {
+        for (Waiting { run, before }, trained) in train_some(&common, &mut sharing, &mut waiting)? {
             match trained {
                 Ok(trained) => reports.push(report(run, before, trained)),
                 Err(error) => failed.add(run, error),
@@ -126,8 +130,13 @@ fn report(run: &Run, before: Freshness, trained: Trained) -> RunReport {
     RunReport { combination: run.combination, seed: run.seed, folder: run.folder.clone(), before, trained }
 }
 
-/// Trains as many of the `waiting` runs together as go together, and takes them out.
-fn train_some<'a>(common: &Common<'_>, waiting: &mut Vec<Waiting<'a>>) -> Result<Vec<(Waiting<'a>, Result<Trained>)>> {
+/// Trains as many of the `waiting` runs together as go together, and takes them out; but for those that had too little memory
+/// when less can be asked of it: they go on from their checkpoints.
+fn train_some<'a>(
+    common: &Common<'_>,
+    sharing: &mut Sharing,
+    waiting: &mut Vec<Waiting<'a>>,
+) -> Result<Vec<(Waiting<'a>, Result<Trained>)>> {
     let allowed = allowed_bytes(common.context, &common.device);
     let (mut together, mut models, mut bytes) = (Vec::new(), Vec::new(), 0);
     let mut others = Vec::new();
@@ -140,7 +149,7 @@ fn train_some<'a>(common: &Common<'_>, waiting: &mut Vec<Waiting<'a>>) -> Result
         }
         let model = new_model(common, run.run)?;
         let more = Trainer::bytes(&model, common.context.study.recipe.batch, rayon::current_num_threads());
-        if together.is_empty() || bytes + more <= allowed {
+        if together.is_empty() || (together.len() < sharing.most_together && bytes + more <= allowed) {
             bytes += more;
             together.push(run);
             models.push(model);
@@ -157,8 +166,22 @@ fn train_some<'a>(common: &Common<'_>, waiting: &mut Vec<Waiting<'a>>) -> Result
             bytes as f64 / 1e9
         );
     }
-    let trained = train_together(common, &together, &mut models)?;
-    Ok(together.into_iter().zip(trained).collect())
+    let failed = |error: &anyhow::Error| says_out_of_memory(format!("{error:#}"));
+    let trained = match train_together(common, &together, &mut models, sharing.holds_tokens) {
+        Err(error) if failed(&error) && sharing.reduce(together.len()) => {
+            waiting.splice(..0, together);
+            return Ok(Vec::new());
+        }
+        trained => trained?,
+    };
+    let is_short = trained.iter().any(|trained| trained.as_ref().is_err_and(failed));
+    if !is_short || !sharing.reduce(together.len()) {
+        return Ok(together.into_iter().zip(trained).collect());
+    }
+    let (again, done): (Vec<_>, Vec<_>) =
+        together.into_iter().zip(trained).partition(|(_, trained)| trained.as_ref().is_err_and(failed));
+    waiting.splice(..0, again.into_iter().map(|(run, _)| run));
+    Ok(done)
 }
 
 /// Bytes that runs which are trained together may take.

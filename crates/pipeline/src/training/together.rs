@@ -20,11 +20,13 @@ use crate::{
 };
 
 /// Trains all of `runs`, which have one seed, each with its place in `models`. What keeps a single run from being trained
-/// is its own result; what keeps all of them is this function's.
+/// is its own result; what keeps all of them is this function's. A GPU with room for them holds the tokens of all images if
+/// `holds_tokens`.
 pub(super) fn train_together(
     common: &Common<'_>,
     runs: &[Waiting<'_>],
     models: &mut [Model],
+    holds_tokens: bool,
 ) -> Result<Vec<Result<Trained>>> {
     let &Common { context, features, examples, .. } = common;
     let recipe = &context.study.recipe;
@@ -46,7 +48,7 @@ pub(super) fn train_together(
 
     let of_models: Vec<&Model> = models.iter().collect();
     let trainers = Trainer::together(&of_models, recipe, context.study.train.precision)?;
-    let streamed = hold(common, sources, &of_models, &trainers)?;
+    let streamed = if holds_tokens { hold(common, sources, &of_models, &trainers)? } else { sources.iter().collect() };
     let courier = if streamed.is_empty() { None } else { Courier::to(&trainers)? };
     let training_reader = TokenReader::new(context, features, streamed, &context.study.model)?;
     let begun = runs.iter().zip(&digests).zip(models.iter_mut().zip(trainers));
