@@ -3,9 +3,22 @@
 use std::ops::Range;
 
 use candle_core::{Device, Result, Tensor, WithDType};
+use half::f16;
 
 #[cfg(feature = "cuda")]
 use self::gpus::Gpus;
+
+/// What maps consist of.
+#[cfg(not(feature = "cuda"))]
+pub(crate) trait MapValue: WithDType {}
+
+/// What maps consist of.
+#[cfg(feature = "cuda")]
+pub(crate) trait MapValue: WithDType + candle_core::cuda_backend::CudaDType + bytemuck::Pod {}
+
+impl MapValue for f32 {}
+
+impl MapValue for f16 {}
 
 /// The way to a device. Several passes may use it at once: what one copies does not wait for what another computes.
 #[derive(Debug, Default)]
@@ -44,7 +57,7 @@ impl Crossing {
     }
 
     /// Hands the parts of what is `leaving` to `take`, some at a time.
-    pub(crate) fn arrive<T: WithDType + bytemuck::Pod>(
+    pub(crate) fn arrive<T: MapValue>(
         &self,
         leaving: &Leaving,
         mut take: impl FnMut(Range<usize>, &[T]),
@@ -66,12 +79,11 @@ mod gpus {
         sync::{Mutex, PoisonError},
     };
 
-    use candle_core::{
-        CudaDevice, CudaStorage, Device, Error, Result, Storage, Tensor, WithDType, cuda_backend::CudaDType,
-        op::BackpropOp,
-    };
+    use candle_core::{CudaDevice, CudaStorage, Device, Error, Result, Storage, Tensor, op::BackpropOp};
     use gpu::{GpuError, Ready, Transfers};
     use rayon::prelude::*;
+
+    use super::MapValue;
 
     /// Ways to one GPU that nobody uses at the moment.
     #[derive(Debug, Default)]
@@ -94,7 +106,7 @@ mod gpus {
             Ok(Tensor::from_storage(storage, (parts.len(), values), BackpropOp::none(), false))
         }
 
-        pub(super) fn download<T: WithDType + bytemuck::Pod>(
+        pub(super) fn download<T: MapValue>(
             &self,
             ready: &Ready,
             tensor: &Tensor,
@@ -110,7 +122,11 @@ mod gpus {
             self.with(device, |transfers| transfers.download(ready, slice, layout.start_offset(), shape, take))
         }
 
-        fn with<T>(&self, device: &CudaDevice, work: impl FnOnce(&Transfers) -> Result<T, GpuError>) -> Result<T> {
+        fn with<T>(
+            &self,
+            device: &CudaDevice,
+            work: impl FnOnce(&Transfers) -> std::result::Result<T, GpuError>,
+        ) -> Result<T> {
             let idle = || self.idle.lock().unwrap_or_else(PoisonError::into_inner);
             let transfers = idle().pop();
             let transfers =

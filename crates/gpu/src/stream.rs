@@ -31,14 +31,22 @@ impl Bus for Stream {
 
     unsafe fn start_write(&self, to: u64, from: &[u8]) -> Result<(), GpuError> {
         // SAFETY: the place and `from` are the caller's to vouch for.
-        let start = || unsafe { result::memcpy_htod_async(to, from, self.0.cu_stream()) };
-        self.0.context().bind_to_thread().and_then(|()| start()).map_err(|error| failed("a copy to it", error))
+        let started = self
+            .0
+            .context()
+            .bind_to_thread()
+            .and_then(|()| unsafe { result::memcpy_htod_async(to, from, self.0.cu_stream()) });
+        started.map_err(|error| failed("a copy to it", error))
     }
 
     unsafe fn start_read(&self, from: u64, to: &mut [u8]) -> Result<(), GpuError> {
         // SAFETY: the place and `to` are the caller's to vouch for.
-        let start = || unsafe { result::memcpy_dtoh_async(to, from, self.0.cu_stream()) };
-        self.0.context().bind_to_thread().and_then(|()| start()).map_err(|error| failed("a copy from it", error))
+        let started = self
+            .0
+            .context()
+            .bind_to_thread()
+            .and_then(|()| unsafe { result::memcpy_dtoh_async(to, from, self.0.cu_stream()) });
+        started.map_err(|error| failed("a copy from it", error))
     }
 
     fn moment(&self) -> Result<CudaEvent, GpuError> {
