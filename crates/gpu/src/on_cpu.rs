@@ -2,7 +2,7 @@ use std::{
     ffi::{CString, c_char, c_int, c_uint, c_void},
     io,
     process::Command,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use crate::{Argument, Constants, GpuError, Machine, Memory, source::SOURCE};
@@ -13,11 +13,10 @@ const HEADER: &str = include_str!("cuda/on_cpu.h");
 type Launch = unsafe extern "C" fn(*const c_char, *const c_uint, c_uint, *mut *mut c_void) -> c_int;
 
 /// The kernels on the CPU, one thread after the other: for tests where there is no card.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct OnCpu {
-    library: libloading::Library,
     /// The emulated card has one set of threads.
-    turn: Mutex<()>,
+    library: Arc<Mutex<libloading::Library>>,
 }
 
 impl OnCpu {
@@ -44,7 +43,21 @@ impl OnCpu {
         }
         // SAFETY: the library is the kernels', which do nothing when they are loaded but put down their names.
         let library = unsafe { libloading::Library::new(&library) }.map_err(|error| failed(error.to_string()))?;
-        Ok(Some(Self { library, turn: Mutex::new(()) }))
+        Ok(Some(Self { library: Arc::new(Mutex::new(library)) }))
+    }
+
+    /// Has blocks, and their threads between barriers, take turns in an order of their own from now on: 0 forwards, 1 backwards,
+    /// others at random. A card promises none, so that what depends on it is an error.
+    ///
+    /// # Errors
+    /// If the kernels lack what does so.
+    pub fn arrange(&self, order: u32) -> Result<(), GpuError> {
+        let failed =
+            |error: libloading::Error| GpuError::Failed { what: "arrange".to_owned(), reason: error.to_string() };
+        let library = self.library.lock().unwrap_or_else(PoisonError::into_inner);
+        // SAFETY: the header declares the function so.
+        unsafe { library.get::<unsafe extern "C" fn(c_uint)>(b"arrange\0").map_err(failed)?(order) };
+        Ok(())
     }
 }
 
@@ -76,10 +89,10 @@ impl Machine for OnCpu {
         let name = CString::new(kernel).map_err(|error| failed(error.to_string()))?;
         let grid = grid.map(|blocks| blocks as c_uint);
         let mut pointers: Vec<*mut c_void> = arguments.iter().map(Argument::pointer).collect();
-        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let library = self.library.lock().unwrap_or_else(PoisonError::into_inner);
         // SAFETY: the header declares the function so; what the kernel is given is the caller's to vouch for.
         let found = unsafe {
-            let launch = self.library.get::<Launch>(b"launch\0").map_err(|error| failed(error.to_string()))?;
+            let launch = library.get::<Launch>(b"launch\0").map_err(|error| failed(error.to_string()))?;
             launch(name.as_ptr(), grid.as_ptr(), threads as c_uint, pointers.as_mut_ptr())
         };
         if found == 0 { Ok(()) } else { Err(failed("there is no such kernel".to_owned())) }

@@ -1,5 +1,7 @@
 // CUDA's words for a C++ compiler, so that tests run the kernels' own source where there is no card: the threads of a block
 // are coroutines that take turns at barriers and shuffles, blocks come one after the other. Slow, and right.
+//
+// A card promises no order between barriers, nor among blocks. The order here can be chosen: what depends on it lacks a barrier.
 
 #include <cmath>
 #include <csetjmp>
@@ -61,6 +63,22 @@ struct Thread {
     bool begun, done;
 };
 
+// In which order threads take turns, and blocks come: 0 forwards, 1 backwards, others at random, anew each time.
+static unsigned order;
+static unsigned long long randomness;
+
+static inline unsigned below(unsigned count) {
+    randomness = randomness * 6364136223846793005ULL + 1442695040888963407ULL;
+    return (randomness >> 33) % count;
+}
+
+static inline void arrange(std::vector<unsigned> &turns, unsigned count) {
+    turns.resize(count);
+    for (unsigned at = 0; at < count; at++) turns[at] = order == 1 ? count - 1 - at : at;
+    if (order > 1)
+        for (unsigned at = count; at > 1; at--) std::swap(turns[at - 1], turns[below(at)]);
+}
+
 // Lets its threads pass when all have come.
 struct Barrier {
     unsigned waiting = 0, passed = 0;
@@ -119,10 +137,13 @@ static inline void run_block() {
         makecontext(&thread.context, run_thread, 0);
         thread.begun = thread.done = false;
     }
+    static std::vector<unsigned> turns;
+    arrange(turns, blockDim.x);
     for (bool left = true; left;) {
         unsigned long before = progress;
         left = false;
-        for (unsigned t = 0; t < blockDim.x; t++) {
+        if (order > 1) arrange(turns, blockDim.x);
+        for (unsigned t : turns) {
             if (!threads[t].done) {
                 left = true;
                 run(t);
@@ -205,14 +226,20 @@ extern "C" int launch(const char *name, const unsigned *grid, unsigned threads, 
             on_cpu::arguments = arguments;
             blockDim = {threads, 1, 1};
             gridDim = {grid[0], grid[1], grid[2]};
-            for (unsigned z = 0; z < grid[2]; z++)
-                for (unsigned y = 0; y < grid[1]; y++)
-                    for (unsigned x = 0; x < grid[0]; x++) {
-                        blockIdx = {x, y, z};
-                        on_cpu::run_block();
-                    }
+            std::vector<unsigned> blocks;
+            on_cpu::arrange(blocks, grid[0] * grid[1] * grid[2]);
+            for (unsigned block : blocks) {
+                blockIdx = {block % grid[0], block / grid[0] % grid[1], block / grid[0] / grid[1]};
+                on_cpu::run_block();
+            }
             return 0;
         }
     }
     return 1;
+}
+
+// Chooses the order from now on.
+extern "C" void arrange(unsigned order) {
+    on_cpu::order = order;
+    on_cpu::randomness = order;
 }

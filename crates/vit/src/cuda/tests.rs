@@ -69,11 +69,15 @@ fn batch(config: &ModelConfig, offset: f64) -> Batch {
 
 /// None, and said so, without a C++ compiler.
 fn machine(about: &About, precision: Precision) -> Option<Box<dyn Machine>> {
+    Some(Box::new(on_cpu(about, precision)?))
+}
+
+fn on_cpu(about: &About, precision: Precision) -> Option<OnCpu> {
     let machine = OnCpu::new(&constants(about, precision)).unwrap();
     if machine.is_none() {
         eprintln!("skipped: there is no C++ compiler to run the GPU's kernels with");
     }
-    Some(Box::new(machine?))
+    machine
 }
 
 fn relative(got: f64, expected: f64) -> f64 {
@@ -170,6 +174,49 @@ fn products_in_bfloat16_are_those_of_the_cpu() {
     compare_in(Precision::Bf16, [4e-3, 3e-2], &small(), &Recipe::paper(), &[&[Fm2], &[Orig, Fm3]]);
     let config = ModelConfig { depth: 1, ..ModelConfig::default() };
     compare_in(Precision::Bf16, [4e-3, 3e-2], &config, &Recipe::paper(), &[&[Fm3]]);
+}
+
+/// Two steps of two runs on `machine`: all that comes out, bit for bit.
+fn results_of(machine: OnCpu, abouts: &[About; 2], precision: Precision) -> Vec<u64> {
+    let model = |run: usize| Model::new(abouts[run].clone(), run as u64, DType::F32, &Device::Cpu).unwrap();
+    let models = [model(0), model(1)];
+    let recipe = Recipe::paper();
+    let mut trainer = Trainer::new(Box::new(machine), &[&models[0], &models[1]], &recipe, precision).unwrap();
+    let mut results = Vec::new();
+    for step in 1..=2 {
+        for gradient in trainer.gradient(&batch(&abouts[0].model, step as f64)).unwrap() {
+            results.extend([gradient.loss.to_bits(), gradient.norm.to_bits(), gradient.correct as u64]);
+        }
+        for run in 0..2 {
+            let gradients = trainer.gradients(run).unwrap();
+            results.extend(gradients.values().flatten().map(|value| u64::from(value.to_bits())));
+        }
+        trainer.update(&[Some(0.5); 2], 1e-2, step).unwrap();
+    }
+    results.extend((0..2).map(|run| trainer.weight_norm(run).unwrap().to_bits()));
+    results
+}
+
+#[test]
+fn no_result_depends_on_the_order_of_threads_or_blocks() {
+    use Source::{Fm2, Fm3, Fm4, Orig};
+    let all_in_a_row = ModelConfig { fuse: Fuse::Seq, pool: Pool::Cls, layer_scale: 0.1, depth: 1, ..small() };
+    // Wider than the tile of a product.
+    let wide = ModelConfig { width: 80, depth: 1, ..small() };
+    for (config, precision) in [
+        (small(), Precision::F32),
+        (all_in_a_row, Precision::F32),
+        (wide.clone(), Precision::F32),
+        (wide, Precision::Bf16),
+    ] {
+        let abouts = [about(&config, &[Orig, Fm2]), about(&config, &[Fm3, Fm4])];
+        let Some(machine) = on_cpu(&abouts[0], precision) else { return };
+        let expected = results_of(machine.clone(), &abouts, precision);
+        for order in 1..=3 {
+            machine.arrange(order).unwrap();
+            assert!(results_of(machine.clone(), &abouts, precision) == expected, "{order}: {config:?}, {precision}");
+        }
+    }
 }
 
 #[test]
