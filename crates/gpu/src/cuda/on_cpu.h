@@ -63,7 +63,7 @@ struct Thread {
     bool begun, done;
 };
 
-// In which order threads take turns, and blocks come: 0 forwards, 1 backwards, others at random, anew each time.
+// In which order warps, the threads in them and blocks come: 0 forwards, 1 backwards, others at random, anew each time.
 static unsigned order;
 static unsigned long long randomness;
 
@@ -137,18 +137,25 @@ static inline void run_block() {
         makecontext(&thread.context, run_thread, 0);
         thread.begun = thread.done = false;
     }
-    static std::vector<unsigned> turns;
-    arrange(turns, blockDim.x);
+    // Each warp goes as far as it gets without the others: as unfair as a card may be.
+    static std::vector<unsigned> warps, lanes;
     for (bool left = true; left;) {
         unsigned long before = progress;
         left = false;
-        if (order > 1) arrange(turns, blockDim.x);
-        for (unsigned t : turns) {
-            if (!threads[t].done) {
-                left = true;
-                run(t);
+        arrange(warps, (blockDim.x + WARP - 1) / WARP);
+        for (unsigned warp : warps)
+            for (bool moves = true; moves;) {
+                unsigned long before_warp = progress;
+                arrange(lanes, WARP);
+                for (unsigned lane : lanes) {
+                    unsigned t = warp * WARP + lane;
+                    if (t < blockDim.x && !threads[t].done) {
+                        left = true;
+                        run(t);
+                    }
+                }
+                moves = progress != before_warp;
             }
-        }
         if (left && before == progress) {
             std::fprintf(stderr, "a kernel's threads wait for each other for ever\n");
             std::abort();

@@ -200,9 +200,9 @@ fn results_of(machine: OnCpu, abouts: &[About; 2], precision: Precision) -> Vec<
 #[test]
 fn no_result_depends_on_the_order_of_threads_or_blocks() {
     use Source::{Fm2, Fm3, Fm4, Orig};
-    let all_in_a_row = ModelConfig { fuse: Fuse::Seq, pool: Pool::Cls, layer_scale: 0.1, depth: 1, ..small() };
-    // Wider than the tile of a product.
-    let wide = ModelConfig { width: 80, depth: 1, ..small() };
+    let all_in_a_row = ModelConfig { fuse: Fuse::Seq, pool: Pool::Cls, depth: 1, ..small() };
+    // Wider than a warp, and than the tile of a product.
+    let wide = ModelConfig { width: 80, depth: 1, layer_scale: 0.1, ..small() };
     for (config, precision) in [
         (small(), Precision::F32),
         (all_in_a_row, Precision::F32),
