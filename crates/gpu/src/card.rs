@@ -1,19 +1,19 @@
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, fmt, sync::Arc};
 
 use cudarc::{
-    driver::{CudaFunction, CudaModule, CudaStream, DriverError, LaunchConfig, PushKernelArg as _},
+    driver::{
+        CudaFunction, CudaGraph, CudaModule, CudaStream, DriverError, LaunchConfig, PushKernelArg as _,
+        sys::{CUgraphInstantiate_flags, CUstreamCaptureMode},
+    },
     nvrtc::{CompileOptions, compile_ptx_with_opts},
 };
 
 use crate::{
-    Argument, Constants, GpuError, Machine, Memory,
-    copies::{Bus as _, Copies, copy},
+    Argument, Constants, GpuError, Machine, Memory, Recording,
+    copies::{Bus as _, Copies, SLOT_BYTES, copy},
     source::SOURCE,
     stream::{Stream, failed},
 };
-
-/// Fewer bytes are copied at once: staging them would take longer.
-const STAGED_BYTES: usize = 1 << 16;
 
 /// An NVIDIA GPU with the kernels of one model.
 #[derive(Debug)]
@@ -24,12 +24,14 @@ pub struct Card {
 }
 
 impl Card {
-    /// Compiles the kernels for a model of `constants` and for the GPU of `stream`.
+    /// Compiles the kernels for a model of `constants` and for the GPU of `stream`, on a stream of their own: the driver takes none down
+    /// on that of all.
     ///
     /// # Errors
     /// If they cannot be compiled.
-    pub fn new(stream: Arc<CudaStream>, constants: &Constants) -> Result<Self, GpuError> {
+    pub fn new(stream: &CudaStream, constants: &Constants) -> Result<Self, GpuError> {
         let context = stream.context();
+        let stream = context.new_stream().map_err(|error| failed("a stream", error))?;
         let (major, minor) = context.compute_capability().map_err(|error| failed("a question about itself", error))?;
         let what = format!("compute capability {major}.{minor}");
         let compiler = |reason: String| GpuError::Compiler { what: what.clone(), reason };
@@ -59,18 +61,17 @@ impl Machine for Card {
 
     fn write(&self, memory: &mut Memory, at: usize, from: &[u8]) -> Result<(), GpuError> {
         let to = memory.place(at, from.len());
-        if from.len() >= STAGED_BYTES {
+        if from.len() > SLOT_BYTES {
             // SAFETY: the place is within the memory.
             return unsafe { self.copies.write(to, 1, from.len(), |range, staged| copy(&from[range], staged)) };
         }
-        // SAFETY: the place is within the memory; `from` lives until the copy is done, which is waited for.
-        unsafe { self.copies.bus.start_write(to, from) }?;
-        self.stream.synchronize().map_err(|error| failed("a copy to it", error))
+        // SAFETY: the place is within the memory.
+        unsafe { self.copies.post(to, from) }
     }
 
     fn read(&self, memory: &Memory, at: usize, to: &mut [u8]) -> Result<(), GpuError> {
         let from = memory.place(at, to.len());
-        if to.len() >= STAGED_BYTES {
+        if to.len() > SLOT_BYTES {
             // SAFETY: the place is within the memory.
             return unsafe { self.copies.read(from, 1, to.len(), |range, staged| copy(staged, &mut to[range])) };
         }
@@ -82,6 +83,21 @@ impl Machine for Card {
     fn beside(&self) -> Result<Box<dyn Machine>, GpuError> {
         let stream = self.stream.context().new_stream().map_err(|error| failed("a second stream", error))?;
         Ok(Box::new(Self::with(stream, HashMap::new())))
+    }
+
+    fn finish(&self) -> Result<(), GpuError> {
+        self.stream.synchronize().map_err(|error| failed("what it was asked for", error))
+    }
+
+    fn record(&self, work: &mut dyn FnMut() -> Result<(), GpuError>) -> Result<Option<Box<dyn Recording>>, GpuError> {
+        // Other threads go on with their copies and memory meanwhile.
+        if self.stream.begin_capture(CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL).is_err() {
+            return Ok(None);
+        }
+        let worked = work();
+        let graph = self.stream.end_capture(CUgraphInstantiate_flags(0));
+        worked?;
+        Ok(graph.ok().flatten().map(|graph| Box::new(Graph(graph)) as Box<dyn Recording>))
     }
 
     unsafe fn launch(
@@ -106,5 +122,20 @@ impl Machine for Card {
         let config = LaunchConfig { grid_dim: (x, y, z), block_dim: (threads as u32, 1, 1), shared_mem_bytes: 0 };
         // SAFETY: what the kernel is given is the caller's to vouch for.
         unsafe { launch.launch(config) }.map(|_| ()).map_err(|error| failed(kernel, error))
+    }
+}
+
+/// Kernels as the driver took them down.
+struct Graph(CudaGraph);
+
+impl Recording for Graph {
+    unsafe fn run(&self) -> Result<(), GpuError> {
+        self.0.launch().map_err(|error| failed("a graph of kernels", error))
+    }
+}
+
+impl fmt::Debug for Graph {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a graph of kernels")
     }
 }

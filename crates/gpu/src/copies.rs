@@ -15,6 +15,12 @@ use crate::GpuError;
 /// dozen processors together.
 const BUFFER_BYTES: usize = 16 << 20;
 
+/// The longest that is copied without waiting.
+pub(crate) const SLOT_BYTES: usize = 1 << 16;
+
+/// As many may be on their way.
+const SLOTS: usize = 32;
+
 /// Moves bytes beside the processor. What was started first is done first.
 pub(crate) trait Bus {
     /// The processor's memory that the bus reaches.
@@ -37,10 +43,18 @@ pub(crate) trait Bus {
     fn wait(&self, moment: &Self::Moment) -> Result<(), GpuError>;
 }
 
-/// A bus and two buffers that it reaches.
+/// A bus, two buffers that it reaches, and slots for what is short.
 pub(crate) struct Copies<B: Bus> {
     pub(crate) bus: B,
     buffers: Mutex<[Buffer<B>; 2]>,
+    slots: Mutex<Slots<B>>,
+}
+
+/// Slots are taken in turn: by the time it is the first one's again, it has been copied.
+struct Slots<B: Bus> {
+    memory: Option<B::Pinned>,
+    busy: [Option<B::Moment>; SLOTS],
+    next: usize,
 }
 
 /// The memory, once it is needed, and until when the bus uses it.
@@ -75,7 +89,31 @@ impl<B: Bus> Buffer<B> {
 
 impl<B: Bus> Copies<B> {
     pub(crate) const fn new(bus: B) -> Self {
-        Self { bus, buffers: Mutex::new([Buffer::new(), Buffer::new()]) }
+        let slots = Slots { memory: None, busy: [const { None }; SLOTS], next: 0 };
+        Self { bus, buffers: Mutex::new([Buffer::new(), Buffer::new()]), slots: Mutex::new(slots) }
+    }
+
+    /// Copies `from`, of at most [`SLOT_BYTES`], to `to`, before anything that is started behind it. Nobody waits for it.
+    ///
+    /// # Safety
+    /// There is as much memory at `to`.
+    pub(crate) unsafe fn post(&self, to: u64, from: &[u8]) -> Result<(), GpuError> {
+        let Slots { memory, busy, next } = &mut *self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        let slot = *next % SLOTS;
+        if let Some(moment) = busy[slot].take() {
+            self.bus.wait(&moment)?;
+        }
+        let memory = match memory {
+            Some(memory) => memory,
+            none => none.insert(self.bus.pinned(SLOTS * SLOT_BYTES)?),
+        };
+        let staged = &mut memory[slot * SLOT_BYTES..][..from.len()];
+        staged.copy_from_slice(from);
+        *next += 1;
+        // SAFETY: nothing touches the slot before its moment has come.
+        unsafe { self.bus.start_write(to, staged) }?;
+        busy[slot] = Some(self.bus.moment()?);
+        Ok(())
     }
 
     /// Has `fill` put down `parts` parts of `part_bytes`, some at a time, and copies them to `to` and behind.
@@ -253,6 +291,25 @@ mod tests {
             let several = part_bytes * parts > BUFFER_BYTES;
             assert_eq!(copies.bus.most_waiting.get(), if several { 2 } else { usize::from(parts > 0) });
         }
+    }
+
+    #[test]
+    fn what_is_posted_arrives_in_its_order_though_nobody_waits() {
+        let copies = Copies::new(Lazy::default());
+        let mut there = vec![0_u8; SLOT_BYTES + 7];
+        // Each overwrites a part of those before; more than there are slots, so that some are waited for.
+        let mut expected = there.clone();
+        for number in 0..3 * SLOTS {
+            let (at, length) = (number * 37 % 1000, if number % 5 == 0 { SLOT_BYTES } else { number });
+            let at = at.min(there.len() - length);
+            let values = vec![number as u8; length];
+            expected[at..at + length].copy_from_slice(&values);
+            // SAFETY: `there` is as long.
+            unsafe { copies.post(there.as_mut_ptr() as u64 + at as u64, &values) }.unwrap();
+        }
+        assert_eq!(copies.bus.most_waiting.get(), SLOTS);
+        copies.bus.wait(&copies.bus.moment().unwrap()).unwrap();
+        assert!(there == expected);
     }
 
     #[test]

@@ -30,7 +30,7 @@ pub use array::Array;
 pub use calls::{Extent, Gpu, KERNELS, Layer};
 #[cfg(feature = "cuda")]
 pub use card::Card;
-pub use machine::{Argument, GpuError, Machine, Memory};
+pub use machine::{Argument, GpuError, Machine, Memory, Recording};
 #[cfg(feature = "on-cpu")]
 pub use on_cpu::OnCpu;
 pub use source::{Constants, SOURCE};

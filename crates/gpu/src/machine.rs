@@ -8,7 +8,7 @@ pub trait Machine: fmt::Debug + Send {
     /// If there is none left.
     fn allocate(&self, bytes: usize) -> Result<Memory, GpuError>;
 
-    /// Copies `from` to `memory`, from byte `at` on.
+    /// Copies `from` to `memory`, from byte `at` on, before anything that this machine is asked for behind it.
     ///
     /// # Errors
     /// If the machine fails.
@@ -33,6 +33,19 @@ pub trait Machine: fmt::Debug + Send {
     /// If the machine fails.
     fn beside(&self) -> Result<Box<dyn Machine>, GpuError>;
 
+    /// Waits until all has been done that this machine was asked for.
+    ///
+    /// # Errors
+    /// If it failed.
+    fn finish(&self) -> Result<(), GpuError>;
+
+    /// Takes down the kernels that `work` asks for, without running them: to be run together as often as wanted, at the cost of
+    /// asking once. None if the machine cannot.
+    ///
+    /// # Errors
+    /// Those of `work`.
+    fn record(&self, work: &mut dyn FnMut() -> Result<(), GpuError>) -> Result<Option<Box<dyn Recording>>, GpuError>;
+
     /// Has `kernel` run with blocks of `threads` threads, after all that was asked for before.
     ///
     /// # Safety
@@ -48,6 +61,18 @@ pub trait Machine: fmt::Debug + Send {
         threads: usize,
         arguments: &[Argument],
     ) -> Result<(), GpuError>;
+}
+
+/// Kernels that were taken down.
+pub trait Recording: fmt::Debug {
+    /// Has all of them run, after all that the machine was asked for before.
+    ///
+    /// # Safety
+    /// All memory that they were given is still there.
+    ///
+    /// # Errors
+    /// If the machine fails.
+    unsafe fn run(&self) -> Result<(), GpuError>;
 }
 
 /// A machine's memory, which is given back with this.
@@ -68,7 +93,7 @@ impl Memory {
 }
 
 /// What a kernel is given.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Argument {
     /// Where something lies in the machine's memory; 0 for nothing.
     Address(u64),

@@ -2,10 +2,10 @@ use std::{
     ffi::{CString, c_char, c_int, c_uint, c_void},
     io,
     process::Command,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use crate::{Argument, Constants, GpuError, Machine, Memory, source::SOURCE};
+use crate::{Argument, Constants, GpuError, Machine, Memory, Recording, source::SOURCE};
 
 /// CUDA's words for a C++ compiler.
 const HEADER: &str = include_str!("cuda/on_cpu.h");
@@ -17,6 +17,24 @@ type Launch = unsafe extern "C" fn(*const c_char, *const c_uint, c_uint, *mut *m
 pub struct OnCpu {
     /// The emulated card has one set of threads.
     library: Arc<Mutex<libloading::Library>>,
+    /// Those that are taken down at the moment.
+    recording: Arc<Mutex<Option<Vec<Asked>>>>,
+}
+
+/// A kernel that was asked for.
+#[derive(Clone, Debug)]
+struct Asked {
+    kernel: &'static str,
+    grid: [usize; 3],
+    threads: usize,
+    arguments: Vec<Argument>,
+}
+
+/// Kernels to be run by the machine that took them down.
+#[derive(Debug)]
+struct RecordingOnCpu {
+    machine: OnCpu,
+    asked: Vec<Asked>,
 }
 
 impl OnCpu {
@@ -43,7 +61,7 @@ impl OnCpu {
         }
         // SAFETY: the library is the kernels', which do nothing when they are loaded but put down their names.
         let library = unsafe { libloading::Library::new(&library) }.map_err(|error| failed(error.to_string()))?;
-        Ok(Some(Self { library: Arc::new(Mutex::new(library)) }))
+        Ok(Some(Self { library: Arc::new(Mutex::new(library)), recording: Arc::default() }))
     }
 
     /// Has blocks, and their threads between barriers, take turns in an order of their own from now on: 0 forwards, 1 backwards,
@@ -58,6 +76,21 @@ impl OnCpu {
         // SAFETY: the header declares the function so.
         unsafe { library.get::<unsafe extern "C" fn(c_uint)>(b"arrange\0").map_err(failed)?(order) };
         Ok(())
+    }
+}
+
+impl OnCpu {
+    fn recording(&self) -> MutexGuard<'_, Option<Vec<Asked>>> {
+        self.recording.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Recording for RecordingOnCpu {
+    unsafe fn run(&self) -> Result<(), GpuError> {
+        self.asked.iter().try_for_each(|Asked { kernel, grid, threads, arguments }| {
+            // SAFETY: they were right when they were taken down, and their memory is the caller's to vouch for.
+            unsafe { self.machine.launch(kernel, *grid, *threads, arguments) }
+        })
     }
 }
 
@@ -78,6 +111,18 @@ impl Machine for OnCpu {
         Ok(Box::new(MemoryOnCpu))
     }
 
+    fn finish(&self) -> Result<(), GpuError> {
+        Ok(())
+    }
+
+    fn record(&self, work: &mut dyn FnMut() -> Result<(), GpuError>) -> Result<Option<Box<dyn Recording>>, GpuError> {
+        *self.recording() = Some(Vec::new());
+        let worked = work();
+        let asked = self.recording().take().unwrap_or_default();
+        worked?;
+        Ok(Some(Box::new(RecordingOnCpu { machine: self.clone(), asked })))
+    }
+
     unsafe fn launch(
         &self,
         kernel: &'static str,
@@ -85,6 +130,10 @@ impl Machine for OnCpu {
         threads: usize,
         arguments: &[Argument],
     ) -> Result<(), GpuError> {
+        if let Some(asked) = &mut *self.recording() {
+            asked.push(Asked { kernel, grid, threads, arguments: arguments.to_vec() });
+            return Ok(());
+        }
         let failed = |reason: String| GpuError::Failed { what: kernel.to_owned(), reason };
         let name = CString::new(kernel).map_err(|error| failed(error.to_string()))?;
         let grid = grid.map(|blocks| blocks as c_uint);
@@ -125,6 +174,14 @@ impl Machine for MemoryOnCpu {
 
     fn beside(&self) -> Result<Box<dyn Machine>, GpuError> {
         Ok(Box::new(Self))
+    }
+
+    fn finish(&self) -> Result<(), GpuError> {
+        Ok(())
+    }
+
+    fn record(&self, _: &mut dyn FnMut() -> Result<(), GpuError>) -> Result<Option<Box<dyn Recording>>, GpuError> {
+        Ok(None)
     }
 
     unsafe fn launch(&self, kernel: &'static str, _: [usize; 3], _: usize, _: &[Argument]) -> Result<(), GpuError> {

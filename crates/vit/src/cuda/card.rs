@@ -26,7 +26,7 @@ pub(crate) fn members(
     }
     let mut members: Vec<(usize, Member)> = Vec::with_capacity(models.len());
     for (constants, indices) in groups {
-        let machine = Box::new(Card::new(device.cuda_stream(), &constants)?);
+        let machine = Box::new(Card::new(&device.cuda_stream(), &constants)?);
         let of_group: Vec<&Model> = indices.iter().map(|index| models[*index]).collect();
         members.extend(indices.into_iter().zip(Member::all(Trainer::new(machine, &of_group, recipe, precision)?)));
     }

@@ -46,6 +46,7 @@ impl Courier {
             stock.write(machine, 0, tokens, *images)?;
             sent.stocks.insert(*source, stock);
         }
+        machine.finish()?;
         sent.current = true;
         Ok(())
     }

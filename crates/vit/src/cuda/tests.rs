@@ -6,7 +6,7 @@ use std::sync::{
 };
 
 use candle_core::{DType, Device};
-use gpu::{Argument, GpuError, Machine, Memory, OnCpu};
+use gpu::{Argument, GpuError, Machine, Memory, OnCpu, Recording};
 use half::f16;
 use kernels::{Isa, Patches, Standardise};
 use sources::Source;
@@ -219,6 +219,41 @@ fn no_result_depends_on_the_order_of_threads_or_blocks() {
     }
 }
 
+/// The first `images` of a batch.
+fn first_of(batch: &Batch, images: usize) -> Batch {
+    let mut part = batch.clone();
+    for tokens in part.tokens.values_mut() {
+        let len = tokens.len() / batch.images * images;
+        match tokens {
+            Tokens::Ready(values) => values.truncate(len),
+            Tokens::Stored(values, _) => values.truncate(len),
+        }
+    }
+    part.targets.truncate(batch.targets.len() / batch.images * images);
+    part.weights.truncate(images);
+    part.images = images;
+    part
+}
+
+#[test]
+fn kernels_that_were_taken_down_serve_only_batches_like_theirs() {
+    let (config, recipe) = (small(), Recipe::paper());
+    let about = about(&config, &[Source::Fm2, Source::Orig]);
+    let Some(machine) = on_cpu(&about, Precision::F32) else { return };
+    let model = Model::new(about, 0, DType::F32, &Device::Cpu).unwrap();
+    let trainer = || Trainer::new(Box::new(machine.clone()), &[&model], &recipe, Precision::F32).unwrap();
+    let mut one_for_all = trainer();
+    let whole = batch(&config, 1.0);
+    let unweighted = Batch { weights: Vec::new(), ..whole.clone() };
+    let again = batch(&config, 2.0);
+    for batch in [&whole, &again, &first_of(&whole, 2), &first_of(&unweighted, 2), &unweighted, &whole, &again] {
+        let mut anew = trainer();
+        let expected = anew.gradient(batch).unwrap();
+        assert_eq!(one_for_all.gradient(batch).unwrap(), expected, "bit for bit");
+        assert_eq!(one_for_all.gradients(0).unwrap(), anew.gradients(0).unwrap());
+    }
+}
+
 #[test]
 fn members_of_a_group_step_as_if_they_were_alone() {
     let (config, recipe) = (small(), Recipe::paper());
@@ -377,6 +412,14 @@ impl Machine for Counting {
 
     fn beside(&self) -> Result<Box<dyn Machine>, GpuError> {
         self.memory.beside()
+    }
+
+    fn finish(&self) -> Result<(), GpuError> {
+        self.memory.finish()
+    }
+
+    fn record(&self, _: &mut dyn FnMut() -> Result<(), GpuError>) -> Result<Option<Box<dyn Recording>>, GpuError> {
+        Ok(None)
     }
 
     unsafe fn launch(&self, _: &'static str, _: [usize; 3], _: usize, _: &[Argument]) -> Result<(), GpuError> {

@@ -5,7 +5,7 @@ use std::{
 };
 
 use candle_core::{Device, Tensor};
-use gpu::{AdamStep, Array, Embeds, Extent, Gpu, GpuError, Linears, Machine, Source as GpuSource, Targets};
+use gpu::{AdamStep, Array, Embeds, Extent, Gpu, GpuError, Linears, Machine, Recording, Source as GpuSource, Targets};
 use kernels::Standardise;
 use sources::Source;
 
@@ -55,6 +55,13 @@ pub(crate) struct Trainer {
     sums: Array<f32>,
     norm_sums: Array<f64>,
     activations: Option<Activations>,
+    targets: Option<Targets>,
+    /// The gradient's kernels, once they have been taken down. They were given all of the above but the stocks and the images, which
+    /// they find by `embeds`.
+    recorded: Option<Box<dyn Recording>>,
+    /// What the update is told, of each run.
+    steps: Array<AdamStep>,
+    moved: Array<i32>,
 }
 
 impl Trainer {
@@ -111,6 +118,10 @@ impl Trainer {
             sums: zeros(runs * PARTS * numbers)?,
             norm_sums: Array::zeros(machine, runs * NORM_PARTS)?,
             activations: None,
+            targets: None,
+            recorded: None,
+            steps: Array::zeros(machine, runs)?,
+            moved: Array::zeros(machine, runs)?,
             held: BTreeMap::new(),
             streamed: BTreeMap::new(),
             images: Array::zeros(machine, 0)?,
@@ -158,22 +169,42 @@ impl Trainer {
     /// Loss of `batch` in each run and, kept in the machine, the gradient of every parameter.
     pub(crate) fn gradient(&mut self, batch: &Batch) -> Result<Vec<Gradient>, VitError> {
         self.take_tokens(batch)?;
-        let extent = Extent { runs: self.runs(), images: batch.images };
+        let targets = self.targets_of(batch)?;
+        let mut activations = self.activations_of(batch.images)?;
+        let computed = self.forward_backward(&mut activations, &targets);
+        let results = computed.and_then(|()| self.results(&activations));
+        (self.activations, self.targets) = (Some(activations), Some(targets));
+        Ok(results?)
+    }
+
+    /// Takes what the models should answer, into the same memory if it is as much.
+    fn targets_of(&mut self, batch: &Batch) -> Result<Targets, GpuError> {
         let machine = &*self.gpu.machine;
-        if self.activations.as_ref().is_none_or(|activations| activations.extent != extent) {
-            self.activations = None;
-            let (model, constants) = (&self.abouts[0].model, self.gpu.constants());
-            let (depth, hidden) = (model.depth, model.width * model.mlp_ratio);
-            self.activations = Some(Activations::new(machine, constants, extent, depth, hidden)?);
+        let weights = |targets: &Targets| targets.weights.as_ref().map_or(0, Array::len);
+        let fits =
+            |targets: &Targets| targets.values.len() == batch.targets.len() && weights(targets) == batch.weights.len();
+        if let Some(mut targets) = self.targets.take().filter(fits) {
+            targets.values.write(machine, 0, &batch.targets)?;
+            if let Some(weights) = &mut targets.weights {
+                weights.write(machine, 0, &batch.weights)?;
+            }
+            return Ok(targets);
         }
+        self.recorded = None;
         let weights = (!batch.weights.is_empty()).then(|| Array::from(machine, &batch.weights)).transpose()?;
         let smoothing = self.recipe.label_smoothing as f32;
-        let targets = Targets { values: Array::from(machine, &batch.targets)?, weights, smoothing };
-        let Some(mut activations) = self.activations.take() else { return Ok(Vec::new()) };
-        let done = self.forward_backward(&mut activations, &targets);
-        let results = done.and_then(|()| self.results(&activations));
-        self.activations = Some(activations);
-        Ok(results?)
+        Ok(Targets { values: Array::from(machine, &batch.targets)?, weights, smoothing })
+    }
+
+    /// Room for the activations of `images` images, the same if it is as much.
+    fn activations_of(&mut self, images: usize) -> Result<Activations, GpuError> {
+        let extent = Extent { runs: self.runs(), images };
+        if let Some(activations) = self.activations.take().filter(|activations| activations.extent == extent) {
+            return Ok(activations);
+        }
+        self.recorded = None;
+        let (model, constants) = (&self.abouts[0].model, self.gpu.constants());
+        Activations::new(&*self.gpu.machine, constants, extent, model.depth, model.width * model.mlp_ratio)
     }
 
     /// The machine that trains.
@@ -220,9 +251,7 @@ impl Trainer {
             sources.push(stock.source(*width, None, moments));
             self.streamed.insert(*source, stock);
         }
-        self.embeds.sources.write(machine, 0, &sources)?;
-        let norm = self.abouts[0].model.patch_norm;
-        Ok(self.gpu.token_moments(batch.images, &self.embeds.sources, norm, Standardise::EPSILON)?)
+        Ok(self.embeds.sources.write(machine, 0, &sources)?)
     }
 
     /// Takes which of the images that are held those of the batch are.
@@ -243,30 +272,45 @@ impl Trainer {
         Ok(())
     }
 
+    /// All kernels of a gradient: asked for one by one the first time, and together from then on, since a card computes some of
+    /// them in less time than asking for one takes.
     fn forward_backward(&mut self, activations: &mut Activations, targets: &Targets) -> Result<(), GpuError> {
-        let Self { gpu, layers, linears, embeds, parameters, gradients, weights, sums, .. } = self;
-        let extent = activations.extent;
-        let Activations { x, grad, saved, head, activated, .. } = activations;
-        gpu.effective_weights(linears, parameters, weights)?;
-        gpu.embed(extent, embeds, parameters, weights, x)?;
-        for (block, saved) in layers.blocks.iter().zip(saved.iter_mut()) {
-            block.forward(gpu, extent, weights, saved, x, activated)?;
+        if let Some(recorded) = &self.recorded {
+            // SAFETY: who replaces memory that these kernels were given forgets them.
+            return unsafe { recorded.run() };
         }
-        let epsilon = LAYER_NORM_EPSILON as f32;
-        gpu.head(extent, layers.head, weights, x, epsilon, targets, head, grad)?;
-        let (logits_grad, pooled) = (&head.logits_grad, &head.pooled);
-        gpu.weight_gradient(extent.runs, extent.images, layers.head, logits_grad, pooled, sums, (1, PARTS))?;
-        for (index, block) in layers.blocks.iter().enumerate().rev() {
-            block.backward(gpu, weights, activations, index, sums)?;
+        let Self { gpu, layers, linears, embeds, parameters, gradients, weights, sums, counts, norm_sums, .. } = self;
+        let (extent, norm) = (activations.extent, self.abouts[0].model.patch_norm);
+        let mut kernels = || {
+            let Activations { x, grad, saved, head, activated, .. } = &mut *activations;
+            gpu.token_moments(extent.images, &embeds.sources, norm, Standardise::EPSILON)?;
+            gpu.effective_weights(linears, parameters, weights)?;
+            gpu.embed(extent, embeds, parameters, weights, x)?;
+            for (block, saved) in layers.blocks.iter().zip(saved.iter_mut()) {
+                block.forward(gpu, extent, weights, saved, x, activated)?;
+            }
+            let epsilon = LAYER_NORM_EPSILON as f32;
+            gpu.head(extent, layers.head, weights, x, epsilon, targets, head, grad)?;
+            let (logits_grad, pooled) = (&head.logits_grad, &head.pooled);
+            gpu.weight_gradient(extent.runs, extent.images, layers.head, logits_grad, pooled, sums, (1, PARTS))?;
+            for (index, block) in layers.blocks.iter().enumerate().rev() {
+                block.backward(gpu, weights, activations, index, sums)?;
+            }
+            let Activations { grad, token_sums, .. } = &mut *activations;
+            gpu.embed_backward(extent, embeds, grad, gradients, sums, token_sums)?;
+            gpu.gradients_from_sums(linears, parameters, gradients, sums, PARTS)?;
+            gpu.square_sums(gradients, counts, norm_sums)
+        };
+        self.recorded = gpu.machine.record(&mut kernels)?;
+        match &self.recorded {
+            // SAFETY: all that they were given is borrowed here.
+            Some(recorded) => unsafe { recorded.run() },
+            None => kernels(),
         }
-        let Activations { grad, token_sums, .. } = activations;
-        gpu.embed_backward(extent, embeds, grad, gradients, sums, token_sums)?;
-        gpu.gradients_from_sums(linears, parameters, gradients, sums, PARTS)
     }
 
     /// What the kernels found, for each run.
     fn results(&mut self, activations: &Activations) -> Result<Vec<Gradient>, GpuError> {
-        self.gpu.square_sums(&self.gradients, &self.counts, &mut self.norm_sums)?;
         let (machine, images) = (&*self.gpu.machine, activations.extent.images);
         let squares = self.norm_sums.to_vec(machine)?;
         let losses = activations.head.losses.to_vec(machine)?;
@@ -300,12 +344,13 @@ impl Trainer {
                 epsilon: step.epsilon,
             }
         };
-        let steps = Array::from(machine, &gradient_scales.iter().map(numbers).collect::<Vec<_>>())?;
+        let steps: Vec<AdamStep> = gradient_scales.iter().map(numbers).collect();
         let moved = gradient_scales.iter().zip(&self.layouts);
         let moved: Vec<i32> = moved.map(|(scale, layout)| scale.map_or(0, |_| layout.len() as i32)).collect();
-        let counts = Array::from(machine, &moved)?;
-        let Self { gpu, parameters, gradients, mean, square, decayed, .. } = self;
-        Ok(gpu.adam(parameters, gradients, [mean, square], decayed, &counts, &steps)?)
+        self.steps.write(machine, 0, &steps)?;
+        self.moved.write(machine, 0, &moved)?;
+        let Self { gpu, parameters, gradients, mean, square, decayed, steps, moved, .. } = self;
+        Ok(gpu.adam(parameters, gradients, [mean, square], decayed, moved, steps)?)
     }
 
     /// Those of run `run` among the numbers of all runs.
