@@ -21,7 +21,9 @@ pub fn results_below(cache: &Path) -> Results {
     files_below(cache)
         .into_iter()
         .map(|path| (path.strip_prefix(cache).unwrap().to_owned(), path))
-        .filter(|(name, _)| !name.starts_with("report") && !name.ends_with("hashes"))
+        .filter(|(name, _)| {
+            !name.starts_with("report") && !name.ends_with("hashes") && !name.ends_with("recent-hashes")
+        })
         .map(|(name, path)| (name, timeless(&path, fs_err::read(&path).unwrap())))
         .collect()
 }
