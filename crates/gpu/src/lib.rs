@@ -3,6 +3,7 @@
 //! ```text
 //! cuda/*.cu ─► Gpu ─► Card     compiled by NVRTC for the model at hand, run by the driver (feature `cuda`)
 //!                  └► OnCpu    compiled by the C++ compiler, for tests where there is no card (feature `on-cpu`)
+//! copies.rs ─► Stream          short and long copies through pinned memory: of a Card, and of Transfers beside what candle computes
 //! ```
 //!
 //! Each kernel works on all runs that are trained at once: alone each is too small for a card. Shapes: R runs, B images,
