@@ -3,7 +3,8 @@
 //! written anew: a training that learns a few hashes need not write those of a million images.
 //!
 //! A process that ends between the two, or another process that writes them meanwhile, leaves a small file that knows things
-//! that the large one knows better. Its hashes still have the stamps that they were taken under, so that costs time at most.
+//! that the large one knows better. Its hashes still have the stamps that they were taken under: that costs time, and what one process
+//! forgets while another is at work may be remembered by that one.
 
 mod sorted;
 mod stamp;
@@ -19,7 +20,11 @@ use std::{
 use bytemuck::{Pod, Zeroable};
 
 use self::{sorted::Sorted, stamp::Stamp};
-use crate::{ContentHash, warning::warn_once};
+use crate::{
+    ContentHash,
+    atomic::{folder_of, sync_folder},
+    warning::warn_once,
+};
 
 /// How many times fewer entries the file of recent ones has at most.
 const RECENT_SHARE: usize = 8;
@@ -66,7 +71,7 @@ impl HashMemo {
         Self { store: store.to_owned(), recent: store.with_file_name(recent), state: OnceLock::new() }
     }
 
-    /// Reads the files now, unless it has been read: for who has a thread to spare.
+    /// Reads the files now, unless they have been read: for who has a thread to spare.
     pub fn load(&self) {
         self.state();
     }
@@ -174,8 +179,10 @@ impl HashMemo {
         store::write(&self.store, &entries)?;
         *state = State::of(entries, Vec::new());
         match fs_err::remove_file(&self.recent) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
+            // What is forgotten stays so after a power cut.
+            Ok(()) => sync_folder(folder_of(&self.recent)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error),
         }
     }
 
