@@ -18,6 +18,7 @@ use shards::{
 use sources::Source;
 use stage::{ContentHash, Lock, warn_once};
 
+pub use crate::feature_pass::Waited;
 use crate::{
     Context, calibration,
     feature_cache::FeatureCache,
@@ -63,6 +64,8 @@ pub struct ExtractionReport {
     pub size_bytes: u64,
     /// Wall-clock time of the pass.
     pub wall_s: f64,
+    /// What of it was waiting.
+    pub waited: Waited,
     /// What ran the network; none if there was nothing to do.
     pub engine: Option<String>,
     /// Bad input that was left out (with data.skip_bad).
@@ -285,6 +288,7 @@ impl ExtractionReport {
             shards: self.shards + other.shards,
             size_bytes: self.size_bytes + other.size_bytes,
             wall_s: self.wall_s + other.wall_s,
+            waited: self.waited.and(other.waited),
             engine: self.engine.or(other.engine),
             skipped: other.skipped,
             ..self
@@ -312,6 +316,7 @@ fn report(context: &Context, extraction: &Extraction, computed: Option<Computed>
         shards: extraction.shards(),
         size_bytes: entries.flat_map(|(_, entry)| entry.shards.values()).map(|shard| shard.size_bytes).sum(),
         wall_s: computed.as_ref().map_or(0.0, |computed| computed.wall_s),
+        waited: pass.map_or_else(Waited::default, |pass| pass.waited),
         engine: computed.map(|computed| computed.engine),
         skipped: context.dataset.audit.skipped.iter().map(ToString::to_string).collect(),
     }

@@ -8,6 +8,7 @@ use std::{
         mpsc::{Receiver, Sender, SyncSender, channel, sync_channel},
     },
     thread::{self, Scope, ScopedJoinHandle},
+    time::Instant,
 };
 
 use anyhow::{Error, Result, anyhow};
@@ -16,6 +17,7 @@ use dataset::{Dataset, DatasetError, Pixels};
 use half::f16;
 use indicatif::ProgressBar;
 use rayon::prelude::*;
+use serde::Serialize;
 use shards::{Dtype, EncodedMap, PlannedImage, ShardWriter};
 use sources::Source;
 use stage::HashMemo;
@@ -34,6 +36,37 @@ const QUEUE_BATCHES: usize = 2;
 pub(crate) struct Pass {
     pub(crate) images: usize,
     pub(crate) shards: usize,
+    pub(crate) waited: Waited,
+}
+
+/// How long a pass stood still, in seconds, for the step that it waited for: the slowest has nearly all of it.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct Waited {
+    /// Images that were read, decoded and resized.
+    pub images_s: f64,
+    /// The network.
+    pub network_s: f64,
+    /// Shards that were hashed and written.
+    pub disk_s: f64,
+}
+
+impl Waited {
+    /// This and more.
+    pub(crate) fn and(self, more: Self) -> Self {
+        Self {
+            images_s: self.images_s + more.images_s,
+            network_s: self.network_s + more.network_s,
+            disk_s: self.disk_s + more.disk_s,
+        }
+    }
+}
+
+/// Does `work` and adds what it took to `seconds`.
+fn timed<T>(seconds: &mut f64, work: impl FnOnce() -> T) -> T {
+    let begun = Instant::now();
+    let done = work();
+    *seconds += begun.elapsed().as_secs_f64();
+    done
 }
 
 /// Why a pass ended early. Finished shards are kept.
@@ -166,11 +199,11 @@ pub(crate) fn run(
         let mut decoded = decoded.into_iter();
         let mut pass_all = || {
             loop {
-                let next = decoded.next();
+                let next = timed(&mut pass.waited.images_s, || decoded.next());
                 if next.is_none() || passes.are_full() {
-                    match passes.take()? {
+                    match timed(&mut pass.waited.network_s, || passes.take())? {
                         Some(Passing { of: shard, images, maps }) => {
-                            if !writers.send(shard, maps) {
+                            if !timed(&mut pass.waited.disk_s, || writers.send(shard, maps)) {
                                 // It says why when it is joined.
                                 return Ok(());
                             }
@@ -189,7 +222,10 @@ pub(crate) fn run(
         let passed = pass_all();
         // Whoever waits for them ends.
         drop((passes, decoded));
-        writers.finish(pass)?;
+        let mut waited_s = 0.0;
+        let finished = timed(&mut waited_s, || writers.finish(pass));
+        pass.waited.disk_s += waited_s;
+        finished?;
         passed.map_err(PassError::Other)?;
         reader.join().map_err(|_| anyhow!("the decoding thread panicked"))??;
         Ok(())

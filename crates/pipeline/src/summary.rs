@@ -8,7 +8,7 @@ use crate::{
     Context,
     clean::Leftovers,
     evaluation::EvaluationReport,
-    extraction::ExtractionReport,
+    extraction::{ExtractionReport, Waited},
     predict::Predictions,
     scores::Accuracy,
     status::StudyStatus,
@@ -26,15 +26,20 @@ pub fn extraction(context: &Context, report: &ExtractionReport) -> String {
         return format!("extract {features}: fresh ({} images, {size_gb:.2} GB); nothing to do", report.images);
     }
     let rate = report.images_computed as f64 / report.wall_s;
+    let share = |seconds: f64| format!("{:.0}%", 100.0 * seconds / report.wall_s);
+    let Waited { images_s, network_s, disk_s } = report.waited;
     format!(
-        "{}\nextract {features}: {} of {} shards written, {} images in {:.1} s ({rate:.1} images/s, {}); \
-         {} images, {size_gb:.2} GB in `{}`",
+        "{}\nextract {features}: {} of {} shards written, {} images in {:.1} s ({rate:.1} images/s, {}; waiting for images {}, \
+         for the network {}, for the disk {}); {} images, {size_gb:.2} GB in `{}`",
         context.dataset.audit,
         report.shards_written,
         report.shards,
         report.images_computed,
         report.wall_s,
         report.engine.as_deref().unwrap_or("nothing computed"),
+        share(images_s),
+        share(network_s),
+        share(disk_s),
         report.images,
         report.cache.display(),
     )
