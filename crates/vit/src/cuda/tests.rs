@@ -1,12 +1,15 @@
 //! The step on emulated kernels beside the CPU's own.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering::Relaxed},
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
 };
 
 use candle_core::{DType, Device};
-use gpu::{Argument, GpuError, Machine, Memory, OnCpu, Recording};
+use gpu::{Argument, GpuError, KERNELS, Machine, Memory, OnCpu, Recording};
 use half::f16;
 use kernels::{Isa, Patches, Standardise};
 use sources::Source;
@@ -394,6 +397,7 @@ fn tokens_that_went_ahead_are_those_that_come_with_the_batch() {
 struct Counting {
     memory: Box<dyn Machine>,
     bytes: Arc<AtomicU64>,
+    kernels: Arc<Mutex<BTreeSet<&'static str>>>,
 }
 
 impl Machine for Counting {
@@ -422,20 +426,24 @@ impl Machine for Counting {
         Ok(None)
     }
 
-    unsafe fn launch(&self, _: &'static str, _: [usize; 3], _: usize, _: &[Argument]) -> Result<(), GpuError> {
+    unsafe fn launch(&self, kernel: &'static str, _: [usize; 3], _: usize, _: &[Argument]) -> Result<(), GpuError> {
+        self.kernels.lock().unwrap().insert(kernel);
         Ok(())
     }
 }
 
 #[test]
-fn memory_is_foreseen() {
+fn memory_is_foreseen_and_every_kernel_takes_part() {
     let about = about(&ModelConfig::default(), &[Source::Fm2]);
     let Some(memory) = machine(&about, Precision::F32) else { return };
-    let bytes = Arc::new(AtomicU64::new(0));
-    let counting = Box::new(Counting { memory, bytes: Arc::clone(&bytes) });
+    let (bytes, kernels) = (Arc::new(AtomicU64::new(0)), Arc::default());
+    let counting = Box::new(Counting { memory, bytes: Arc::clone(&bytes), kernels: Arc::clone(&kernels) });
     let model = Model::new(about, 0, DType::F32, &Device::Cpu).unwrap();
     let mut trainer = Trainer::new(counting, &[&model], &Recipe::paper(), Precision::F32).unwrap();
     trainer.gradient(&batch(&ModelConfig::default(), 1.0)).unwrap();
     let (foreseen, taken) = (Trainer::bytes(&model, IMAGES), bytes.load(Relaxed));
     assert!(relative(foreseen as f64, taken as f64) < 0.05, "{foreseen} bytes foreseen, {taken} taken");
+    // What the other tests compare is made of all kernels.
+    trainer.update(&[Some(1.0)], 1e-3, 1).unwrap();
+    assert!(kernels.lock().unwrap().iter().eq(&KERNELS));
 }
