@@ -70,8 +70,12 @@ fn batch(config: &ModelConfig, offset: f64) -> Batch {
     }
 }
 
-/// None, and said so, without a C++ compiler.
+/// The GPU of a build for one, where one is; else the CPU. None, and said so, without a C++ compiler.
 fn machine(about: &About, precision: Precision) -> Option<Box<dyn Machine>> {
+    #[cfg(feature = "cuda")]
+    if let Ok(Device::Cuda(device)) = Device::new_cuda(0) {
+        return Some(Box::new(gpu::Card::new(&device.cuda_stream(), &constants(about, precision)).unwrap()));
+    }
     Some(Box::new(on_cpu(about, precision)?))
 }
 
@@ -180,11 +184,11 @@ fn products_in_bfloat16_are_those_of_the_cpu() {
 }
 
 /// Two steps of two runs on `machine`: all that comes out, bit for bit.
-fn results_of(machine: OnCpu, abouts: &[About; 2], precision: Precision) -> Vec<u64> {
+fn results_of(machine: Box<dyn Machine>, abouts: &[About; 2], precision: Precision) -> Vec<u64> {
     let model = |run: usize| Model::new(abouts[run].clone(), run as u64, DType::F32, &Device::Cpu).unwrap();
     let models = [model(0), model(1)];
     let recipe = Recipe::paper();
-    let mut trainer = Trainer::new(Box::new(machine), &[&models[0], &models[1]], &recipe, precision).unwrap();
+    let mut trainer = Trainer::new(machine, &[&models[0], &models[1]], &recipe, precision).unwrap();
     let mut results = Vec::new();
     for step in 1..=2 {
         for gradient in trainer.gradient(&batch(&abouts[0].model, step as f64)).unwrap() {
@@ -200,25 +204,40 @@ fn results_of(machine: OnCpu, abouts: &[About; 2], precision: Precision) -> Vec<
     results
 }
 
-#[test]
-fn no_result_depends_on_the_order_of_threads_or_blocks() {
+/// Models of unlike shapes, each with the sources of two runs and a precision.
+fn unlike_models() -> Vec<([About; 2], Precision)> {
     use Source::{Fm2, Fm3, Fm4, Orig};
     let all_in_a_row = ModelConfig { fuse: Fuse::Seq, pool: Pool::Cls, depth: 1, ..small() };
     // Wider than a warp, and than the tile of a product.
     let wide = ModelConfig { width: 80, depth: 1, layer_scale: 0.1, ..small() };
-    for (config, precision) in [
+    let of = [
         (small(), Precision::F32),
         (all_in_a_row, Precision::F32),
         (wide.clone(), Precision::F32),
         (wide, Precision::Bf16),
-    ] {
-        let abouts = [about(&config, &[Orig, Fm2]), about(&config, &[Fm3, Fm4])];
+    ];
+    of.map(|(config, precision)| ([about(&config, &[Orig, Fm2]), about(&config, &[Fm3, Fm4])], precision)).to_vec()
+}
+
+#[test]
+fn no_result_depends_on_the_order_of_threads_or_blocks() {
+    for (abouts, precision) in unlike_models() {
         let Some(machine) = on_cpu(&abouts[0], precision) else { return };
-        let expected = results_of(machine.clone(), &abouts, precision);
+        let results = |machine: &OnCpu| results_of(Box::new(machine.clone()), &abouts, precision);
+        let expected = results(&machine);
         for order in 1..=3 {
             machine.arrange(order).unwrap();
-            assert!(results_of(machine.clone(), &abouts, precision) == expected, "{order}: {config:?}, {precision}");
+            assert!(results(&machine) == expected, "{order}: {abouts:?}, {precision}");
         }
+    }
+}
+
+#[test]
+fn the_same_machine_gives_the_same_bits_again() {
+    for (abouts, precision) in unlike_models() {
+        let results = || Some(results_of(machine(&abouts[0], precision)?, &abouts, precision));
+        let Some(expected) = results() else { return };
+        assert!(results().unwrap() == expected, "{abouts:?}, {precision}");
     }
 }
 
@@ -242,15 +261,14 @@ fn first_of(batch: &Batch, images: usize) -> Batch {
 fn kernels_that_were_taken_down_serve_only_batches_like_theirs() {
     let (config, recipe) = (small(), Recipe::paper());
     let about = about(&config, &[Source::Fm2, Source::Orig]);
-    let Some(machine) = on_cpu(&about, Precision::F32) else { return };
-    let model = Model::new(about, 0, DType::F32, &Device::Cpu).unwrap();
-    let trainer = || Trainer::new(Box::new(machine.clone()), &[&model], &recipe, Precision::F32).unwrap();
-    let mut one_for_all = trainer();
+    let model = Model::new(about.clone(), 0, DType::F32, &Device::Cpu).unwrap();
+    let trainer = || Some(Trainer::new(machine(&about, Precision::F32)?, &[&model], &recipe, Precision::F32).unwrap());
+    let Some(mut one_for_all) = trainer() else { return };
     let whole = batch(&config, 1.0);
     let unweighted = Batch { weights: Vec::new(), ..whole.clone() };
     let again = batch(&config, 2.0);
     for batch in [&whole, &again, &first_of(&whole, 2), &first_of(&unweighted, 2), &unweighted, &whole, &again] {
-        let mut anew = trainer();
+        let mut anew = trainer().unwrap();
         let expected = anew.gradient(batch).unwrap();
         assert_eq!(one_for_all.gradient(batch).unwrap(), expected, "bit for bit");
         assert_eq!(one_for_all.gradients(0).unwrap(), anew.gradients(0).unwrap());
