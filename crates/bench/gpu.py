@@ -1,8 +1,8 @@
 """Everything that a GPU is to be measured at, in one go: builds nothing, needs the binaries, the images and the weights.
 
-    python crates/bench/gpu.py target/release --data data/ferplus --weights resnet18.safetensors --out measured
+    python crates/bench/gpu.py target/release --data data/ferplus --weights resnet18.safetensors --out measured [--only PART …]
 
-Writes measured/figures.json and prints it. PyTorch, where it is there, is measured beside: compiled, channels-last, bfloat16.
+Adds to measured/figures.json and prints it. PyTorch, where it is there, is measured beside: compiled, channels-last, bfloat16.
 Every part is its own; one that fails says so and keeps no other from being measured. With --device cpu --limit 200 --steps 20 it is
 a rehearsal on a machine without a GPU.
 """
@@ -26,15 +26,17 @@ arguments.add_argument("--device", default="cuda:0")
 arguments.add_argument("--limit", type=int, default=0, help="use about so many images; 0 for all")
 arguments.add_argument("--steps", type=int, default=10_000, help="of the runs of all combinations")
 arguments.add_argument("--batch", type=int, default=64)
+arguments.add_argument("--only", nargs="*", help="these parts")
 options = arguments.parse_args()
-if options.out.exists() and any(options.out.iterdir()):
-    arguments.error(f"`{options.out}` is not empty: what is there already would not be measured")
 options.out.mkdir(parents=True, exist_ok=True)
-figures = {}
+record = options.out / "figures.json"
+figures = json.loads(record.read_text()) if record.exists() else {}
 
 
 def part(measure):
     """Runs it and keeps what it found, or why it found nothing."""
+    if options.only and measure.__name__ not in options.only:
+        return
     begun = time.perf_counter()
     try:
         found = measure()
@@ -42,7 +44,7 @@ def part(measure):
         found = {"failed": f"{type(error).__name__}: {error}"}
     figures[measure.__name__] = found
     print(f"{measure.__name__} ({time.perf_counter() - begun:.0f} s): {json.dumps(found)}", flush=True)
-    (options.out / "figures.json").write_text(json.dumps(figures, indent=2) + "\n")
+    record.write_text(json.dumps(figures, indent=2) + "\n")
 
 
 def run(binary, *keys, cache="cache", device=options.device):
@@ -92,12 +94,31 @@ def disk_gb_per_s():
     return blocks * (16 << 20) / seconds / 1e9
 
 
-def extraction(precision, cache):
-    done = run("extract", f"extract.precision={precision}", "extract.features=fm1+fm2+fm3+fm4", cache=cache)
-    rates = {"images_per_s": done["images_computed"] / done["wall_s"], "gb_per_s": done["size_bytes"] / done["wall_s"] / 1e9}
+def extraction(precision, cache, features="fm1+fm2+fm3+fm4"):
+    """Of all images, and of a fifth of them before: what the others took, so that the beginning does not count."""
+    keys = [f"extract.precision={precision}", f"extract.features={features}"]
+    all_images = options.limit or 35_710
+    shutil.rmtree(options.out / cache, ignore_errors=True)
+    few = run("extract", *keys, f"extract.limit={all_images // 5}", cache=cache)
+    shutil.rmtree(options.out / cache)
+    done = run("extract", *keys, cache=cache)
+    seconds = done["wall_s"] - few["wall_s"]
+    rates = {
+        "images_per_s": (done["images_computed"] - few["images_computed"]) / seconds,
+        "gb_per_s": (done["size_bytes"] - few["size_bytes"]) / seconds / 1e9,
+    }
     disk = figures.get("disk_gb_per_s")
     share = {"share_of_disk": rates["gb_per_s"] / disk} if isinstance(disk, float) else {}
-    return {"wall_s": done["wall_s"], "engine": done["engine"], **rates, **share}
+    return {"wall_s": done["wall_s"], "waited": done["waited"], "engine": done["engine"], **rates, **share}
+
+
+def pass_f32():
+    """The pass with its input, from image files to the smallest map: the others stay on the card."""
+    return extraction("f32", "cache-pass", "fm4")
+
+
+def pass_bf16():
+    return extraction("bf16", "cache-pass", "fm4")
 
 
 def extraction_f32():
@@ -106,7 +127,8 @@ def extraction_f32():
 
 def extraction_bf16():
     found = extraction("bf16", "cache-bf16")
-    found["error"] = {name: difference("cache", "cache-bf16", name) for name in FEATURES}
+    if (options.out / "cache").exists():
+        found["error"] = {name: difference("cache", "cache-bf16", name) for name in FEATURES}
     shutil.rmtree(options.out / "cache-bf16")
     return found
 
@@ -146,6 +168,7 @@ def backbone_of_pytorch():
     import torchvision
     from torchvision.models.feature_extraction import create_feature_extractor
 
+    torch.backends.cudnn.benchmark = True
     network = create_feature_extractor(torchvision.models.resnet18(weights=None).eval(), [f"layer{n}" for n in range(1, 5)])
     images = torch.randn(options.batch * 4, 3, 224, 224)
     how = {"device": options.device, "dtype": torch.bfloat16, "memory_format": torch.channels_last}
@@ -266,6 +289,8 @@ for measure in (
     machine,
     disk_gb_per_s,
     backbone_of_pytorch,
+    pass_bf16,
+    pass_f32,
     extraction_f32,
     extraction_bf16,
     agreement_with_the_cpu,

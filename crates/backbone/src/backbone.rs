@@ -6,6 +6,8 @@ use half::bf16;
 use kernels::{Isa, ShapeError, UnavailableIsa};
 use sources::Source;
 
+#[cfg(feature = "cudnn")]
+use crate::channels_last::ChannelsLast;
 use crate::{
     Calibration, FeatureBatch, FeatureSink, FoldedConv, Network, Weights, WeightsError, calibration::Calibrator,
     candle_engine::CandleEngine, native_engine::NativeEngine, preprocess, quantised_engine::QuantisedEngine,
@@ -71,6 +73,8 @@ enum Runner {
     Bf16(Box<NativeEngine<bf16>>, Isa),
     Quantised(Box<QuantisedEngine>, Isa),
     Candle(Box<CandleEngine>),
+    #[cfg(feature = "cudnn")]
+    ChannelsLast(Box<ChannelsLast>),
 }
 
 impl Backbone {
@@ -89,9 +93,13 @@ impl Backbone {
         Ok(Self { runner: Runner::Candle(Box::new(CandleEngine::new(&network, device, DType::F32)?)) })
     }
 
-    /// Builds candle's engine in bfloat16 for the GPU `device`.
+    /// Builds the engine in bfloat16 for the GPU `device`: with cuDNN on its convolutions, channels last, else on candle's own.
     pub fn bf16_on(weights: &Weights, device: &Device) -> Result<Self, BackboneError> {
         let network = Network::read(weights)?;
+        #[cfg(feature = "cudnn")]
+        if device.is_cuda() {
+            return Ok(Self { runner: Runner::ChannelsLast(Box::new(ChannelsLast::new(&network, device)?)) });
+        }
         Ok(Self { runner: Runner::Candle(Box::new(CandleEngine::new(&network, device, DType::BF16)?)) })
     }
 
@@ -149,6 +157,8 @@ impl Backbone {
             Runner::Bf16(engine, _) => engine.run(images, sinks)?,
             Runner::Quantised(engine, _) => engine.run(images, sinks)?,
             Runner::Candle(engine) => engine.run(images, sinks)?,
+            #[cfg(feature = "cudnn")]
+            Runner::ChannelsLast(engine) => engine.run(images, sinks)?,
         }
         Ok(())
     }
@@ -157,6 +167,8 @@ impl Backbone {
     pub fn passes_at_once(&self) -> usize {
         match &self.runner {
             Runner::Candle(engine) => engine.passes_at_once(),
+            #[cfg(feature = "cudnn")]
+            Runner::ChannelsLast(_) => 2,
             Runner::Native(..) | Runner::Bf16(..) | Runner::Quantised(..) => 1,
         }
     }
@@ -187,6 +199,8 @@ impl fmt::Display for Backbone {
             Runner::Quantised(_, isa) => write!(f, "native in 8-bit integers ({isa})"),
             Runner::Candle(engine) if engine.dtype() == DType::BF16 => f.write_str("candle in bfloat16"),
             Runner::Candle(_) => f.write_str("candle"),
+            #[cfg(feature = "cudnn")]
+            Runner::ChannelsLast(_) => f.write_str("cuDNN in bfloat16"),
         }
     }
 }

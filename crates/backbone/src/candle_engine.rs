@@ -1,12 +1,11 @@
 use candle_core::{DType, Device, Result, Tensor};
 use candle_nn::{Conv2d, Conv2dConfig, Module};
-use half::f16;
 use rayon::prelude::*;
 use sources::Source;
 
 use crate::{
     Block, FeatureSink, FoldedConv, Network,
-    crossing::Crossing,
+    crossing::{Crossing, Departures},
     preprocess::{IMAGE_SIDE, IMAGENET_MEAN, IMAGENET_STD, normalise},
 };
 
@@ -54,39 +53,14 @@ impl CandleEngine {
         let padded = stem.pad_with_zeros(2, 1, 1)?.pad_with_zeros(3, 1, 1)?;
         let mut hidden = padded.max_pool2d_with_stride(3, 2)?; // (N, 64, 56, 56)
         let depth = sinks.iter().filter_map(|(source, _)| source.stage()).max().unwrap_or(0);
-        let mut maps = Vec::with_capacity(sinks.len());
+        let mut departures = Departures::default();
         for (index, blocks) in self.network.stages[..depth].iter().enumerate() {
             for block in blocks {
                 hidden = forward(block, &hidden)?;
             }
-            for (place, (source, sinks)) in sinks.iter().enumerate() {
-                if source.stage() == Some(index + 1) {
-                    let dtype = if self.rounds && sinks.iter().all(FeatureSink::keeps_halves) {
-                        DType::F16
-                    } else {
-                        DType::F32
-                    };
-                    let of_images = hidden.permute((0, 2, 3, 1))?.to_dtype(dtype)?; // (N, H, W, C)
-                    maps.push((place, dtype, self.crossing.leave(&of_images)?));
-                }
-            }
+            departures.leave(&self.crossing, index + 1, &hidden.permute((0, 2, 3, 1))?, sinks, self.rounds)?;
         }
-        // All is asked of the device before the first map is waited for.
-        for (place, dtype, leaving) in maps {
-            let (source, sinks) = &mut sinks[place];
-            let (row, map) = (source.side() * source.channels(), source.values_per_image());
-            match dtype {
-                DType::F16 => self.crossing.arrive(&leaving, |images, values: &[f16]| {
-                    let sinks = sinks[images].par_iter_mut().zip(values.par_chunks_exact(map));
-                    sinks.for_each(|(sink, map)| sink.take_halves(map.chunks_exact(row)));
-                }),
-                _ => self.crossing.arrive(&leaving, |images, values: &[f32]| {
-                    let sinks = sinks[images].par_iter_mut().zip(values.par_chunks_exact(map));
-                    sinks.for_each(|(sink, map)| sink.take(map.chunks_exact(row)));
-                }),
-            }?;
-        }
-        Ok(())
+        departures.arrive(&self.crossing, sinks)
     }
 
     /// The network's input, normalised as [`normalise`] does.
@@ -116,6 +90,8 @@ fn forward(block: &Block<Conv2d>, input: &Tensor) -> Result<Tensor> {
 
 #[cfg(test)]
 mod tests {
+    use half::f16;
+
     use super::*;
     use crate::{FeatureBatch, Weights};
 

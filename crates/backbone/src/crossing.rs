@@ -2,8 +2,12 @@
 
 use std::ops::Range;
 
-use candle_core::{Device, Result, Tensor, WithDType};
+use candle_core::{DType, Device, Result, Tensor, WithDType};
 use half::f16;
+use rayon::prelude::*;
+use sources::Source;
+
+use crate::FeatureSink;
 
 #[cfg(feature = "cuda")]
 use self::gpus::Gpus;
@@ -33,6 +37,54 @@ pub(crate) struct Leaving {
     tensor: Tensor,
     #[cfg(feature = "cuda")]
     ready: Option<gpu::Ready>,
+}
+
+/// Maps of a pass on their way to their sinks. All is asked of the device before the first is waited for.
+#[derive(Debug, Default)]
+pub(crate) struct Departures {
+    /// The place among the sinks, and the values as they come.
+    maps: Vec<(usize, DType, Leaving)>,
+}
+
+impl Departures {
+    /// Has the map of `stage`, (N, H, W, C), leave for each of `sinks` that wants it; if `rounds`, rounded on the device where that
+    /// is what becomes of it, so that half as much is copied.
+    pub(crate) fn leave<S: FeatureSink>(
+        &mut self,
+        crossing: &Crossing,
+        stage: usize,
+        map: &Tensor,
+        sinks: &[(Source, Vec<S>)],
+        rounds: bool,
+    ) -> Result<()> {
+        for (place, (source, sinks)) in sinks.iter().enumerate() {
+            if source.stage() == Some(stage) {
+                let halves = rounds && sinks.iter().all(FeatureSink::keeps_halves);
+                let dtype = if halves { DType::F16 } else { DType::F32 };
+                self.maps.push((place, dtype, crossing.leave(&map.to_dtype(dtype)?)?));
+            }
+        }
+        Ok(())
+    }
+
+    /// Hands all of them to their `sinks`.
+    pub(crate) fn arrive<S: FeatureSink>(self, crossing: &Crossing, sinks: &mut [(Source, Vec<S>)]) -> Result<()> {
+        for (place, dtype, leaving) in self.maps {
+            let (source, sinks) = &mut sinks[place];
+            let (row, map) = (source.side() * source.channels(), source.values_per_image());
+            match dtype {
+                DType::F16 => crossing.arrive(&leaving, |images, values: &[f16]| {
+                    let sinks = sinks[images].par_iter_mut().zip(values.par_chunks_exact(map));
+                    sinks.for_each(|(sink, map)| sink.take_halves(map.chunks_exact(row)));
+                }),
+                _ => crossing.arrive(&leaving, |images, values: &[f32]| {
+                    let sinks = sinks[images].par_iter_mut().zip(values.par_chunks_exact(map));
+                    sinks.for_each(|(sink, map)| sink.take(map.chunks_exact(row)));
+                }),
+            }?;
+        }
+        Ok(())
+    }
 }
 
 impl Crossing {

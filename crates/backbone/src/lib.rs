@@ -9,7 +9,8 @@
 //! - [`Engine::Candle`]: candle's convolutions, the reference, on any device.
 //!
 //! The native engine also computes in other [`Precision`]s: in bfloat16 ([`Backbone::bf16`]), and, as a sibling, in 8-bit
-//! integers that a [`Calibration`] describes ([`Backbone::quantised`]).
+//! integers that a [`Calibration`] describes ([`Backbone::quantised`]). On a GPU bfloat16 has an engine of its own
+//! (`channels_last`).
 //!
 //! All give (images, side, side, channels) in 32-bit floats: channels-last, because a token of the Vision
 //! Transformer (a square patch of all channels) is then a few contiguous runs.
@@ -18,6 +19,8 @@ mod archive;
 mod backbone;
 mod calibration;
 mod candle_engine;
+#[cfg(any(feature = "cudnn", test))]
+mod channels_last;
 mod crossing;
 mod feature_sink;
 mod fold;

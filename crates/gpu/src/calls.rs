@@ -7,11 +7,13 @@ use crate::{
 };
 
 /// All kernels by name.
-pub const KERNELS: [&str; 22] = [
+pub const KERNELS: [&str; 24] = [
     "adam",
+    "answers",
     "attention",
     "attention_backward_keys",
     "attention_backward_queries",
+    "cut_tokens",
     "effective_weights",
     "embed",
     "embed_begin",
@@ -26,7 +28,7 @@ pub const KERNELS: [&str; 22] = [
     "normalise_backward",
     "norms_from_sums",
     "square_sums",
-    "token_moments",
+    "summary",
     "token_sums",
     "weight_gradient",
     "weights_from_sums",
@@ -37,9 +39,12 @@ const THREADS: usize = 256;
 const WARP: usize = 32;
 /// Rows and columns of a product's tile.
 const TILE: usize = 64;
-const TILE_THREADS: usize = 256;
+const TILE_THREADS: usize = 128;
 const ATTENTION_THREADS: usize = 64;
 const HEAD_THREADS: usize = 128;
+/// Inputs that a block of `norms_from_sums` takes, and its threads.
+const NORM_INPUTS: usize = 32;
+const NORM_THREADS: usize = 256;
 /// Blocks that go over many numbers, each over a part of them.
 const BLOCKS: usize = 256;
 
@@ -325,22 +330,16 @@ impl Gpu {
         ];
         let grid = [linears.outputs, linears.most, linears.runs()];
         self.launch("weights_from_sums", grid, HEAD_THREADS, &arguments)?;
-        let grid = [linears.inputs.div_ceil(HEAD_THREADS), linears.most, linears.runs()];
-        self.launch("norms_from_sums", grid, HEAD_THREADS, &arguments)
+        let grid = [linears.normed_inputs.div_ceil(NORM_INPUTS), linears.most, linears.runs()];
+        self.launch("norms_from_sums", grid, NORM_THREADS, &arguments)
     }
 
-    /// Mean and 1 / standard deviation of each token of the stored `sources`; 0 and 1 without `norm`.
-    pub fn token_moments(
-        &self,
-        images: usize,
-        sources: &Array<Source>,
-        norm: bool,
-        epsilon: f32,
-    ) -> Result<(), GpuError> {
+    /// The tokens of `sources` as products read them; those of stored maps are brought to mean 0 and variance 1 with `norm`.
+    pub fn cut_tokens(&self, images: usize, sources: &Array<Source>, norm: bool, epsilon: f32) -> Result<(), GpuError> {
         let rows = images * self.places();
         let arguments = [sources.all(sources.len()), Int(rows as i32), Int(norm.into()), Float(epsilon)];
         let grid = [rows.div_ceil(THREADS / WARP), sources.len(), 1];
-        self.launch("token_moments", grid, THREADS, &arguments)
+        self.launch("cut_tokens", grid, THREADS, &arguments)
     }
 
     const fn places(&self) -> usize {
@@ -452,6 +451,28 @@ impl Gpu {
         self.launch("head", [extent.images, 1, extent.runs], HEAD_THREADS, &arguments)
     }
 
+    /// From the tokens `x` (R, M, D) behind the last block to the `logits` (R, B, K) of the head of `layer`.
+    pub fn answers(
+        &self,
+        extent: Extent,
+        layer: Layer,
+        weights: &Array<f32>,
+        x: &Array<f32>,
+        epsilon: f32,
+        logits: &mut Array<f32>,
+    ) -> Result<(), GpuError> {
+        let Constants { width, classes, .. } = self.constants;
+        let run_step = step(weights, extent.runs);
+        let arguments = [
+            x.all(extent.runs * self.rows(extent) * width),
+            Float(epsilon),
+            weights.part(layer.at, (extent.runs - 1) * run_step + layer.numbers()),
+            Long(run_step as i64),
+            logits.all(extent.runs * extent.images * classes),
+        ];
+        self.launch("answers", [extent.images, 1, extent.runs], HEAD_THREADS, &arguments)
+    }
+
     /// Squares of each run's first `counts` (R) gradients, in sums (R, …) of as many parts as `sums` has room for.
     pub fn square_sums(
         &self,
@@ -467,6 +488,27 @@ impl Gpu {
             sums.all(sums.len()),
         ];
         self.launch("square_sums", [step(sums, runs), 1, runs], THREADS, &arguments)
+    }
+
+    /// What is to be known of a step: for each run the sum of its images' losses, how many of its answers are right, and the sum
+    /// of its gradient's `squares`, which are (R, …) parts; `found` is (R, 3).
+    pub fn summary(
+        &self,
+        extent: Extent,
+        results: &Head,
+        squares: &Array<f64>,
+        found: &mut Array<f64>,
+    ) -> Result<(), GpuError> {
+        let Extent { runs, images } = extent;
+        let arguments = [
+            results.losses.all(runs * images),
+            results.correct.all(runs * images),
+            Int(images as i32),
+            squares.all(squares.len()),
+            Int(step(squares, runs) as i32),
+            found.all(runs * 3),
+        ];
+        self.launch("summary", [1, 1, runs], WARP, &arguments)
     }
 
     /// Moves each run's first `counts` (R) `parameters` along its `gradients` by `steps` (R).

@@ -1,53 +1,84 @@
-use std::{collections::HashMap, fmt, sync::Arc};
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use cudarc::{
     driver::{
-        CudaFunction, CudaGraph, CudaModule, CudaStream, DriverError, LaunchConfig, PushKernelArg as _,
+        CudaContext, CudaFunction, CudaGraph, CudaModule, CudaStream, DriverError, LaunchConfig, PushKernelArg as _,
         sys::{CUgraphInstantiate_flags, CUstreamCaptureMode},
     },
     nvrtc::{CompileOptions, compile_ptx_with_opts},
 };
 
 use crate::{
-    Argument, Constants, GpuError, Machine, Memory, Recording,
+    Argument, GpuError, Machine, Memory, Program, Recording,
     copies::{Bus as _, Copies, SLOT_BYTES, copy},
-    source::SOURCE,
     stream::{Stream, failed},
 };
+
+/// The kernels of a module by name.
+type Functions = Arc<HashMap<&'static str, CudaFunction>>;
+
+/// What has been compiled, for each GPU by its number: compiling takes seconds, and a study asks for the same again and again.
+static COMPILED: Mutex<Vec<(usize, Program, Functions)>> = Mutex::new(Vec::new());
 
 /// An NVIDIA GPU with the kernels of one model.
 #[derive(Debug)]
 pub struct Card {
     stream: Arc<CudaStream>,
     copies: Copies<Stream>,
-    functions: HashMap<&'static str, CudaFunction>,
+    functions: Functions,
 }
 
 impl Card {
-    /// Compiles the kernels for a model of `constants` and for the GPU of `stream`, on a stream of their own: the driver takes none down
-    /// on that of all.
+    /// With the kernels of `program`, on a stream of their own beside `stream`: the driver takes none down on that of all.
     ///
     /// # Errors
     /// If they cannot be compiled.
-    pub fn new(stream: &CudaStream, constants: &Constants) -> Result<Self, GpuError> {
-        let context = stream.context();
-        let stream = context.new_stream().map_err(|error| failed("a stream", error))?;
-        let (major, minor) = context.compute_capability().map_err(|error| failed("a question about itself", error))?;
-        let what = format!("compute capability {major}.{minor}");
-        let compiler = |reason: String| GpuError::Compiler { what: what.clone(), reason };
-        let mut options = constants.options();
-        options.extend(["--std=c++17".to_owned(), format!("--gpu-architecture=compute_{major}{minor}")]);
-        let options = CompileOptions { options, ..CompileOptions::default() };
-        let ptx = compile_ptx_with_opts(SOURCE, options).map_err(|error| compiler(format!("{error:?}")))?;
-        let module: Arc<CudaModule> = context.load_module(ptx).map_err(|error| compiler(error.to_string()))?;
-        let function = |name: &&'static str| Ok((*name, module.load_function(name)?));
-        let functions = crate::calls::KERNELS.iter().map(function).collect::<Result<_, DriverError>>();
-        Ok(Self::with(stream, functions.map_err(|error| compiler(error.to_string()))?))
+    pub fn new(stream: &CudaStream, program: &Program) -> Result<Self, GpuError> {
+        let stream = stream.context().new_stream().map_err(|error| failed("a stream", error))?;
+        Self::on(stream, program)
     }
 
-    fn with(stream: Arc<CudaStream>, functions: HashMap<&'static str, CudaFunction>) -> Self {
+    /// With the kernels of `program`, on `stream`, beside what others ask of it.
+    ///
+    /// # Errors
+    /// If they cannot be compiled.
+    pub fn on(stream: Arc<CudaStream>, program: &Program) -> Result<Self, GpuError> {
+        let context = stream.context();
+        let mut compiled = COMPILED.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = compiled.iter().find(|(ordinal, of, _)| *ordinal == context.ordinal() && of == program);
+        let functions = match known.map(|(.., functions)| Arc::clone(functions)) {
+            Some(functions) => functions,
+            None => {
+                let functions = compile(context, program)?;
+                compiled.push((context.ordinal(), program.clone(), Arc::clone(&functions)));
+                functions
+            }
+        };
+        Ok(Self::with(stream, functions))
+    }
+
+    fn with(stream: Arc<CudaStream>, functions: Functions) -> Self {
         Self { copies: Copies::new(Stream(Arc::clone(&stream))), stream, functions }
     }
+}
+
+/// The kernels of `program` for the GPU of `context`.
+fn compile(context: &Arc<CudaContext>, program: &Program) -> Result<Functions, GpuError> {
+    let (major, minor) = context.compute_capability().map_err(|error| failed("a question about itself", error))?;
+    let what = format!("compute capability {major}.{minor}");
+    let compiler = |reason: String| GpuError::Compiler { what: what.clone(), reason };
+    let mut options = program.options.clone();
+    options.extend(["--std=c++17".to_owned(), format!("--gpu-architecture=compute_{major}{minor}")]);
+    let options = CompileOptions { options, ..CompileOptions::default() };
+    let ptx = compile_ptx_with_opts(program.source, options).map_err(|error| compiler(format!("{error:?}")))?;
+    let module: Arc<CudaModule> = context.load_module(ptx).map_err(|error| compiler(error.to_string()))?;
+    let function = |name: &&'static str| Ok((*name, module.load_function(name)?));
+    let functions = program.kernels.iter().map(function).collect::<Result<_, DriverError>>();
+    Ok(Arc::new(functions.map_err(|error| compiler(error.to_string()))?))
 }
 
 impl Machine for Card {
@@ -82,7 +113,7 @@ impl Machine for Card {
 
     fn beside(&self) -> Result<Box<dyn Machine>, GpuError> {
         let stream = self.stream.context().new_stream().map_err(|error| failed("a second stream", error))?;
-        Ok(Box::new(Self::with(stream, HashMap::new())))
+        Ok(Box::new(Self::with(stream, Functions::default())))
     }
 
     fn finish(&self) -> Result<(), GpuError> {

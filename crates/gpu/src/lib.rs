@@ -19,6 +19,7 @@ mod copies;
 mod machine;
 #[cfg(feature = "on-cpu")]
 mod on_cpu;
+mod pass;
 mod source;
 #[cfg(feature = "cuda")]
 mod stream;
@@ -34,7 +35,8 @@ pub use card::Card;
 pub use machine::{Argument, GpuError, Machine, Memory, Recording};
 #[cfg(feature = "on-cpu")]
 pub use on_cpu::OnCpu;
-pub use source::{Constants, SOURCE};
+pub use pass::{PASS_KERNELS, PassKernel};
+pub use source::{Constants, Program};
 pub use structs::{AdamStep, Embedding, Linear, Projection, Source};
 pub use tables::{Embeds, Head, Linears, Targets};
 #[cfg(feature = "cuda")]

@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use crate::{Argument, Constants, GpuError, Machine, Memory, Recording, source::SOURCE};
+use crate::{Argument, GpuError, Machine, Memory, Program, Recording};
 
 /// CUDA's words for a C++ compiler.
 const HEADER: &str = include_str!("cuda/on_cpu.h");
@@ -38,19 +38,23 @@ struct RecordingOnCpu {
 }
 
 impl OnCpu {
-    /// Compiles the kernels for a model of `constants`; none if there is no C++ compiler.
+    /// Compiles `program`; none if there is no C++ compiler.
     ///
     /// # Errors
     /// If they cannot be compiled.
-    pub fn new(constants: &Constants) -> Result<Option<Self>, GpuError> {
+    pub fn new(program: &Program) -> Result<Option<Self>, GpuError> {
         let failed = |reason: String| GpuError::Compiler { what: "the CPU".to_owned(), reason };
         let io = |error: io::Error| failed(error.to_string());
         let folder = tempfile::tempdir().map_err(io)?;
         let (source, library) = (folder.path().join("kernels.cpp"), folder.path().join("kernels.so"));
-        std::fs::write(&source, [HEADER, SOURCE].concat()).map_err(io)?;
+        std::fs::write(&source, [HEADER, program.source].concat()).map_err(io)?;
         let compiler = std::env::var("CXX").unwrap_or_else(|_| "c++".to_owned());
         let mut command = Command::new(&compiler);
-        command.args(["-std=c++17", "-O2", "-shared", "-fPIC"]).args(constants.options()).arg(&source);
+        // Where a compiler fortifies by itself, the jumps between threads would be taken for an attack.
+        command
+            .args(["-std=c++17", "-O2", "-U_FORTIFY_SOURCE", "-shared", "-fPIC"])
+            .args(&program.options)
+            .arg(&source);
         let output = match command.arg("-o").arg(&library).output() {
             Ok(output) => output,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),

@@ -1,5 +1,26 @@
-/// The kernels, in the order in which they build on each other.
-pub const SOURCE: &str = concat!(
+use crate::{KERNELS, PASS_KERNELS};
+
+/// Kernels that are compiled together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Program {
+    /// What they are written in, CUDA C++.
+    pub source: &'static str,
+    /// What the compiler is told of it.
+    pub options: Vec<String>,
+    /// Their names, sorted.
+    pub kernels: &'static [&'static str],
+}
+
+impl Program {
+    /// What stands between the convolutions of the backbone's pass.
+    pub fn pass() -> Self {
+        let source = concat!(include_str!("cuda/common.cu"), include_str!("cuda/pass.cu"));
+        Self { source, options: Vec::new(), kernels: &PASS_KERNELS }
+    }
+}
+
+/// The training step's kernels, in the order in which they build on each other.
+const STEP: &str = concat!(
     include_str!("cuda/common.cu"),
     include_str!("cuda/norm.cu"),
     include_str!("cuda/gelu.cu"),
@@ -32,8 +53,18 @@ pub struct Constants {
 }
 
 impl Constants {
+    /// The kernels of the model's training step.
+    pub fn program(&self) -> Program {
+        Program { source: STEP, options: self.options(), kernels: &KERNELS }
+    }
+
+    /// Bytes of a number of a token as products read it.
+    pub const fn token_number_bytes(&self) -> usize {
+        if self.bf16 { 2 } else { 4 }
+    }
+
     /// As options of a compiler.
-    pub fn options(&self) -> Vec<String> {
+    fn options(&self) -> Vec<String> {
         let Self { width, heads, tokens, classes, grid, class_token, bf16 } = *self;
         let numbers = [
             ("WIDTH", width),

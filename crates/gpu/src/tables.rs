@@ -12,9 +12,9 @@ pub struct Linears {
     /// How many each run has, (R).
     counts: Array<i32>,
     pub(crate) most: usize,
-    /// The most that any layer has.
-    pub(crate) inputs: usize,
+    /// The most that any layer has, and the most that a layer behind a norm has.
     pub(crate) outputs: usize,
+    pub(crate) normed_inputs: usize,
 }
 
 impl Linears {
@@ -25,7 +25,8 @@ impl Linears {
     pub fn new(machine: &dyn Machine, of_runs: &[Vec<Linear>]) -> Result<Self, GpuError> {
         let (table, counts, most) = rectangular(machine, of_runs)?;
         let largest = |of: fn(&Linear) -> i32| of_runs.iter().flatten().map(of).max().unwrap_or(0) as usize;
-        Ok(Self { table, counts, most, inputs: largest(|layer| layer.inputs), outputs: largest(|layer| layer.outputs) })
+        let normed = |layer: &Linear| if layer.norm_gain < 0 { 0 } else { layer.inputs };
+        Ok(Self { table, counts, most, outputs: largest(|layer| layer.outputs), normed_inputs: largest(normed) })
     }
 
     pub(crate) const fn runs(&self) -> usize {

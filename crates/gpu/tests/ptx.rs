@@ -2,7 +2,7 @@
 
 use std::{io::ErrorKind, process::Command};
 
-use gpu::Constants;
+use gpu::{Constants, Program};
 
 /// Ampere (A100) and Hopper (H100, H200).
 const ARCHITECTURES: [&str; 2] = ["compute_80", "compute_90"];
@@ -22,12 +22,13 @@ fn all_kernels_compile_for_ampere_and_hopper() {
         Constants { width: 192, heads: 3, tokens: 981, classes: 8, grid: 14, class_token: true, bf16: true },
         Constants { width: 64, heads: 2, tokens: 49, classes: 6, grid: 7, class_token: false, bf16: true },
     ];
-    for (constants, architecture) in models.iter().flat_map(|model| ARCHITECTURES.map(|of| (model, of))) {
+    let programs: Vec<Program> = models.iter().map(Constants::program).chain([Program::pass()]).collect();
+    for (program, architecture) in programs.iter().flat_map(|program| ARCHITECTURES.map(|of| (program, of))) {
         let folder = tempfile::tempdir().unwrap();
         let (source, ptx) = (folder.path().join("kernels.cu"), folder.path().join("kernels.ptx"));
-        std::fs::write(&source, gpu::SOURCE).unwrap();
+        std::fs::write(&source, program.source).unwrap();
         let mut command = Command::new("nvcc");
-        command.args(["-ptx", &format!("-arch={architecture}")]).args(constants.options());
+        command.args(["-ptx", &format!("-arch={architecture}")]).args(&program.options);
         let output = match command.arg(&source).arg("-o").arg(&ptx).output() {
             Ok(output) => output,
             Err(error) if error.kind() == ErrorKind::NotFound => {
@@ -37,6 +38,6 @@ fn all_kernels_compile_for_ampere_and_hopper() {
             Err(error) => panic!("{error}"),
         };
         assert!(output.status.success(), "{architecture}: {}", String::from_utf8_lossy(&output.stderr));
-        assert_eq!(kernels(&std::fs::read_to_string(&ptx).unwrap()), gpu::KERNELS);
+        assert_eq!(kernels(&std::fs::read_to_string(&ptx).unwrap()), program.kernels);
     }
 }

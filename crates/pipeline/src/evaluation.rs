@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use sources::Combination;
 use stage::{AtomicFile, ContentHash, Fingerprint, Freshness, HashMemo, Lock, read_sound_json, write_sealed_json};
 use study::CombinationChoice;
-use vit::{MODEL_FILE, Model, Predictor, first_largest};
+use vit::{MODEL_FILE, Model, Predictors, first_largest};
 
 use crate::{
     Context,
@@ -311,7 +311,7 @@ fn evaluate(
     if members.is_empty() {
         return Ok(Vec::new());
     }
-    let mut predictors = members.iter().map(|member| Ok(Predictor::new(&member.model)?)).collect::<Result<Vec<_>>>()?;
+    let mut predictors = Predictors::new(&members.iter().map(|member| &member.model).collect::<Vec<_>>())?;
     let reader = TokenReader::new(context, features, sources.iter(), &context.study.model)?;
 
     let bar = progress::bar(context.show_progress, examples.iter().count() as u64, &name, "images");

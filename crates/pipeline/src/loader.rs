@@ -18,7 +18,7 @@ use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 use shards::{Dtype, FeatureReader, Place, ShardError};
 use sources::{Combination, Source};
-use vit::{Batch, Batches, BoxError, Courier, Input, ModelConfig, Predictor, Tokens};
+use vit::{Batch, Batches, BoxError, Courier, Input, ModelConfig, Predictors, Tokens};
 
 use crate::{Context, examples::Example, feature_pass, features::Features, tokens::TokenCutter};
 
@@ -253,14 +253,16 @@ impl<'a> TokenReader<'a> {
     pub(crate) fn ask(
         &self,
         examples: &[Example],
-        predictors: &mut [Predictor<'_>],
+        predictors: &mut Predictors<'_>,
         mut consume: impl FnMut(usize, Vec<Vec<f32>>, &Batch) -> Result<()>,
     ) -> Result<()> {
         let views = self.context.study.extract.views.each();
-        let mut means = vec![MeanLogits::default(); predictors.len()];
+        let mut means: Vec<MeanLogits> = Vec::new();
         self.for_each_view(examples, views, |view, batch| {
-            for (index, (predictor, mean)) in predictors.iter_mut().zip(&mut means).enumerate() {
-                mean.add(predictor.logits(batch)?);
+            let answers = predictors.logits(batch)?;
+            means.resize_with(answers.len(), MeanLogits::default);
+            for (index, (logits, mean)) in answers.into_iter().zip(&mut means).enumerate() {
+                mean.add(logits);
                 if view + 1 == views.len() {
                     consume(index, std::mem::take(mean).finish(), batch)?;
                 }

@@ -1,6 +1,6 @@
 //! Answers of a trained run about images outside the study.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, bail};
 use candle_core::Device;
@@ -8,7 +8,7 @@ use kernels::Isa;
 use serde::Serialize;
 use sources::{Combination, Source};
 use study::CombinationChoice;
-use vit::{About, Batch, MODEL_FILE, Model, Predictor, Tokens, first_largest};
+use vit::{Answers, Batch, MODEL_FILE, Model, Predictors, Tokens, first_largest};
 
 use crate::{
     Context,
@@ -76,10 +76,10 @@ pub fn run(context: &Context) -> Result<Predictions> {
     let maps: Vec<Source> = run.combination.feature_maps().collect();
     let pass = SinglePass::new(context, &maps)?;
     let model = Model::load(&run.folder.join(MODEL_FILE), &Device::Cpu)?;
-    let (classes, mut predictors) = (model.about().classes.clone(), [Predictor::new(&model)?]);
+    let (classes, mut asked) = (model.about().classes.clone(), Asked::new(vec![&model])?);
     let mut images = Vec::with_capacity(paths.len());
     for paths in paths.chunks(pass.batch()) {
-        for (path, logits) in paths.iter().zip(ask(context, &features, &pass, &mut predictors, paths)?.concat()) {
+        for (path, logits) in paths.iter().zip(asked.about(context, &features, &pass, paths)?.concat()) {
             let class = classes[first_largest(&logits)].clone();
             images.push(Prediction { path: path.clone(), class, probabilities: softmax(&logits) });
         }
@@ -87,41 +87,57 @@ pub fn run(context: &Context) -> Result<Predictions> {
     Ok(Predictions { combination: run.combination, seed: run.seed, valid_accuracy, images, classes })
 }
 
-/// Logits (K) of each image in `paths` by each of `predictors`, averaged over the configured views.
-pub(crate) fn ask(
-    context: &Context,
-    features: &Features,
-    pass: &SinglePass<'_>,
-    predictors: &mut [Predictor<'_>],
-    paths: &[PathBuf],
-) -> Result<Vec<Vec<Vec<f32>>>> {
-    let mut means = vec![MeanLogits::default(); predictors.len()];
-    for view in context.study.extract.views.each() {
-        let images = pass.run(paths, *view)?;
-        for (predictor, mean) in predictors.iter_mut().zip(&mut means) {
-            let batch = batch(features, predictor.about(), &images)?;
-            mean.add(predictor.logits(&batch)?);
-        }
-    }
-    Ok(means.into_iter().map(MeanLogits::finish).collect())
+/// Models of one configuration that are asked about images from anywhere.
+pub(crate) struct Asked<'a> {
+    models: Vec<&'a Model>,
+    predictors: Predictors<'a>,
 }
 
-/// The tokens of `images` as a model of `about` reads them, standardised by the moments of the images that it was trained on.
-fn batch(features: &Features, about: &About, images: &[SingleImage]) -> Result<Batch> {
-    let isa = Isa::choose()?;
-    let mut tokens = BTreeMap::new();
-    for source in about.inputs.iter().map(|input| input.source) {
-        let cutter = TokenCutter::new(source, &about.model, features.moments(source)?);
-        let mut values = vec![0.0; images.len() * cutter.values_per_image()];
-        for (image, tokens) in images.iter().zip(values.chunks_exact_mut(cutter.values_per_image())) {
-            let map = match source {
-                Source::Orig => &image.original,
-                map => &image.maps.iter().find(|other| other.source == map).context("a map is missing")?.values,
-            };
-            cutter.cut(isa, map, tokens);
-        }
-        tokens.insert(source, Tokens::Ready(values));
+impl<'a> Asked<'a> {
+    pub(crate) fn new(models: Vec<&'a Model>) -> Result<Self> {
+        Ok(Self { predictors: Predictors::new(&models)?, models })
     }
-    let targets = vec![0.0; images.len() * about.classes.len()];
-    Ok(Batch { images: images.len(), tokens, targets, ..Batch::default() })
+
+    /// Logits (K) of each image in `paths` by each model, averaged over the configured views.
+    pub(crate) fn about(
+        &mut self,
+        context: &Context,
+        features: &Features,
+        pass: &SinglePass<'_>,
+        paths: &[PathBuf],
+    ) -> Result<Answers> {
+        let mut means = vec![MeanLogits::default(); self.models.len()];
+        for view in context.study.extract.views.each() {
+            let batch = self.batch(features, &pass.run(paths, *view)?)?;
+            for (mean, logits) in means.iter_mut().zip(self.predictors.logits(&batch)?) {
+                mean.add(logits);
+            }
+        }
+        Ok(means.into_iter().map(MeanLogits::finish).collect())
+    }
+
+    /// The tokens of `images` as the models read them, standardised by the moments of the images that those were trained on.
+    fn batch(&self, features: &Features, images: &[SingleImage]) -> Result<Batch> {
+        let isa = Isa::choose()?;
+        let mut batch = Batch { images: images.len(), ..Batch::default() };
+        for about in self.models.iter().map(|model| model.about()) {
+            batch.targets.resize(images.len() * about.classes.len(), 0.0);
+            for source in about.inputs.iter().map(|input| input.source) {
+                if batch.tokens.contains_key(&source) {
+                    continue;
+                }
+                let cutter = TokenCutter::new(source, &about.model, features.moments(source)?);
+                let mut values = vec![0.0; images.len() * cutter.values_per_image()];
+                for (image, tokens) in images.iter().zip(values.chunks_exact_mut(cutter.values_per_image())) {
+                    let map = match source {
+                        Source::Orig => &image.original,
+                        map => &image.maps.iter().find(|other| other.source == map).context("a map is missing")?.values,
+                    };
+                    cutter.cut(isa, map, tokens);
+                }
+                batch.tokens.insert(source, Tokens::Ready(values));
+            }
+        }
+        Ok(batch)
+    }
 }

@@ -12,7 +12,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use sources::{Combination, Source};
 use stage::{ContentHash, Fingerprint, Lock, read_sound_json, write_sealed_json};
-use vit::{Model, Predictor, first_largest};
+use vit::{Model, first_largest};
 
 use crate::{
     Context,
@@ -20,7 +20,8 @@ use crate::{
     examples::Examples,
     failed::Failed,
     features::Features,
-    predict, progress,
+    predict::Asked,
+    progress,
     runs::{self, Run, Trained},
     scores::Scores,
     single::SinglePass,
@@ -134,16 +135,16 @@ pub fn run(context: &Context, data: &Path) -> Result<TransferReport> {
 fn judge(context: &Context, features: &Features, images: &[(ForeignImage, usize)], due: &[Due]) -> Result<Vec<Scores>> {
     let maps: Vec<Source> = due.iter().flat_map(|due| due.run.combination.feature_maps()).collect();
     let names = context.study.data.classes.names();
-    let mut predictors = due.iter().map(|due| Ok(Predictor::new(&due.model)?)).collect::<Result<Vec<_>>>()?;
-    let mut answers: Vec<Vec<(usize, usize)>> = vec![Vec::with_capacity(images.len()); due.len()];
     if due.is_empty() {
         return Ok(Vec::new());
     }
+    let mut asked = Asked::new(due.iter().map(|due| &due.model).collect())?;
+    let mut answers: Vec<Vec<(usize, usize)>> = vec![Vec::with_capacity(images.len()); due.len()];
     let pass = SinglePass::new(context, &maps)?;
     let bar = progress::bar(context.show_progress, images.len() as u64, "eval", "images");
     for some in images.chunks(pass.batch()) {
         let paths: Vec<PathBuf> = some.iter().map(|(image, _)| image.path.clone()).collect();
-        let found = predict::ask(context, features, &pass, &mut predictors, &paths)?;
+        let found = asked.about(context, features, &pass, &paths)?;
         for (logits, answers) in found.iter().zip(&mut answers) {
             answers.extend(some.iter().zip(logits).map(|((_, class), logits)| (*class, first_largest(logits))));
         }

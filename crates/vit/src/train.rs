@@ -185,7 +185,12 @@ impl<'a> Training<'a> {
         self.checkpoint_step != Some(done) && is_due(done, run.checkpoint_every, run.recipe.steps)
     }
 
-    /// The model as it is when a validation is due.
+    /// The model; when a validation is due, as it is then.
+    pub const fn model(&self) -> &Model {
+        self.model
+    }
+
+    /// The model's answers as they are when a validation is due.
     pub fn predictor(&self) -> Result<Predictor<'_>, VitError> {
         Predictor::new(self.model)
     }

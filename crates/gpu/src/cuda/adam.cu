@@ -23,6 +23,22 @@ extern "C" __global__ void square_sums(const float *gradients, const int *counts
 }
 KERNEL(square_sums)
 
+// What is to be known of a step, in double precision: for each run the sum of its images' losses, how many of its answers are
+// right, and the sum of its gradient's squares. A thread for each.
+extern "C" __global__ void summary(const float *losses, const int *correct, int images, const double *squares, int parts,
+                                   double *found) {
+    int run = blockIdx.z, which = threadIdx.x;
+    double sum = 0.0;
+    if (which == 0)
+        for (int image = 0; image < images; image++) sum += losses[(long)run * images + image];
+    if (which == 1)
+        for (int image = 0; image < images; image++) sum += correct[(long)run * images + image];
+    if (which == 2)
+        for (int part = 0; part < parts; part++) sum += squares[(long)run * parts + part];
+    if (which < 3) found[run * 3 + which] = sum;
+}
+KERNEL(summary)
+
 // Moves the weights of all runs. `decayed` marks the numbers that weight decay applies to.
 extern "C" __global__ void adam(float *weights, const float *gradients, float *mean, float *square,
                                 const unsigned char *decayed, const int *counts, long run_step, const AdamStep *steps) {

@@ -1,5 +1,28 @@
-// From a batch's stored feature maps to the embedded tokens of all runs, and back. Maps stay in half precision until a product
-// reads them. Twins: kernels::Standardise, vit::native::Embed.
+// From a batch's stored feature maps to the embedded tokens of all runs, and back. Twins: kernels::Standardise,
+// vit::native::Embed.
+
+// As products read tokens.
+#if BF16
+typedef bf16_bits token_number;
+
+__device__ token_number to_token(float value) {
+    return float_to_bf16(value);
+}
+
+__device__ float of_token(token_number number) {
+    return bf16_to_float(number);
+}
+#else
+typedef float token_number;
+
+__device__ token_number to_token(float value) {
+    return value;
+}
+
+__device__ float of_token(token_number number) {
+    return number;
+}
+#endif
 
 // A source's maps (I, side, side, channels), of which a patch of `patch` by `patch` pixels makes a token; if there are more tokens
 // than pixels, several share one. Value i of a token is multiplied by rate[i] and offset[i] is added. Or tokens that are ready,
@@ -7,57 +30,79 @@
 struct Source {
     const half_bits *maps;
     const float *ready, *rate, *offset;
-    // Mean and 1 / standard deviation of each token, (B P, 2).
-    float *moments;
+    // The batch's tokens, (B P, W).
+    token_number *tokens;
     const int *images;
     int width, side, channels, patch;
 };
 
-// The image of token `row` of the batch.
-__device__ long image_of(const Source &source, int row) {
-    int image = row / PLACES;
-    return source.images ? source.images[image] : image;
+// Calls `each` with the place of each value of token `row` that this thread of a warp takes, and with the value before the token's
+// norm.
+template <typename Each>
+__device__ void each_value(const Source &source, int row, Each each) {
+    int lane = threadIdx.x % WARP, token = row % PLACES, run = source.patch * source.channels;
+    long image = source.images ? source.images[row / PLACES] : row / PLACES;
+    if (source.ready) {
+        const float *values = source.ready + (image * PLACES + token) * source.width;
+        for (int i = lane; i < source.width; i += WARP) each(i, values[i]);
+        return;
+    }
+    long top = image * source.side + token / GRID * source.side / GRID, left = token % GRID * source.side / GRID;
+    for (int y = 0; y < source.patch; y++) {
+        const half_bits *values = source.maps + ((top + y) * source.side + left) * source.channels;
+        for (int x = lane; x < run; x += WARP) {
+            int i = y * run + x;
+            each(i, half_to_float(values[x]) * source.rate[i] + source.offset[i]);
+        }
+    }
 }
 
-// Where value `i` of token `row` lies in the maps.
-__device__ long place_in_maps(const Source &source, int row, int i) {
-    int token = row % PLACES, run = source.patch * source.channels;
-    long y = token / GRID * source.side / GRID + i / run, x = token % GRID * source.side / GRID;
-    return ((image_of(source, row) * source.side + y) * source.side + x) * source.channels + i % run;
-}
-
-// Before the token's norm.
-__device__ float stored_value(const Source &source, int row, int i) {
-    return half_to_float(source.maps[place_in_maps(source, row, i)]) * source.rate[i] + source.offset[i];
-}
-
-__device__ float token_value(const Source &source, int row, int i) {
-    if (source.ready) return source.ready[(image_of(source, row) * PLACES + row % PLACES) * source.width + i];
-    return (stored_value(source, row, i) - source.moments[2 * row]) * source.moments[2 * row + 1];
-}
-
-// A warp for each token; blockIdx.y counts sources. Without `norm` a token is left as it is.
-extern "C" __global__ void token_moments(const Source *sources, int rows, int norm, float epsilon) {
+// The tokens of the batch, once for all runs: a warp for each, blockIdx.y counting sources. Stored ones are brought to mean 0 and
+// variance 1 with `norm`; those that are ready are as they are.
+extern "C" __global__ void cut_tokens(const Source *sources, int rows, int norm, float epsilon) {
     Source source = sources[blockIdx.y];
     int row = row_of_warp();
-    if (row >= rows || source.ready) return;
+    if (row >= rows) return;
     float mean = 0.0f, rate = 1.0f;
-    if (norm) {
+    if (norm && !source.ready) {
         float sum = 0.0f, squares = 0.0f;
-        for (int i = threadIdx.x % WARP; i < source.width; i += WARP) sum += stored_value(source, row, i);
+        each_value(source, row, [&](int, float value) { sum += value; });
         mean = warp_sum(sum) / source.width;
-        for (int i = threadIdx.x % WARP; i < source.width; i += WARP) {
-            float apart = stored_value(source, row, i) - mean;
-            squares += apart * apart;
-        }
+        each_value(source, row, [&](int, float value) { squares += (value - mean) * (value - mean); });
         rate = 1.0f / sqrtf(warp_sum(squares) / source.width + epsilon);
     }
-    if (threadIdx.x % WARP == 0) {
-        source.moments[2 * row] = mean;
-        source.moments[2 * row + 1] = rate;
-    }
+    token_number *to = source.tokens + (long)row * source.width;
+    each_value(source, row, [&](int i, float value) { to[i] = to_token((value - mean) * rate); });
 }
-KERNEL(token_moments)
+KERNEL(cut_tokens)
+
+struct __align__(4 * sizeof(token_number)) FourTokens {
+    token_number values[4];
+};
+
+// A source's tokens as a factor, zero beyond their ends.
+struct Tokens {
+    const token_number *values;
+    int rows, width;
+    bool fours;
+
+    __device__ Tokens(const Source &source, int rows)
+        : values(source.tokens), rows(rows), width(source.width),
+          fours(width % 4 == 0 && is_aligned(values, 4 * sizeof(token_number))) {}
+
+    __device__ Four four(int row, int column) const {
+        Four found = {};
+        if (row >= rows || column >= width) return found;
+        const token_number *from = values + (long)row * width + column;
+        if (fours) {
+            FourTokens read = *(const FourTokens *)from;
+            for (int i = 0; i < 4; i++) found.values[i] = of_token(read.values[i]);
+            return found;
+        }
+        for (int i = 0; i < 4 && column + i < width; i++) found.values[i] = of_token(from[i]);
+        return found;
+    }
+};
 
 // A run's projection of a source: which one, where its tokens begin in the sequence, where its weights (D, W) and biases (D) lie
 // among the run's effective weights, and the source's embedding among its parameters.
@@ -100,14 +145,6 @@ extern "C" __global__ void embed_begin(const Source *sources, const Projection *
 }
 KERNEL(embed_begin)
 
-struct TokenRows {
-    Source source;
-    int rows;
-    __device__ float operator()(int row, int k) const {
-        return row < rows && k < source.width ? token_value(source, row, k) : 0.0f;
-    }
-};
-
 // The row of the sequence that token `row` of a source has.
 __device__ long sequence_row(int row, int first_token) {
     return (long)(row / PLACES) * TOKENS + first_token + row % PLACES;
@@ -120,35 +157,31 @@ extern "C" __global__ void __launch_bounds__(TILE_THREADS)
     int run = blockIdx.z, rows = images * PLACES, first_row = blockIdx.x * TILE, first_column = blockIdx.y * TILE;
     weights += run * weight_step;
     x += (long)run * images * TOKENS * WIDTH;
+    bool wide = has_runs(x, WIDTH);
     for (int slot = 0; slot < counts[run]; slot++) {
         Projection projection = projections[run * most + slot];
         Source source = sources[projection.source];
-        TokenRows left = {source, rows};
-        RightColumns right = {{weights + projection.weights, WIDTH, source.width}};
+        Tokens left(source, rows);
+        Rows right(weights + projection.weights, WIDTH, source.width);
         Tile tile = multiply<true, true>(left, right, first_row, first_column, 0, source.width);
-        for (int i = 0; i < THREAD_ROWS; i++)
-            for (int j = 0; j < THREAD_COLUMNS; j++) {
-                int row = first_row + tile_row(i), column = first_column + tile_column(j);
-                if (row < rows && column < WIDTH)
-                    x[sequence_row(row, projection.first_token) * WIDTH + column] += tile.sums[i][j];
-            }
+        each_run(tile, first_row, first_column, rows, WIDTH, [&](int row, int column, Run sums, int count) {
+            float *to = x + sequence_row(row, projection.first_token) * WIDTH + column;
+            Run before = {};
+            if (wide) before = *(const Run *)to;
+            for (int k = 0; k < count; k++) sums.values[k] += wide ? before.values[k] : to[k];
+            store(to, sums, count, wide);
+        });
     }
 }
 KERNEL(embed)
 
-struct SequenceColumns {
-    const float *grad;
+// The gradient of a source's tokens among that of the sequence, as a factor.
+struct SequenceRows {
+    Rows grad;
     int rows, first_token;
-    __device__ float operator()(int d, int k) const {
-        return d < WIDTH && k < rows ? grad[sequence_row(k, first_token) * WIDTH + d] : 0.0f;
-    }
-};
 
-struct TokenColumns {
-    Source source;
-    int rows;
-    __device__ float operator()(int k, int column) const {
-        return k < rows && column < source.width ? token_value(source, k, column) : 0.0f;
+    __device__ Four four(int row, int column) const {
+        return row < rows ? grad.four(sequence_row(row, first_token), column) : Four{};
     }
 };
 
@@ -163,15 +196,14 @@ extern "C" __global__ void __launch_bounds__(TILE_THREADS)
     Source source = sources[projection.source];
     int first_row = blockIdx.y * TILE, first_column = blockIdx.x * TILE;
     if (first_column >= source.width) return;
-    SequenceColumns left = {grad + (long)run * images * TOKENS * WIDTH, rows, projection.first_token};
-    TokenColumns right = {source, rows};
+    SequenceRows left = {Rows(grad + (long)run * images * TOKENS * WIDTH, images * TOKENS, WIDTH), rows, projection.first_token};
+    Tokens right(source, rows);
     Tile tile = multiply<false, false>(left, right, first_row, first_column, 0, rows);
     sums += run * sum_step + projection.weights;
-    for (int i = 0; i < THREAD_ROWS; i++)
-        for (int j = 0; j < THREAD_COLUMNS; j++) {
-            int row = first_row + tile_row(i), column = first_column + tile_column(j);
-            if (row < WIDTH && column < source.width) sums[(long)row * source.width + column] = tile.sums[i][j];
-        }
+    bool wide = has_runs(sums, source.width);
+    each_run(tile, first_row, first_column, WIDTH, source.width, [&](int row, int column, const Run &found, int count) {
+        store(sums + (long)row * source.width + column, found, count, wide);
+    });
 }
 KERNEL(embed_gradient)
 

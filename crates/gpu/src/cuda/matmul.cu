@@ -1,35 +1,5 @@
 // Products of all runs at once, blockIdx.z being the run. Twin: kernels::Multiplier.
 
-// Rows of numbers, zero beyond their ends.
-struct Rows {
-    const float *values;
-    int rows, columns;
-
-    __device__ float at(int row, int column) const {
-        return row < rows && column < columns ? values[(long)row * columns + column] : 0.0f;
-    }
-};
-
-struct LeftRows {
-    Rows of;
-    __device__ float operator()(int row, int k) const { return of.at(row, k); }
-};
-
-struct LeftColumns {
-    Rows of;
-    __device__ float operator()(int row, int k) const { return of.at(k, row); }
-};
-
-struct RightRows {
-    Rows of;
-    __device__ float operator()(int k, int column) const { return of.at(k, column); }
-};
-
-struct RightColumns {
-    Rows of;
-    __device__ float operator()(int k, int column) const { return of.at(column, k); }
-};
-
 // y (M, O) = x (M, I) Wᵀ + b, or that added to y. The weights (O, I) and behind them the biases (O) of run r begin at
 // `weights` + r `run_step`.
 extern "C" __global__ void __launch_bounds__(TILE_THREADS)
@@ -37,17 +7,20 @@ extern "C" __global__ void __launch_bounds__(TILE_THREADS)
     int run = blockIdx.z, first_row = blockIdx.x * TILE, first_column = blockIdx.y * TILE;
     weights += run * run_step;
     y += (long)run * rows * outputs;
-    LeftRows left = {{x + (long)run * rows * inputs, rows, inputs}};
-    RightColumns right = {{weights, outputs, inputs}};
+    Rows left(x + (long)run * rows * inputs, rows, inputs), right(weights, outputs, inputs);
     Tile tile = multiply<true, true>(left, right, first_row, first_column, 0, inputs);
-    for (int i = 0; i < THREAD_ROWS; i++)
-        for (int j = 0; j < THREAD_COLUMNS; j++) {
-            int row = first_row + tile_row(i), column = first_column + tile_column(j);
-            if (row < rows && column < outputs) {
-                float *to = y + (long)row * outputs + column;
-                *to = tile.sums[i][j] + weights[(long)outputs * inputs + column] + (add ? *to : 0.0f);
-            }
+    const float *biases = weights + (long)outputs * inputs;
+    bool wide = has_runs(y, outputs);
+    each_run(tile, first_row, first_column, rows, outputs, [&](int row, int column, Run sums, int count) {
+        float *to = y + (long)row * outputs + column;
+        Run before = {};
+        if (add && wide) before = *(const Run *)to;
+        for (int k = 0; k < count; k++) {
+            if (add && !wide) before.values[k] = to[k];
+            sums.values[k] += biases[column + k] + before.values[k];
         }
+        store(to, sums, count, wide);
+    });
 }
 KERNEL(linear)
 
@@ -55,15 +28,13 @@ KERNEL(linear)
 extern "C" __global__ void __launch_bounds__(TILE_THREADS)
     linear_backward(const float *grad, const float *weights, long run_step, float *x_grad, int rows, int inputs, int outputs) {
     int run = blockIdx.z, first_row = blockIdx.x * TILE, first_column = blockIdx.y * TILE;
-    LeftRows left = {{grad + (long)run * rows * outputs, rows, outputs}};
-    RightRows right = {{weights + run * run_step, outputs, inputs}};
+    Rows left(grad + (long)run * rows * outputs, rows, outputs), right(weights + run * run_step, outputs, inputs);
     Tile tile = multiply<true, false>(left, right, first_row, first_column, 0, outputs);
     x_grad += (long)run * rows * inputs;
-    for (int i = 0; i < THREAD_ROWS; i++)
-        for (int j = 0; j < THREAD_COLUMNS; j++) {
-            int row = first_row + tile_row(i), column = first_column + tile_column(j);
-            if (row < rows && column < inputs) x_grad[(long)row * inputs + column] = tile.sums[i][j];
-        }
+    bool wide = has_runs(x_grad, inputs);
+    each_run(tile, first_row, first_column, rows, inputs, [&](int row, int column, const Run &sums, int count) {
+        store(x_grad + (long)row * inputs + column, sums, count, wide);
+    });
 }
 KERNEL(linear_backward)
 
@@ -80,16 +51,14 @@ extern "C" __global__ void __launch_bounds__(TILE_THREADS)
                     int inputs, int outputs) {
     int run = blockIdx.z, part = blockIdx.y % parts;
     int first_row = blockIdx.x * TILE, first_column = blockIdx.y / parts * TILE;
-    LeftColumns left = {{grad + (long)run * rows * outputs, rows, outputs}};
-    RightRows right = {{x + (long)run * rows * inputs, rows, inputs}};
-    Tile tile = multiply<false, false>(left, right, first_row, first_column, first_of_part(rows, part, parts),
-                                       first_of_part(rows, part + 1, parts));
+    int begin = first_of_part(rows, part, parts), end = first_of_part(rows, part + 1, parts);
+    Rows left(grad + (long)run * rows * outputs, end, outputs), right(x + (long)run * rows * inputs, end, inputs);
+    Tile tile = multiply<false, false>(left, right, first_row, first_column, begin, end);
     sums += run * run_step + part * part_step;
-    for (int i = 0; i < THREAD_ROWS; i++)
-        for (int j = 0; j < THREAD_COLUMNS; j++) {
-            int row = first_row + tile_row(i), column = first_column + tile_column(j);
-            if (row < outputs && column < inputs) sums[(long)row * inputs + column] = tile.sums[i][j];
-        }
+    bool wide = has_runs(sums, inputs);
+    each_run(tile, first_row, first_column, outputs, inputs, [&](int row, int column, const Run &found, int count) {
+        store(sums + (long)row * inputs + column, found, count, wide);
+    });
     int row = first_row + threadIdx.x;
     if (first_column == 0 && threadIdx.x < TILE && row < outputs) sums[(long)outputs * inputs + row] = tile.left_sum;
 }

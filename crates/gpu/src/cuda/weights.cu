@@ -79,23 +79,38 @@ extern "C" __global__ void weights_from_sums(const Linear *linears, const int *c
 }
 KERNEL(weights_from_sums)
 
-// Gradients of the norms' gains and offsets, a thread for each input; blockIdx.x counts inputs by blocks.
-extern "C" __global__ void norms_from_sums(const Linear *linears, const int *counts, int most, const float *parameters,
-                                           float *gradients, long parameter_step, const float *sums, long sum_step,
-                                           long part_step) {
-    int run = blockIdx.z, i = blockIdx.x * blockDim.x + threadIdx.x;
+// Inputs and rows that a block of norms_from_sums takes at once.
+#define NORM_INPUTS 32
+#define NORM_ROWS 8
+
+// Gradients of the norms' gains and offsets: a thread for each of 32 inputs and each eighth row, whose sums are added in their
+// order; blockIdx.x counts inputs by blocks.
+extern "C" __global__ void __launch_bounds__(NORM_INPUTS *NORM_ROWS)
+    norms_from_sums(const Linear *linears, const int *counts, int most, const float *parameters, float *gradients,
+                    long parameter_step, const float *sums, long sum_step, long part_step) {
+    __shared__ float gains[NORM_ROWS][NORM_INPUTS], offsets[NORM_ROWS][NORM_INPUTS];
+    int run = blockIdx.z, lane = threadIdx.x % NORM_INPUTS, turn = threadIdx.x / NORM_INPUTS;
+    int i = blockIdx.x * NORM_INPUTS + lane;
     if ((int)blockIdx.y >= counts[run]) return;
     Linear linear = linears[run * most + blockIdx.y];
-    if (linear.norm_gain < 0 || i >= linear.inputs) return;
+    if (linear.norm_gain < 0) return;
     parameters += run * parameter_step;
     sums += run * sum_step + linear.effective;
     float gain = 0.0f, offset = 0.0f;
-    for (int row = 0; row < linear.outputs; row++) {
+    for (int row = turn; row < linear.outputs && i < linear.inputs; row += NORM_ROWS) {
         long at = (long)row * linear.inputs + i;
         float factor = linear.gain * scale_of(linear, parameters, row), weight = parameters[linear.weight + at];
         gain += factor * weight * sum_of_parts(sums, at, linear.parts, part_step);
         offset += factor * weight *
                   sum_of_parts(sums, (long)linear.outputs * linear.inputs + row, linear.parts, part_step);
+    }
+    gains[turn][lane] = gain;
+    offsets[turn][lane] = offset;
+    __syncthreads();
+    if (turn > 0 || i >= linear.inputs) return;
+    for (int other = 1; other < NORM_ROWS; other++) {
+        gain += gains[other][lane];
+        offset += offsets[other][lane];
     }
     gradients[run * parameter_step + linear.norm_gain + i] = gain;
     gradients[run * parameter_step + linear.norm_offset + i] = offset;

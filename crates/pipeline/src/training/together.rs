@@ -7,8 +7,8 @@ use indicatif::ProgressBar;
 use sources::Combination;
 use stage::{Lock, write_sealed_json};
 use vit::{
-    Batch, Batches, Courier, METRICS_FILE, MODEL_FILE, Model, Tally, TrainOutcome, Trainer, Training, Validation,
-    VitError,
+    Batch, Batches, Courier, METRICS_FILE, MODEL_FILE, Model, Predictors, Tally, TrainOutcome, Trainer, Training,
+    Validation, VitError,
 };
 
 use super::{Common, Waiting, resident::hold};
@@ -225,7 +225,8 @@ fn blame<'a>(error: VitError, batch: &Batch, index: usize, names: &dyn Fn(usize)
 
 /// Asks all of `due` about `examples`.
 fn validate(reader: &TokenReader<'_>, examples: &[Example], due: &[&Training<'_>]) -> Result<Vec<Validation>> {
-    let mut predictors = due.iter().map(|training| Ok(training.predictor()?)).collect::<Result<Vec<_>>>()?;
+    let models: Vec<&Model> = due.iter().map(|training| training.model()).collect();
+    let mut predictors = Predictors::new(&models)?;
     let mut tallies = vec![Tally::default(); due.len()];
     reader.ask(examples, &mut predictors, |index, logits, batch| {
         tallies[index].add(&logits, &batch.targets);

@@ -1,17 +1,26 @@
 use gpu::{Array, Constants, Extent, GpuError, Head, Machine};
 
-/// What lies between the layers of all runs, for batches of one size.
+/// What lies between the layers of all runs on the way to the last block, for batches of one size.
+#[derive(Debug)]
+pub(super) struct Forward {
+    pub(super) extent: Extent,
+    /// Tokens, (R, M, D).
+    pub(super) x: Array<f32>,
+    /// Of each block. If there are fewer than blocks, those take turns, and no backward pass can follow.
+    pub(super) saved: Vec<Saved>,
+    /// Of one block after the other, (R, M, F).
+    pub(super) activated: Array<f32>,
+}
+
+/// What lies between the layers of all runs there and back.
 #[derive(Debug)]
 pub(super) struct Activations {
-    pub(super) extent: Extent,
-    /// Tokens, (R, M, D), and their gradient.
-    pub(super) x: Array<f32>,
+    pub(super) forward: Forward,
+    /// The gradient of the tokens, (R, M, D).
     pub(super) grad: Array<f32>,
-    pub(super) saved: Vec<Saved>,
     pub(super) head: Head,
-    /// For one layer after the other: (R, M, D), (R, M, F) twice, (R, M, 3D), (R, M, H), (R, N, D).
+    /// For one layer after the other: (R, M, D), (R, M, F), (R, M, 3D), (R, M, H), (R, N, D).
     pub(super) narrow: Array<f32>,
-    pub(super) activated: Array<f32>,
     pub(super) hidden_grad: Array<f32>,
     pub(super) qkv_grad: Array<f32>,
     pub(super) product: Array<f32>,
@@ -37,23 +46,16 @@ pub(super) struct Saved {
     pub(super) hidden: Array<f32>,
 }
 
-impl Activations {
-    /// Numbers that a row of a run takes, but for what does not grow with the rows.
-    pub(super) const fn numbers_per_row(constants: &Constants, depth: usize, hidden: usize) -> usize {
-        let Constants { width, heads, .. } = *constants;
-        let (saved, others) = (6 * width + 2 * heads + hidden + 2, 6 * width + heads + 2 * hidden);
-        depth * saved + others
-    }
-
+impl Forward {
+    /// With room for what `kept` blocks keep.
     pub(super) fn new(
         machine: &dyn Machine,
         constants: &Constants,
         extent: Extent,
-        depth: usize,
-        hidden: usize,
+        (kept, hidden): (usize, usize),
     ) -> Result<Self, GpuError> {
-        let Constants { width, heads, tokens, classes, .. } = *constants;
-        let (images, rows) = (extent.runs * extent.images, extent.runs * extent.images * tokens);
+        let Constants { width, heads, tokens, .. } = *constants;
+        let rows = extent.runs * extent.images * tokens;
         let of_rows = |columns: usize| Array::zeros(machine, rows * columns);
         let saved = || {
             Ok(Saved {
@@ -68,11 +70,31 @@ impl Activations {
                 hidden: of_rows(hidden)?,
             })
         };
+        let saved = (0..kept).map(|_| saved()).collect::<Result<_, GpuError>>()?;
+        Ok(Self { extent, x: of_rows(width)?, saved, activated: of_rows(hidden)? })
+    }
+}
+
+impl Activations {
+    /// Numbers that a row of a run takes, but for what does not grow with the rows.
+    pub(super) const fn numbers_per_row(constants: &Constants, depth: usize, hidden: usize) -> usize {
+        let Constants { width, heads, .. } = *constants;
+        let (saved, others) = (6 * width + 2 * heads + hidden + 2, 6 * width + heads + 2 * hidden);
+        depth * saved + others
+    }
+
+    pub(super) fn new(
+        machine: &dyn Machine,
+        constants: &Constants,
+        extent: Extent,
+        (depth, hidden): (usize, usize),
+    ) -> Result<Self, GpuError> {
+        let Constants { width, heads, tokens, classes, .. } = *constants;
+        let (images, rows) = (extent.runs * extent.images, extent.runs * extent.images * tokens);
+        let of_rows = |columns: usize| Array::zeros(machine, rows * columns);
         Ok(Self {
-            extent,
-            x: of_rows(width)?,
+            forward: Forward::new(machine, constants, extent, (depth, hidden))?,
             grad: of_rows(width)?,
-            saved: (0..depth).map(|_| saved()).collect::<Result<_, GpuError>>()?,
             head: Head {
                 pooled: Array::zeros(machine, images * width)?,
                 logits_grad: Array::zeros(machine, images * classes)?,
@@ -80,7 +102,6 @@ impl Activations {
                 correct: Array::zeros(machine, images)?,
             },
             narrow: of_rows(width)?,
-            activated: of_rows(hidden)?,
             hidden_grad: of_rows(hidden)?,
             qkv_grad: of_rows(3 * width)?,
             product: of_rows(heads)?,

@@ -1,7 +1,7 @@
 use candle_core::{DType, Device};
 use gpu::{Card, Constants};
 
-use super::{Member, Trainer, constants, supports};
+use super::{Answers, Member, Trainer, constants, is_written_out, supports};
 use crate::{Model, Precision, Recipe, VitError};
 
 /// A member for each of `models`, which lie on one GPU; none where the step is not written out. Those whose kernels are the same
@@ -16,6 +16,33 @@ pub(crate) fn members(
     if !models.iter().all(is_supported) {
         return Ok(None);
     }
+    let mut members: Vec<(usize, Member)> = Vec::with_capacity(models.len());
+    for (constants, indices) in groups(models, precision) {
+        let machine = Box::new(Card::new(&device.cuda_stream(), &constants.program())?);
+        let of_group: Vec<&Model> = indices.iter().map(|index| models[*index]).collect();
+        members.extend(indices.into_iter().zip(Member::all(Trainer::new(machine, &of_group, recipe, precision)?)));
+    }
+    members.sort_by_key(|(index, _)| *index);
+    Ok(Some(members.into_iter().map(|(_, member)| member).collect()))
+}
+
+/// The answers of `models`, which lie on one GPU, by groups of those whose kernels are the same, with their places; none where
+/// the network is not written out.
+pub(crate) fn answers(models: &[&Model]) -> Result<Option<Vec<(Vec<usize>, Answers)>>, VitError> {
+    let Some(Device::Cuda(device)) = models.first().map(|model| model.device()) else { return Ok(None) };
+    if !models.iter().all(|model| model.dtype() == DType::F32 && is_written_out(model.about())) {
+        return Ok(None);
+    }
+    let of_group = |(constants, indices): (Constants, Vec<usize>)| {
+        let machine = Box::new(Card::new(&device.cuda_stream(), &constants.program())?);
+        let of_group: Vec<&Model> = indices.iter().map(|index| models[*index]).collect();
+        Ok((indices, Answers::new(machine, &of_group)?))
+    };
+    groups(models, Precision::F32).into_iter().map(of_group).collect::<Result<_, _>>().map(Some)
+}
+
+/// The places of those of `models` whose kernels are the same.
+fn groups(models: &[&Model], precision: Precision) -> Vec<(Constants, Vec<usize>)> {
     let mut groups: Vec<(Constants, Vec<usize>)> = Vec::new();
     for (index, model) in models.iter().enumerate() {
         let of_model = constants(model.about(), precision);
@@ -24,14 +51,7 @@ pub(crate) fn members(
             None => groups.push((of_model, vec![index])),
         }
     }
-    let mut members: Vec<(usize, Member)> = Vec::with_capacity(models.len());
-    for (constants, indices) in groups {
-        let machine = Box::new(Card::new(&device.cuda_stream(), &constants)?);
-        let of_group: Vec<&Model> = indices.iter().map(|index| models[*index]).collect();
-        members.extend(indices.into_iter().zip(Member::all(Trainer::new(machine, &of_group, recipe, precision)?)));
-    }
-    members.sort_by_key(|(index, _)| *index);
-    Ok(Some(members.into_iter().map(|(_, member)| member).collect()))
+    groups
 }
 
 /// Bytes that are free on the GPU `device`; none if it is none, or does not tell.

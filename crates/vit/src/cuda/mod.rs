@@ -9,12 +9,14 @@
 //! Without a GPU the tests run the same kernels and the same launches on the CPU ([`gpu::OnCpu`]) and compare with `native`.
 
 mod activations;
+mod answers;
 #[cfg(feature = "cuda")]
 mod card;
 mod courier;
 mod group;
 mod holding;
 mod layers;
+mod network;
 mod sources;
 #[cfg(test)]
 mod tests;
@@ -24,17 +26,22 @@ use gpu::Constants;
 
 use crate::{About, Fuse, Pool, Precision, Recipe};
 
+pub(crate) use answers::Answers;
 #[cfg(feature = "cuda")]
-pub(crate) use card::{free_bytes, members};
-pub(crate) use courier::Courier;
-pub(crate) use courier::Sent;
+pub(crate) use card::{answers, free_bytes, members};
+pub(crate) use courier::{Courier, Sent};
 pub(crate) use group::Member;
 pub(crate) use holding::Holding;
 pub(crate) use trainer::Trainer;
 
+/// Whether the network of such a model is written out.
+pub(crate) const fn is_written_out(about: &About) -> bool {
+    !about.model.qk_norm
+}
+
 /// Whether the step is written out for such a model and recipe.
 pub(crate) fn supports(about: &About, recipe: &Recipe) -> bool {
-    about.model.dropout == 0.0 && recipe.drop_path == 0.0 && !about.model.qk_norm
+    is_written_out(about) && about.model.dropout == 0.0 && recipe.drop_path == 0.0
 }
 
 /// What the kernels of such models, multiplying in `precision`, are compiled with. With `fuse = seq` sequences are as long as the number of sources says.

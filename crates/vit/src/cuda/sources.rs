@@ -72,9 +72,9 @@ impl Stock {
         }
     }
 
-    /// What kernels are told of it: tokens are `width` wide, `images` says which of them those of the batch are, and `moments` is
-    /// room for what they find out.
-    pub(super) fn source(&self, width: usize, images: Option<&Array<i32>>, moments: &Array<f32>) -> Source {
+    /// What kernels are told of it: tokens are `width` wide, `images` says which of them those of the batch are, and `tokens` is
+    /// room for those.
+    pub(super) fn source(&self, width: usize, images: Option<&Array<i32>>, tokens: &Array<u8>) -> Source {
         let address = |is_there: bool, address: u64| if is_there { address } else { 0 };
         let [side, channels, patch] = self.patches.map_or([0; 3], |of| [of.side, of.channels, of.patch_side]);
         Source {
@@ -82,7 +82,7 @@ impl Stock {
             ready: address(self.patches.is_none(), self.ready.address()),
             rate: self.rate.address(),
             offset: self.offset.address(),
-            moments: moments.address(),
+            tokens: tokens.address(),
             images: images.map_or(0, Array::address),
             width: width as i32,
             side: side as i32,

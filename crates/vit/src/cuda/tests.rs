@@ -14,9 +14,10 @@ use half::f16;
 use kernels::{Isa, Patches, Standardise};
 use sources::Source;
 
-use super::{Courier, Holding, Member, Trainer, constants, supports};
+use super::{Answers, Courier, Holding, Member, Trainer, constants, supports};
 use crate::{
-    About, Batch, Draws, Fuse, Input, Model, ModelConfig, Optimizer, Pool, Precision, Recipe, Sent, Tokens, native,
+    About, Batch, Draws, Fuse, Input, Model, ModelConfig, Optimizer, Pool, Precision, Predictor, Recipe, Sent, Tokens,
+    native,
 };
 
 const IMAGES: usize = 3;
@@ -74,13 +75,13 @@ fn batch(config: &ModelConfig, offset: f64) -> Batch {
 fn machine(about: &About, precision: Precision) -> Option<Box<dyn Machine>> {
     #[cfg(feature = "cuda")]
     if let Ok(Device::Cuda(device)) = Device::new_cuda(0) {
-        return Some(Box::new(gpu::Card::new(&device.cuda_stream(), &constants(about, precision)).unwrap()));
+        return Some(Box::new(gpu::Card::new(&device.cuda_stream(), &constants(about, precision).program()).unwrap()));
     }
     Some(Box::new(on_cpu(about, precision)?))
 }
 
 fn on_cpu(about: &About, precision: Precision) -> Option<OnCpu> {
-    let machine = OnCpu::new(&constants(about, precision)).unwrap();
+    let machine = OnCpu::new(&constants(about, precision).program()).unwrap();
     if machine.is_none() {
         eprintln!("skipped: there is no C++ compiler to run the GPU's kernels with");
     }
@@ -276,6 +277,30 @@ fn kernels_that_were_taken_down_serve_only_batches_like_theirs() {
 }
 
 #[test]
+fn answers_are_those_of_the_cpu() {
+    for (abouts, precision) in unlike_models() {
+        if precision != Precision::F32 {
+            continue;
+        }
+        let Some(machine) = machine(&abouts[0], precision) else { return };
+        let model = |run: usize| Model::new(abouts[run].clone(), run as u64, DType::F32, &Device::Cpu).unwrap();
+        let models = [model(0), model(1)];
+        let mut answers = Answers::new(machine, &[&models[0], &models[1]]).unwrap();
+        let whole = batch(&abouts[0].model, 1.0);
+        for batch in [&whole, &first_of(&whole, 2), &whole] {
+            let got = answers.logits(batch).unwrap();
+            for (model, got) in models.iter().zip(got) {
+                let expected = Predictor::new(model).unwrap().logits(batch).unwrap();
+                assert_eq!(got.len(), expected.len());
+                for (got, expected) in got.iter().flatten().zip(expected.iter().flatten()) {
+                    assert!((got - expected).abs() < 1e-4, "{got}, not {expected}: {:?}", model.about());
+                }
+            }
+        }
+    }
+}
+
+#[test]
 fn members_of_a_group_step_as_if_they_were_alone() {
     let (config, recipe) = (small(), Recipe::paper());
     let abouts = [about(&config, &[Source::Fm2]), about(&config, &[Source::Fm3, Source::Fm4])];
@@ -455,13 +480,15 @@ fn memory_is_foreseen_and_every_kernel_takes_part() {
     let about = about(&ModelConfig::default(), &[Source::Fm2]);
     let Some(memory) = machine(&about, Precision::F32) else { return };
     let (bytes, kernels) = (Arc::new(AtomicU64::new(0)), Arc::default());
-    let counting = Box::new(Counting { memory, bytes: Arc::clone(&bytes), kernels: Arc::clone(&kernels) });
-    let model = Model::new(about, 0, DType::F32, &Device::Cpu).unwrap();
-    let mut trainer = Trainer::new(counting, &[&model], &Recipe::paper(), Precision::F32).unwrap();
+    let counting = |memory| Box::new(Counting { memory, bytes: Arc::clone(&bytes), kernels: Arc::clone(&kernels) });
+    let model = Model::new(about.clone(), 0, DType::F32, &Device::Cpu).unwrap();
+    let mut trainer = Trainer::new(counting(memory), &[&model], &Recipe::paper(), Precision::F32).unwrap();
     trainer.gradient(&batch(&ModelConfig::default(), 1.0)).unwrap();
     let (foreseen, taken) = (Trainer::bytes(&model, IMAGES), bytes.load(Relaxed));
     assert!(relative(foreseen as f64, taken as f64) < 0.05, "{foreseen} bytes foreseen, {taken} taken");
     // What the other tests compare is made of all kernels.
     trainer.update(&[Some(1.0)], 1e-3, 1).unwrap();
+    let mut answers = Answers::new(counting(machine(&about, Precision::F32).unwrap()), &[&model]).unwrap();
+    answers.logits(&batch(&ModelConfig::default(), 1.0)).unwrap();
     assert!(kernels.lock().unwrap().iter().eq(&KERNELS));
 }

@@ -1,0 +1,203 @@
+//! The network in bfloat16 with channels last: on a GPU cuDNN's convolutions, which take this layout to tensor cores as it is, and
+//! between them kernels that read each activation once and write it once. On the CPU twins of both, which the tests compare.
+
+mod convolve;
+mod finish;
+mod stem_cells;
+
+use candle_core::{DType, Device, Result, Tensor};
+use convolve::Convolve;
+use finish::{Finish, FinishPool};
+use half::bf16;
+use sources::Source;
+use stem_cells::{StemCells, stem_filters};
+
+use crate::{
+    Block, FeatureSink, FoldedConv, Network,
+    crossing::{Crossing, Departures},
+    preprocess::IMAGE_SIDE,
+};
+
+/// Kernels between the convolutions, on one GPU.
+#[derive(Clone, Debug, Default)]
+struct Kernels {
+    #[cfg(feature = "cudnn")]
+    card: Option<std::sync::Arc<gpu::Card>>,
+}
+
+/// The network with filters (out, kernel, kernel, in).
+#[derive(Debug)]
+pub(crate) struct ChannelsLast {
+    /// For grey and for colour images.
+    stems: [Tensor; 2],
+    network: Network<Conv>,
+    kernels: Kernels,
+    crossing: Crossing,
+    device: Device,
+}
+
+#[derive(Debug)]
+struct Conv {
+    filters: Tensor,
+    /// (out), in floats.
+    bias: Tensor,
+    stride: usize,
+    padding: usize,
+    relu: bool,
+}
+
+impl ChannelsLast {
+    pub(crate) fn new(network: &Network<FoldedConv>, device: &Device) -> Result<Self> {
+        let convert = |conv: &FoldedConv| -> Result<Conv> {
+            let shape = conv.shape;
+            let dims = (shape.out_channels, shape.in_channels, shape.kernel, shape.kernel);
+            let filters = Tensor::from_slice(&conv.weights, dims, &Device::Cpu)?.permute((0, 2, 3, 1))?.contiguous()?;
+            Ok(Conv {
+                filters: filters.to_dtype(DType::BF16)?.to_device(device)?,
+                bias: Tensor::from_slice(&conv.bias, shape.out_channels, device)?,
+                stride: shape.stride,
+                padding: shape.padding,
+                relu: conv.relu,
+            })
+        };
+        Ok(Self {
+            stems: [stem_filters(&network.stem, 1, device)?, stem_filters(&network.stem, 3, device)?],
+            network: network.try_map(convert)?,
+            kernels: Kernels::on(device)?,
+            crossing: Crossing::default(),
+            device: device.clone(),
+        })
+    }
+
+    /// Feature maps of resized images, (224, 224, 1 or 3) each, into `sinks`, one per map and image.
+    pub(crate) fn run<S: FeatureSink>(&self, images: &[Vec<f32>], sinks: &mut [(Source, Vec<S>)]) -> Result<()> {
+        const PIXELS: usize = IMAGE_SIDE * IMAGE_SIDE;
+        let grey = images.iter().all(|image| image.len() == PIXELS);
+        let colours = if grey { 1 } else { 3 };
+        let shape = (images.len(), IMAGE_SIDE, IMAGE_SIDE, colours);
+        let input = match grey || images.iter().all(|image| image.len() == 3 * PIXELS) {
+            true => self.crossing.to_device(images, &self.device)?,
+            false => self.crossing.to_device(&in_colour(images), &self.device)?,
+        };
+        let mut hidden = self.stem(&input.reshape(shape)?)?; // (N, 56, 56, 64)
+        let depth = sinks.iter().filter_map(|(source, _)| source.stage()).max().unwrap_or(0);
+        let mut departures = Departures::default();
+        for (index, blocks) in self.network.stages[..depth].iter().enumerate() {
+            for block in blocks {
+                hidden = self.block(block, &hidden)?;
+            }
+            departures.leave(&self.crossing, index + 1, &hidden, sinks, true)?;
+        }
+        departures.arrive(&self.crossing, sinks)
+    }
+
+    fn stem(&self, images: &Tensor) -> Result<Tensor> {
+        let grey = images.dim(3)? == 1;
+        let cells = images.apply_op1_no_bwd(&StemCells { kernels: self.kernels.clone() })?;
+        let convolve = Convolve { stride: 1, padding: 0 };
+        let sums = cells.apply_op2_no_bwd(&self.stems[usize::from(!grey)], &convolve)?; // (N, 112, 112, 64)
+        sums.apply_op2_no_bwd(&self.network.stem.bias, &FinishPool { kernels: self.kernels.clone() })
+    }
+
+    fn block(&self, block: &Block<Conv>, input: &Tensor) -> Result<Tensor> {
+        let shortcut = match &block.downsample {
+            Some(downsample) => self.conv(downsample, input, None)?,
+            None => input.clone(),
+        };
+        let inner = self.conv(&block.conv1, input, None)?;
+        self.conv(&block.conv2, &inner, Some(&shortcut))
+    }
+
+    fn conv(&self, conv: &Conv, input: &Tensor, shortcut: Option<&Tensor>) -> Result<Tensor> {
+        let Conv { stride, padding, relu, .. } = *conv;
+        let sums = input.apply_op2_no_bwd(&conv.filters, &Convolve { stride, padding })?;
+        let finish = Finish { relu, kernels: self.kernels.clone() };
+        match shortcut {
+            Some(shortcut) => sums.apply_op3_no_bwd(&conv.bias, shortcut, &finish),
+            None => sums.apply_op2_no_bwd(&conv.bias, &finish),
+        }
+    }
+}
+
+/// Grey images among colour ones, in three equal channels.
+fn in_colour(images: &[Vec<f32>]) -> Vec<Vec<f32>> {
+    let each = |image: &Vec<f32>| match image.len() {
+        grey if grey == IMAGE_SIDE * IMAGE_SIDE => image.iter().flat_map(|value| [*value; 3]).collect(),
+        _ => image.clone(),
+    };
+    images.iter().map(each).collect()
+}
+
+/// The values of a tensor of the CPU, which lies there as it is.
+fn on_cpu<'a, T: candle_core::WithDType>(
+    storage: &'a candle_core::CpuStorage,
+    layout: &candle_core::Layout,
+) -> Result<&'a [T]> {
+    match layout.contiguous_offsets() {
+        Some((begin, end)) => Ok(&storage.as_slice::<T>()?[begin..end]),
+        None => candle_core::bail!("the activations do not lie one behind the other"),
+    }
+}
+
+fn floats(values: &[bf16]) -> Vec<f32> {
+    values.iter().map(|value| value.to_f32()).collect()
+}
+
+#[cfg(not(feature = "cudnn"))]
+impl Kernels {
+    fn on(_: &Device) -> Result<Self> {
+        Ok(Self::default())
+    }
+}
+
+#[cfg(feature = "cudnn")]
+mod on_gpu {
+    use std::sync::Arc;
+
+    use candle_core::{
+        CudaStorage, Device, Error, Layout, Result,
+        cuda_backend::{
+            CudaDType,
+            cudarc::driver::{DevicePtr as _, SyncOnDrop},
+        },
+    };
+    use gpu::{Card, Machine as _, PassKernel, Program};
+
+    use super::Kernels;
+
+    impl Kernels {
+        pub(super) fn on(device: &Device) -> Result<Self> {
+            let Device::Cuda(device) = device else { return Ok(Self::default()) };
+            let card = Card::on(device.cuda_stream(), &Program::pass()).map_err(Error::wrap)?;
+            Ok(Self { card: Some(Arc::new(card)) })
+        }
+
+        /// Asks the GPU for `kernel`.
+        ///
+        /// # Safety
+        /// Its addresses are those of memory that holds what it reads and writes.
+        pub(super) unsafe fn launch(&self, kernel: &PassKernel) -> Result<()> {
+            let Some(card) = &self.card else { candle_core::bail!("the kernels are not on this device") };
+            // SAFETY: the caller vouches for the addresses; the rest is the kernel's.
+            unsafe { card.launch(kernel.name, [kernel.blocks, 1, 1], kernel.threads, &kernel.arguments) }
+                .map_err(Error::wrap)
+        }
+    }
+
+    /// Where a tensor of a GPU lies, which must lie there as it is. Others wait with its memory until the guard is dropped and
+    /// what was asked for meanwhile is done.
+    pub(super) fn place<'a, T: CudaDType + 'a>(
+        storage: &'a CudaStorage,
+        layout: &Layout,
+    ) -> Result<(u64, SyncOnDrop<'a>)> {
+        if !layout.is_contiguous() || layout.start_offset() != 0 {
+            candle_core::bail!("the activations do not lie one behind the other");
+        }
+        let slice = storage.as_cuda_slice::<T>()?;
+        // The guard asks for the stream that it was made with.
+        Ok(slice.device_ptr(slice.stream()))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,200 @@
+use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape};
+use half::bf16;
+
+use super::{Kernels, on_cpu};
+
+/// A convolution's sums (N, H, W, C) + its bias (C) (+ a shortcut as the sums), then ReLU if there is one.
+#[derive(Clone, Debug)]
+pub(super) struct Finish {
+    pub(super) relu: bool,
+    pub(super) kernels: Kernels,
+}
+
+impl Finish {
+    fn on_cpu(
+        &self,
+        (sums, of_sums): (&CpuStorage, &Layout),
+        (bias, of_bias): (&CpuStorage, &Layout),
+        shortcut: Option<(&CpuStorage, &Layout)>,
+    ) -> Result<(CpuStorage, Shape)> {
+        let (sums, bias) = (on_cpu::<bf16>(sums, of_sums)?, on_cpu::<f32>(bias, of_bias)?);
+        let shortcut = shortcut.map(|(shortcut, of)| on_cpu::<bf16>(shortcut, of)).transpose()?;
+        let value = |(at, sum): (usize, &bf16)| {
+            let value = sum.to_f32() + bias[at % bias.len()] + shortcut.map_or(0.0, |shortcut| shortcut[at].to_f32());
+            bf16::from_f32(if self.relu && value < 0.0 { 0.0 } else { value })
+        };
+        let finished = sums.iter().enumerate().map(value).collect();
+        Ok((CpuStorage::BF16(finished), of_sums.shape().clone()))
+    }
+}
+
+impl CustomOp2 for Finish {
+    fn name(&self) -> &'static str {
+        "finish"
+    }
+
+    fn cpu_fwd(
+        &self,
+        sums: &CpuStorage,
+        of_sums: &Layout,
+        bias: &CpuStorage,
+        of_bias: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        self.on_cpu((sums, of_sums), (bias, of_bias), None)
+    }
+
+    #[cfg(feature = "cudnn")]
+    fn cuda_fwd(
+        &self,
+        sums: &candle_core::CudaStorage,
+        of_sums: &Layout,
+        bias: &candle_core::CudaStorage,
+        of_bias: &Layout,
+    ) -> Result<(candle_core::CudaStorage, Shape)> {
+        on_gpu::finish(self, (sums, of_sums), (bias, of_bias), None)
+    }
+}
+
+impl CustomOp3 for Finish {
+    fn name(&self) -> &'static str {
+        "finish with a shortcut"
+    }
+
+    fn cpu_fwd(
+        &self,
+        sums: &CpuStorage,
+        of_sums: &Layout,
+        bias: &CpuStorage,
+        of_bias: &Layout,
+        shortcut: &CpuStorage,
+        of_shortcut: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        self.on_cpu((sums, of_sums), (bias, of_bias), Some((shortcut, of_shortcut)))
+    }
+
+    #[cfg(feature = "cudnn")]
+    fn cuda_fwd(
+        &self,
+        sums: &candle_core::CudaStorage,
+        of_sums: &Layout,
+        bias: &candle_core::CudaStorage,
+        of_bias: &Layout,
+        shortcut: &candle_core::CudaStorage,
+        of_shortcut: &Layout,
+    ) -> Result<(candle_core::CudaStorage, Shape)> {
+        on_gpu::finish(self, (sums, of_sums), (bias, of_bias), Some((shortcut, of_shortcut)))
+    }
+}
+
+/// The largest of the stem's sums (N, H, W, C) in windows of three by three at every second place, + its bias (C), then ReLU.
+#[derive(Clone, Debug)]
+pub(super) struct FinishPool {
+    #[cfg_attr(not(feature = "cudnn"), expect(dead_code, reason = "the CPU's twin is here"))]
+    pub(super) kernels: Kernels,
+}
+
+fn pooled(sums: &Layout) -> Result<(usize, usize, usize)> {
+    let (images, side, _, channels) = sums.shape().dims4()?;
+    Ok((images, side, channels))
+}
+
+impl CustomOp2 for FinishPool {
+    fn name(&self) -> &'static str {
+        "finish and pool"
+    }
+
+    fn cpu_fwd(
+        &self,
+        sums: &CpuStorage,
+        of_sums: &Layout,
+        bias: &CpuStorage,
+        of_bias: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let ((images, side, channels), half) = (pooled(of_sums)?, pooled(of_sums)?.1 / 2);
+        let (sums, bias) = (on_cpu::<bf16>(sums, of_sums)?, on_cpu::<f32>(bias, of_bias)?);
+        let mut output = Vec::with_capacity(images * half * half * channels);
+        for pixel in 0..images * half * half {
+            let (image, y, x) = (pixel / half / half, pixel / half % half, pixel % half);
+            let around = |at: usize| (2 * at).saturating_sub(1)..(2 * at + 2).min(side);
+            for (channel, bias) in bias.iter().enumerate() {
+                let sum = |y: usize, x: usize| sums[((image * side + y) * side + x) * channels + channel].to_f32();
+                let window = around(y).flat_map(|y| around(x).map(move |x| (y, x)));
+                let largest = window.map(|(y, x)| sum(y, x)).fold(f32::MIN, f32::max);
+                output.push(bf16::from_f32((largest + bias).max(0.0)));
+            }
+        }
+        Ok((CpuStorage::BF16(output), (images, half, half, channels).into()))
+    }
+
+    #[cfg(feature = "cudnn")]
+    fn cuda_fwd(
+        &self,
+        sums: &candle_core::CudaStorage,
+        of_sums: &Layout,
+        bias: &candle_core::CudaStorage,
+        of_bias: &Layout,
+    ) -> Result<(candle_core::CudaStorage, Shape)> {
+        let (images, side, channels) = pooled(of_sums)?;
+        let shape = (images, side / 2, side / 2, channels);
+        on_gpu::finish_pool(self, (sums, of_sums), (bias, of_bias), shape.into())
+    }
+}
+
+#[cfg(feature = "cudnn")]
+mod on_gpu {
+    use candle_core::{
+        CudaStorage, Layout, Result, Shape,
+        cuda_backend::{
+            CudaDType as _,
+            cudarc::driver::{CudaSlice, DevicePtr as _},
+        },
+    };
+    use gpu::PassKernel;
+    use half::bf16;
+
+    use super::{Finish, FinishPool, pooled};
+    use crate::channels_last::on_gpu::place;
+
+    pub(super) fn finish(
+        Finish { relu, kernels }: &Finish,
+        (sums, of_sums): (&CudaStorage, &Layout),
+        (bias, of_bias): (&CudaStorage, &Layout),
+        shortcut: Option<(&CudaStorage, &Layout)>,
+    ) -> Result<(CudaStorage, Shape)> {
+        let (device, shape) = (sums.device.clone(), of_sums.shape().clone());
+        // SAFETY: the kernel writes all of it.
+        let out: CudaSlice<bf16> = unsafe { device.alloc(shape.elem_count()) }?;
+        {
+            let (sums, _sums) = place::<bf16>(sums, of_sums)?;
+            let (bias, _bias) = place::<f32>(bias, of_bias)?;
+            let shortcut = shortcut.map(|(shortcut, of)| place::<bf16>(shortcut, of)).transpose()?;
+            let (out, _out) = out.device_ptr(out.stream());
+            let places = [sums, bias, shortcut.as_ref().map_or(0, |(shortcut, _)| *shortcut), out];
+            let kernel = PassKernel::finish(places, shape.elem_count(), shape.dims()[3], *relu);
+            // SAFETY: the output is as large as the sums, and so is the shortcut; there is a bias for each channel.
+            unsafe { kernels.launch(&kernel) }?;
+        }
+        Ok((bf16::wrap_cuda_slice(out, device), shape))
+    }
+
+    pub(super) fn finish_pool(
+        FinishPool { kernels }: &FinishPool,
+        (sums, of_sums): (&CudaStorage, &Layout),
+        (bias, of_bias): (&CudaStorage, &Layout),
+        shape: Shape,
+    ) -> Result<(CudaStorage, Shape)> {
+        let (images, side, channels) = pooled(of_sums)?;
+        let device = sums.device.clone();
+        // SAFETY: the kernel writes all of it.
+        let out: CudaSlice<bf16> = unsafe { device.alloc(shape.elem_count()) }?;
+        {
+            let (sums, _sums) = place::<bf16>(sums, of_sums)?;
+            let (bias, _bias) = place::<f32>(bias, of_bias)?;
+            let (out, _out) = out.device_ptr(out.stream());
+            let kernel = PassKernel::finish_pool([sums, bias, out], [images, side, channels]);
+            // SAFETY: the output has a quarter of the sums' places; there is a bias for each channel.
+            unsafe { kernels.launch(&kernel) }?;
+        }
+        Ok((bf16::wrap_cuda_slice(out, device), shape))
+    }
+}

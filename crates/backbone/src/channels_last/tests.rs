@@ -1,0 +1,92 @@
+//! The pass on the CPU's twins beside the native engine, and the kernels themselves beside the twins.
+
+use candle_core::WithDType;
+use gpu::{Array, Machine as _, OnCpu, PassKernel, Program};
+
+use super::*;
+use crate::{Backbone, FeatureBatch, Weights};
+
+fn image(colours: usize, number: usize) -> Vec<f32> {
+    let value = |at: usize| ((at as f32 * 0.013 + number as f32).sin() + (at as f32 * 0.0007).cos() + 2.0) / 4.0;
+    (0..IMAGE_SIDE * IMAGE_SIDE * colours).map(value).collect()
+}
+
+fn relative_error(got: &[f32], expected: &[f32]) -> f64 {
+    let norm = |values: &mut dyn Iterator<Item = f32>| values.map(|value| f64::from(value).powi(2)).sum::<f64>().sqrt();
+    norm(&mut got.iter().zip(expected).map(|(got, expected)| got - expected)) / norm(&mut expected.iter().copied())
+}
+
+#[test]
+fn maps_are_those_of_the_native_engine_within_bfloat16() {
+    let Some(weights) = testdata::real_weights() else { return };
+    let weights = Weights::read(&weights).unwrap();
+    let engine = ChannelsLast::new(&Network::read(&weights).unwrap(), &Device::Cpu).unwrap();
+    let native = Backbone::new(&weights, crate::Engine::Native, &Device::Cpu).unwrap();
+    for images in [vec![image(1, 0)], vec![image(3, 1), image(1, 2)]] {
+        let mut got = FeatureBatch::default();
+        engine.run(&images, &mut got.sinks(images.len(), &Source::FEATURE_MAPS)).unwrap();
+        let expected = native.feature_maps(&images, &Source::FEATURE_MAPS).unwrap();
+        for ((source, got), (_, expected)) in got.maps.iter().zip(&expected.maps) {
+            let error = relative_error(got, expected);
+            assert!(error < 2e-2, "{source} is off by {error}");
+        }
+    }
+}
+
+/// `sin(offset + 0.37 i)` for element i.
+fn wave(dims: impl Into<candle_core::Shape>, offset: f64) -> Tensor {
+    let dims = dims.into();
+    let values: Vec<f32> = (0..dims.elem_count()).map(|index| (offset + 0.37 * index as f64).sin() as f32).collect();
+    Tensor::from_vec(values, dims, &Device::Cpu).unwrap()
+}
+
+/// A tensor in the machine's memory.
+fn there<T: WithDType + bytemuck::Pod>(machine: &OnCpu, tensor: &Tensor) -> Array<T> {
+    Array::from(machine, &tensor.flatten_all().unwrap().to_vec1::<T>().unwrap()).unwrap()
+}
+
+/// Runs `kernel`, whose output of `count` values is at `out`, and compares with `expected`, bit for bit.
+fn compare(machine: &OnCpu, kernel: &PassKernel, out: &Array<bf16>, expected: &Tensor) {
+    // SAFETY: the test gives it what its functions ask for.
+    unsafe { machine.launch(kernel.name, [kernel.blocks, 1, 1], kernel.threads, &kernel.arguments) }.unwrap();
+    let expected = expected.flatten_all().unwrap().to_vec1::<bf16>().unwrap();
+    assert!(out.to_vec(machine).unwrap() == expected, "{}", kernel.name);
+}
+
+#[test]
+fn kernels_give_the_bits_of_their_twins() {
+    let Some(machine) = OnCpu::new(&Program::pass()).unwrap() else {
+        eprintln!("skipped: there is no C++ compiler to run the GPU's kernels with");
+        return;
+    };
+    let kernels = Kernels::default;
+    let zeros = |tensor: &Tensor| Array::<bf16>::zeros(&machine, tensor.elem_count()).unwrap();
+    for colours in [1, 3] {
+        let images = wave((2, 12, 12, colours), 0.5);
+        let expected = images.apply_op1_no_bwd(&StemCells { kernels: kernels() }).unwrap();
+        let (from, out) = (there::<f32>(&machine, &images), zeros(&expected));
+        let (rates, offsets) = stem_cells::normalisation(colours);
+        let kernel = PassKernel::stem_cells(from.address(), out.address(), [2, 12, colours], rates, offsets);
+        compare(&machine, &kernel, &out, &expected);
+    }
+
+    let sums = wave((3, 10, 10, 16), 1.5).to_dtype(DType::BF16).unwrap();
+    let (bias, shortcut) = (wave(16, 2.5), wave((3, 10, 10, 16), 3.5).to_dtype(DType::BF16).unwrap());
+    let [sums_there, shortcut_there] = [&sums, &shortcut].map(|tensor| there::<bf16>(&machine, tensor));
+    let bias_there = there::<f32>(&machine, &bias);
+    let finish = |relu| Finish { relu, kernels: kernels() };
+    let places =
+        |shortcut: u64, out: &Array<bf16>| [sums_there.address(), bias_there.address(), shortcut, out.address()];
+    let expected = sums.apply_op3_no_bwd(&bias, &shortcut, &finish(true)).unwrap();
+    let out = zeros(&expected);
+    let kernel = PassKernel::finish(places(shortcut_there.address(), &out), sums.elem_count(), 16, true);
+    compare(&machine, &kernel, &out, &expected);
+    let expected = sums.apply_op2_no_bwd(&bias, &finish(false)).unwrap();
+    let kernel = PassKernel::finish(places(0, &out), sums.elem_count(), 16, false);
+    compare(&machine, &kernel, &out, &expected);
+
+    let expected = sums.apply_op2_no_bwd(&bias, &FinishPool { kernels: kernels() }).unwrap();
+    let out = zeros(&expected);
+    let places = [sums_there.address(), bias_there.address(), out.address()];
+    compare(&machine, &PassKernel::finish_pool(places, [3, 10, 16]), &out, &expected);
+}

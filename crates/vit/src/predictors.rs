@@ -1,0 +1,51 @@
+use crate::{Batch, Model, Predictor, VitError};
+
+/// An answer of each model to each image: its logits (K).
+pub type Answers = Vec<Vec<Vec<f32>>>;
+
+/// The answers of several models to the same batches, without what training needs. On a GPU all are computed at once.
+#[derive(Debug)]
+pub struct Predictors<'a>(Kind<'a>);
+
+#[derive(Debug)]
+enum Kind<'a> {
+    EachByItself(Vec<Predictor<'a>>),
+    /// Groups of them, with their places.
+    #[cfg(feature = "cuda")]
+    Cuda(Vec<(Vec<usize>, crate::cuda::Answers)>),
+}
+
+impl<'a> Predictors<'a> {
+    /// Of `models` as they are now, which lie on one device.
+    ///
+    /// # Errors
+    /// If `FMSTUDY_ISA` asks for an instruction set that this processor lacks, or the device fails.
+    pub fn new(models: &[&'a Model]) -> Result<Self, VitError> {
+        #[cfg(feature = "cuda")]
+        if let Some(groups) = crate::cuda::answers(models)? {
+            return Ok(Self(Kind::Cuda(groups)));
+        }
+        let each = models.iter().map(|model| Predictor::new(model)).collect::<Result<_, _>>()?;
+        Ok(Self(Kind::EachByItself(each)))
+    }
+
+    /// Logits (K) of each image of `batch`, for each model.
+    ///
+    /// # Errors
+    /// If the batch is not what a model reads, or the device fails.
+    pub fn logits(&mut self, batch: &Batch) -> Result<Answers, VitError> {
+        match &mut self.0 {
+            Kind::EachByItself(each) => each.iter_mut().map(|predictor| predictor.logits(batch)).collect(),
+            #[cfg(feature = "cuda")]
+            Kind::Cuda(groups) => {
+                let mut logits = vec![Vec::new(); groups.iter().map(|(places, _)| places.len()).sum()];
+                for (places, answers) in groups {
+                    for (place, of_model) in places.iter().zip(answers.logits(batch)?) {
+                        logits[*place] = of_model;
+                    }
+                }
+                Ok(logits)
+            }
+        }
+    }
+}
