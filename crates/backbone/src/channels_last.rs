@@ -1,4 +1,4 @@
-//! The network in bfloat16 with channels last: on a GPU cuDNN's convolutions, which take this layout to tensor cores as it is, and
+//! The network in bfloat16 with channels last, its stem in f16, which rounds the image eight times more finely: on a GPU cuDNN's convolutions, which take this layout to tensor cores as it is, and
 //! between them kernels that read each activation once and write it once. On the CPU twins of both, which the tests compare.
 
 mod convolve;
@@ -8,7 +8,6 @@ mod stem_cells;
 use candle_core::{DType, Device, Result, Tensor};
 use convolve::Convolve;
 use finish::{Finish, FinishPool};
-use half::bf16;
 use sources::Source;
 use stem_cells::{StemCells, stem_filters};
 
@@ -137,10 +136,6 @@ fn on_cpu<'a, T: candle_core::WithDType>(
         Some((begin, end)) => Ok(&storage.as_slice::<T>()?[begin..end]),
         None => candle_core::bail!("the activations do not lie one behind the other"),
     }
-}
-
-fn floats(values: &[bf16]) -> Vec<f32> {
-    values.iter().map(|value| value.to_f32()).collect()
 }
 
 #[cfg(not(feature = "cudnn"))]

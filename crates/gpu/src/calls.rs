@@ -3,11 +3,11 @@
 use crate::{
     AdamStep, Argument,
     Argument::{Float, Int, Long},
-    Array, Constants, Embeds, GpuError, Head, Linears, Machine, Source, Targets,
+    Array, Constants, Embeds, Factors, GpuError, Head, Linears, Machine, Numbers, Source, Targets,
 };
 
 /// All kernels by name.
-pub const KERNELS: [&str; 24] = [
+pub const KERNELS: [&str; 23] = [
     "adam",
     "answers",
     "attention",
@@ -19,11 +19,10 @@ pub const KERNELS: [&str; 24] = [
     "embed_begin",
     "embed_gradient",
     "embedding_from_sums",
-    "gelu",
-    "gelu_backward",
     "head",
     "linear",
     "linear_backward",
+    "linear_backward_gelu",
     "normalise",
     "normalise_backward",
     "norms_from_sums",
@@ -40,7 +39,8 @@ const WARP: usize = 32;
 /// Rows and columns of a product's tile.
 const TILE: usize = 64;
 const TILE_THREADS: usize = 128;
-const ATTENTION_THREADS: usize = 64;
+/// Rows that a block of attention works on, each shared by two threads if a head's width is even.
+const ATTENTION_ROWS: usize = 64;
 const HEAD_THREADS: usize = 128;
 /// Inputs that a block of `norms_from_sums` takes, and its threads.
 const NORM_INPUTS: usize = 32;
@@ -123,7 +123,7 @@ impl Gpu {
         extent: Extent,
         x: &Array<f32>,
         epsilon: f32,
-        y: &mut Array<f32>,
+        y: &mut Factors,
         inverse_std: &mut Array<f32>,
     ) -> Result<(), GpuError> {
         let rows = extent.runs * self.rows(extent);
@@ -136,7 +136,7 @@ impl Gpu {
     pub fn normalise_backward(
         &self,
         extent: Extent,
-        y: &Array<f32>,
+        y: &Factors,
         inverse_std: &Array<f32>,
         grad: &Array<f32>,
         x_grad: &mut Array<f32>,
@@ -147,41 +147,31 @@ impl Gpu {
         self.launch("normalise_backward", [rows.div_ceil(THREADS / WARP), 1, 1], THREADS, &arguments)
     }
 
-    /// `y` = GELU(`x`), of all that both hold.
-    pub fn gelu(&self, x: &Array<f32>, y: &mut Array<f32>) -> Result<(), GpuError> {
-        let count = x.len();
-        let arguments = [x.all(count), y.all(count), Int(count as i32)];
-        self.launch("gelu", [count.div_ceil(THREADS).clamp(1, BLOCKS * 16), 1, 1], THREADS, &arguments)
-    }
-
-    /// Turns the gradient of GELU into that of `x`, and gives GELU(`x`) once more in `y`.
-    pub fn gelu_backward(&self, x: &Array<f32>, grad: &mut Array<f32>, y: &mut Array<f32>) -> Result<(), GpuError> {
-        let count = x.len();
-        let arguments = [x.all(count), grad.all(count), y.all(count), Int(count as i32)];
-        self.launch("gelu_backward", [count.div_ceil(THREADS).clamp(1, BLOCKS * 16), 1, 1], THREADS, &arguments)
-    }
-
-    /// `y` (R, M, O) = `x` (R, M, I) W'ᵀ + b', or that added to `y`.
+    /// `y` (R, M, O) = `x` (R, M, I) W'ᵀ + b', or that added to `y`; and GELU(`y`) in `activated`.
+    #[expect(clippy::too_many_arguments, reason = "the kernel has as many")]
     pub fn linear(
         &self,
         extent: Extent,
         layer: Layer,
         weights: &Array<f32>,
-        x: &Array<f32>,
+        x: &Factors,
         y: &mut Array<f32>,
         add: bool,
+        activated: Option<&mut Factors>,
     ) -> Result<(), GpuError> {
         let (rows, Layer { inputs, outputs, at }) = (self.rows(extent), layer);
         let run_step = step(weights, extent.runs);
+        let values = extent.runs * rows * outputs;
         let arguments = [
             x.all(extent.runs * rows * inputs),
             weights.part(at, (extent.runs - 1) * run_step + layer.numbers()),
             Long(run_step as i64),
-            y.all(extent.runs * rows * outputs),
+            y.all(values),
             Int(rows as i32),
             Int(inputs as i32),
             Int(outputs as i32),
             Int(add.into()),
+            activated.map_or(Argument::Address(0), |activated| activated.all(values)),
         ];
         self.launch("linear", [rows.div_ceil(TILE), outputs.div_ceil(TILE), extent.runs], TILE_THREADS, &arguments)
     }
@@ -192,13 +182,15 @@ impl Gpu {
         extent: Extent,
         layer: Layer,
         weights: &Array<f32>,
-        grad: &Array<f32>,
+        grad: Numbers<'_>,
         x_grad: &mut Array<f32>,
     ) -> Result<(), GpuError> {
         let (rows, Layer { inputs, outputs, at }) = (self.rows(extent), layer);
         let run_step = step(weights, extent.runs);
+        let [grad, factors] = grad.arguments(extent.runs * rows * outputs);
         let arguments = [
-            grad.all(extent.runs * rows * outputs),
+            grad,
+            factors,
             weights.part(at, (extent.runs - 1) * run_step + layer.numbers()),
             Long(run_step as i64),
             x_grad.all(extent.runs * rows * inputs),
@@ -210,6 +202,34 @@ impl Gpu {
         self.launch("linear_backward", grid, TILE_THREADS, &arguments)
     }
 
+    /// The same where x = GELU(`hidden`): to `hidden_grad` (R, M, I), with x once more in `activated`.
+    pub fn linear_backward_gelu(
+        &self,
+        extent: Extent,
+        layer: Layer,
+        weights: &Array<f32>,
+        grad: &Array<f32>,
+        hidden: &Array<f32>,
+        [hidden_grad, activated]: [&mut Factors; 2],
+    ) -> Result<(), GpuError> {
+        let (rows, Layer { inputs, outputs, at }) = (self.rows(extent), layer);
+        let run_step = step(weights, extent.runs);
+        let values = extent.runs * rows * inputs;
+        let arguments = [
+            grad.all(extent.runs * rows * outputs),
+            weights.part(at, (extent.runs - 1) * run_step + layer.numbers()),
+            Long(run_step as i64),
+            hidden.all(values),
+            hidden_grad.all(values),
+            activated.all(values),
+            Int(rows as i32),
+            Int(inputs as i32),
+            Int(outputs as i32),
+        ];
+        let grid = [rows.div_ceil(TILE), inputs.div_ceil(TILE), extent.runs];
+        self.launch("linear_backward_gelu", grid, TILE_THREADS, &arguments)
+    }
+
     /// Gradients of W' and b', in `parts` sums over parts of the `rows` rows: `grad` (R, rows, O)ᵀ `x` (R, rows, I). `sums` are
     /// those of (R, parts).
     #[expect(clippy::too_many_arguments, reason = "a kernel has as many")]
@@ -218,8 +238,8 @@ impl Gpu {
         runs: usize,
         rows: usize,
         layer: Layer,
-        grad: &Array<f32>,
-        x: &Array<f32>,
+        grad: Numbers<'_>,
+        x: Numbers<'_>,
         sums: &mut Array<f32>,
         (parts, all_parts): (usize, usize),
     ) -> Result<(), GpuError> {
@@ -227,9 +247,13 @@ impl Gpu {
         let run_step = step(sums, runs);
         assert!(parts <= all_parts && run_step.is_multiple_of(all_parts), "{parts} parts of sums in {all_parts}");
         let part_step = run_step / all_parts;
+        let [grad, factors] = grad.arguments(runs * rows * outputs);
+        let [x, x_factors] = x.arguments(runs * rows * inputs);
         let arguments = [
-            grad.all(runs * rows * outputs),
-            x.all(runs * rows * inputs),
+            grad,
+            factors,
+            x,
+            x_factors,
             sums.part(at, (runs - 1) * run_step + (parts - 1) * part_step + layer.numbers()),
             Long(run_step as i64),
             Long(part_step as i64),
@@ -248,13 +272,13 @@ impl Gpu {
         &self,
         extent: Extent,
         qkv: &Array<f32>,
-        y: &mut Array<f32>,
+        y: &mut Factors,
         [largest, rate]: [&mut Array<f32>; 2],
     ) -> Result<(), GpuError> {
         let (rows, Constants { width, heads, .. }) = (extent.runs * self.rows(extent), self.constants);
         let arguments =
             [qkv.all(rows * 3 * width), y.all(rows * width), largest.all(rows * heads), rate.all(rows * heads)];
-        self.launch("attention", self.attention_grid(extent), ATTENTION_THREADS, &arguments)
+        self.launch("attention", self.attention_grid(extent), self.attention_threads(), &arguments)
     }
 
     /// From the gradient `grad` (R, M, D) of what [`attention`](Self::attention) computed to that of `qkv`, `qkv_grad`
@@ -264,26 +288,31 @@ impl Gpu {
         &self,
         extent: Extent,
         qkv: &Array<f32>,
-        y: &Array<f32>,
+        y: &Factors,
         [largest, rate]: [&Array<f32>; 2],
         grad: &Array<f32>,
-        qkv_grad: &mut Array<f32>,
+        qkv_grad: &mut Factors,
         product: &mut Array<f32>,
     ) -> Result<(), GpuError> {
         let (rows, Constants { width, heads, .. }) = (extent.runs * self.rows(extent), self.constants);
         let (qkv, qkv_grad) = (qkv.all(rows * 3 * width), qkv_grad.all(rows * 3 * width));
         let (y, grad) = (y.all(rows * width), grad.all(rows * width));
         let [largest, rate, product] = [largest, rate, &*product].map(|of| of.all(rows * heads));
-        let grid = self.attention_grid(extent);
+        let (grid, threads) = (self.attention_grid(extent), self.attention_threads());
         let arguments = [qkv, y, largest, rate, grad, qkv_grad, product];
-        self.launch("attention_backward_queries", grid, ATTENTION_THREADS, &arguments)?;
+        self.launch("attention_backward_queries", grid, threads, &arguments)?;
         let arguments = [qkv, largest, rate, product, grad, qkv_grad];
-        self.launch("attention_backward_keys", grid, ATTENTION_THREADS, &arguments)
+        self.launch("attention_backward_keys", grid, threads, &arguments)
     }
 
     const fn attention_grid(&self, extent: Extent) -> [usize; 3] {
         let Constants { tokens, heads, .. } = self.constants;
-        [tokens.div_ceil(ATTENTION_THREADS), extent.images * heads, extent.runs]
+        [tokens.div_ceil(ATTENTION_ROWS), extent.images * heads, extent.runs]
+    }
+
+    const fn attention_threads(&self) -> usize {
+        let Constants { width, heads, .. } = self.constants;
+        if (width / heads).is_multiple_of(2) { ATTENTION_ROWS * 2 } else { ATTENTION_ROWS }
     }
 
     /// W' and b' of the `linears` (R, most) of all runs.

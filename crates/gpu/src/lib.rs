@@ -16,6 +16,7 @@ mod calls;
 mod card;
 #[cfg(any(feature = "cuda", test))]
 mod copies;
+mod factors;
 mod machine;
 #[cfg(feature = "on-cpu")]
 mod on_cpu;
@@ -32,6 +33,7 @@ pub use array::Array;
 pub use calls::{Extent, Gpu, KERNELS, Layer};
 #[cfg(feature = "cuda")]
 pub use card::Card;
+pub use factors::{Factors, Numbers};
 pub use machine::{Argument, GpuError, Machine, Memory, Recording};
 #[cfg(feature = "on-cpu")]
 pub use on_cpu::OnCpu;

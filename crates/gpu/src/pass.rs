@@ -33,7 +33,7 @@ impl PassKernel {
     }
 
     /// From `images` (`count`, `side`, `side`, `colours`) to `cells` (`count`, `side` / 2 + 3, `side` / 2 + 3, 8 or 16) in
-    /// bfloat16: each cell has the four pixels of a square of two by two, each pixel two channels if it is grey, its value and 1,
+    /// f16: each cell has the four pixels of a square of two by two, each pixel two channels if it is grey, its value and 1,
     /// and else four, its values and 0. A value is multiplied by its channel's `rates` and its `offsets` is added. Two cells of
     /// zeros stand before each row and column, one behind.
     pub fn stem_cells(
@@ -59,7 +59,7 @@ impl PassKernel {
         Self::new("finish", count / EIGHT, arguments)
     }
 
-    /// `out` (`count`, `side` / 2, `side` / 2, `channels`) from `sums` (`count`, `side`, `side`, `channels`): the largest in
+    /// `out` (`count`, `side` / 2, `side` / 2, `channels`) from `sums` (`count`, `side`, `side`, `channels`) in f16: the largest in
     /// windows of three by three at every second place, + `bias`, negative values made zero.
     pub fn finish_pool([sums, bias, out]: [u64; 3], [count, side, channels]: [usize; 3]) -> Self {
         let mut arguments = [sums, bias, out].map(Address).to_vec();

@@ -58,8 +58,8 @@ impl Constants {
         Program { source: STEP, options: self.options(), kernels: &KERNELS }
     }
 
-    /// Bytes of a number of a token as products read it.
-    pub const fn token_number_bytes(&self) -> usize {
+    /// Bytes of a number that products read as a factor.
+    pub(crate) const fn factor_bytes(&self) -> usize {
         if self.bf16 { 2 } else { 4 }
     }
 

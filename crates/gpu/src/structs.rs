@@ -43,7 +43,7 @@ pub struct Source {
     pub rate: u64,
     /// What is then added to it, (W).
     pub offset: u64,
-    /// Room for the batch's tokens as products read them, (B P, W), in bfloat16 if that is what they multiply.
+    /// Room for the batch's tokens as factors, (B P, W).
     pub tokens: u64,
     /// Which of the I images those of the batch are, (B); 0: they are the batch's own, in its order.
     pub images: u64,

@@ -1,18 +1,19 @@
-use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape};
-use half::bf16;
+use candle_core::{CpuStorage, CustomOp2, DType, Layout, Result, Shape};
+use half::{bf16, f16};
 use rayon::prelude::*;
 
-use super::{floats, on_cpu};
+use super::on_cpu;
 
-/// A convolution of (N, H, W, in) with filters (out, kernel, kernel, in), added up in 32-bit floats.
-#[derive(Clone, Copy, Debug)]
+/// A convolution of (N, H, W, in) with filters (out, kernel, kernel, in), both in one of the half precisions; added up in 32-bit
+/// floats.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Convolve {
     pub(super) stride: usize,
     pub(super) padding: usize,
 }
 
 /// What a convolution has to do.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Extent {
     images: usize,
     side: usize,
@@ -29,11 +30,35 @@ impl Convolve {
         let out_side = (side + 2 * self.padding - kernel) / self.stride + 1;
         Ok(Extent { images, side, channels, kernel, out_channels, out_side })
     }
+
+    /// The sums on the CPU.
+    fn sums(self, extent: Extent, input: &[f32], filters: &[f32]) -> Vec<f32> {
+        let Extent { side, channels, kernel, out_channels, out_side, .. } = extent;
+        let mut output = vec![0.0; extent.outputs()];
+        output.par_chunks_exact_mut(out_channels).enumerate().for_each(|(pixel, sums)| {
+            let (image, y, x) = (pixel / out_side / out_side, pixel / out_side % out_side, pixel % out_side);
+            for (sum, filter) in sums.iter_mut().zip(filters.chunks_exact(kernel * kernel * channels)) {
+                for (tap, weights) in filter.chunks_exact(channels).enumerate() {
+                    let inside = |at: usize, tap: usize| (at * self.stride + tap).checked_sub(self.padding);
+                    let (Some(y), Some(x)) = (inside(y, tap / kernel), inside(x, tap % kernel)) else { continue };
+                    if y < side && x < side {
+                        let values = &input[((image * side + y) * side + x) * channels..][..channels];
+                        *sum += dot(values, weights);
+                    }
+                }
+            }
+        });
+        output
+    }
 }
 
 impl Extent {
     fn output(self) -> Shape {
         (self.images, self.out_side, self.out_side, self.out_channels).into()
+    }
+
+    const fn outputs(self) -> usize {
+        self.images * self.out_side * self.out_side * self.out_channels
     }
 }
 
@@ -50,25 +75,19 @@ impl CustomOp2 for Convolve {
         of_filters: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
         let extent = self.extent(of_input, of_filters)?;
-        let Extent { images, side, channels, kernel, out_channels, out_side } = extent;
-        let (input, filters) = (floats(on_cpu(input, of_input)?), floats(on_cpu(filters, of_filters)?));
-        let mut output = vec![bf16::ZERO; images * out_side * out_side * out_channels];
-        output.par_chunks_exact_mut(out_channels).enumerate().for_each(|(pixel, sums)| {
-            let (image, y, x) = (pixel / out_side / out_side, pixel / out_side % out_side, pixel % out_side);
-            for (sum, filter) in sums.iter_mut().zip(filters.chunks_exact(kernel * kernel * channels)) {
-                let mut total = 0.0;
-                for (tap, weights) in filter.chunks_exact(channels).enumerate() {
-                    let inside = |at: usize, tap: usize| (at * self.stride + tap).checked_sub(self.padding);
-                    let (Some(y), Some(x)) = (inside(y, tap / kernel), inside(x, tap % kernel)) else { continue };
-                    if y < side && x < side {
-                        let values = &input[((image * side + y) * side + x) * channels..][..channels];
-                        total += dot(values, weights);
-                    }
-                }
-                *sum = bf16::from_f32(total);
+        let floats = |storage: &CpuStorage, layout: &Layout| match storage {
+            CpuStorage::F16(_) => {
+                on_cpu::<f16>(storage, layout).map(|halves| halves.iter().map(|value| value.to_f32()).collect())
             }
-        });
-        Ok((CpuStorage::BF16(output), extent.output()))
+            _ => on_cpu::<bf16>(storage, layout).map(|halves| halves.iter().map(|value| value.to_f32()).collect()),
+        };
+        let (values, filters): (Vec<f32>, Vec<f32>) = (floats(input, of_input)?, floats(filters, of_filters)?);
+        let sums = self.sums(extent, &values, &filters).into_iter();
+        let output = match input {
+            CpuStorage::F16(_) => CpuStorage::F16(sums.map(f16::from_f32).collect()),
+            _ => CpuStorage::BF16(sums.map(bf16::from_f32).collect()),
+        };
+        Ok((output, extent.output()))
     }
 
     #[cfg(feature = "cudnn")]
@@ -79,8 +98,17 @@ impl CustomOp2 for Convolve {
         filters: &candle_core::CudaStorage,
         of_filters: &Layout,
     ) -> Result<(candle_core::CudaStorage, Shape)> {
+        use candle_core::backend::BackendStorage as _;
+
         let extent = self.extent(of_input, of_filters)?;
-        let output = on_gpu::convolve(*self, extent, (input, of_input), (filters, of_filters))?;
+        let is_whole = |layout: &Layout| layout.is_contiguous() && layout.start_offset() == 0;
+        if !is_whole(of_input) || !is_whole(of_filters) {
+            candle_core::bail!("the activations do not lie one behind the other");
+        }
+        let output = match input.dtype() {
+            DType::F16 => on_gpu::convolve::<f16>(*self, extent, input, filters)?,
+            _ => on_gpu::convolve::<bf16>(*self, extent, input, filters)?,
+        };
         Ok((output, extent.output()))
     }
 }
@@ -96,92 +124,104 @@ fn dot(one: &[f32], other: &[f32]) -> f32 {
 
 #[cfg(feature = "cudnn")]
 mod on_gpu {
-    use std::{cell::RefCell, collections::HashMap, sync::Arc};
+    use std::{any::Any, cell::RefCell, collections::HashMap, rc::Rc, sync::Arc};
 
     use candle_core::{
-        CudaDevice, CudaStorage, Error, Layout, Result,
+        CudaDevice, CudaStorage, DType, Error, Result, WithDType,
         cuda_backend::{
-            CudaDType as _, DeviceId,
+            CudaDType, DeviceId,
             cudarc::{
                 cudnn::{
-                    ConvForward, Cudnn,
-                    sys::{cudnnConvolutionMode_t, cudnnMathType_t, cudnnTensorFormat_t::CUDNN_TENSOR_NHWC},
+                    ConvDescriptor, ConvForward, Cudnn, CudnnDataType, CudnnError, FilterDescriptor, TensorDescriptor,
+                    sys::{
+                        cudnnConvolutionFwdAlgo_t, cudnnConvolutionMode_t, cudnnMathType_t,
+                        cudnnTensorFormat_t::CUDNN_TENSOR_NHWC,
+                    },
                 },
-                driver::CudaSlice,
+                driver::{CudaSlice, DeviceRepr},
             },
         },
     };
-    use half::bf16;
 
     use super::{Convolve, Extent};
 
-    thread_local! {
-        /// A handle serves one thread at a time.
-        static HANDLES: RefCell<HashMap<DeviceId, Arc<Cudnn>>> = RefCell::default();
+    /// How cuDNN goes about a convolution. Finding that out takes it longer than computing a batch.
+    struct Plan<T> {
+        conv: ConvDescriptor<f32>,
+        x: TensorDescriptor<T>,
+        w: FilterDescriptor<T>,
+        y: TensorDescriptor<T>,
+        algorithm: cudnnConvolutionFwdAlgo_t,
+        workspace_bytes: usize,
     }
 
-    fn handle(device: &CudaDevice) -> Result<Arc<Cudnn>> {
+    type Key = (DeviceId, DType, Convolve, Extent);
+
+    // A handle, and what was made with it, serves one thread at a time.
+    thread_local! {
+        static HANDLES: RefCell<HashMap<DeviceId, Arc<Cudnn>>> = RefCell::default();
+        static PLANS: RefCell<HashMap<Key, Rc<dyn Any>>> = RefCell::default();
+    }
+
+    fn handle(device: &CudaDevice) -> Result<Arc<Cudnn>, CudnnError> {
         HANDLES.with_borrow_mut(|handles| {
             if let Some(handle) = handles.get(&device.id()) {
                 return Ok(Arc::clone(handle));
             }
-            let handle = Cudnn::new(device.cuda_stream()).map_err(Error::wrap)?;
+            let handle = Cudnn::new(device.cuda_stream())?;
             handles.insert(device.id(), Arc::clone(&handle));
             Ok(handle)
         })
     }
 
-    pub(super) fn convolve(
-        Convolve { stride, padding }: Convolve,
+    fn plan<T: CudnnDataType + WithDType>(
+        convolve: Convolve,
         extent: Extent,
-        (input, of_input): (&CudaStorage, &Layout),
-        (filters, of_filters): (&CudaStorage, &Layout),
+        device: &CudaDevice,
+    ) -> Result<Rc<Plan<T>>, CudnnError> {
+        let key = (device.id(), T::DTYPE, convolve, extent);
+        let known = PLANS.with_borrow(|plans| plans.get(&key).cloned()).and_then(|plan| plan.downcast().ok());
+        if let Some(plan) = known {
+            return Ok(plan);
+        }
+        let (cudnn, dims) = (handle(device)?, |dims: [usize; 4]| dims.map(|dim| dim as i32));
+        let Extent { images, side, channels, kernel, out_channels, out_side } = extent;
+        let mut conv = cudnn.create_conv2d::<f32>(
+            [convolve.padding as i32; 2],
+            [convolve.stride as i32; 2],
+            [1; 2],
+            cudnnConvolutionMode_t::CUDNN_CROSS_CORRELATION,
+        )?;
+        conv.set_math_type(cudnnMathType_t::CUDNN_TENSOR_OP_MATH)?;
+        let x = cudnn.create_4d_tensor::<T>(CUDNN_TENSOR_NHWC, dims([images, channels, side, side]))?;
+        let w = cudnn.create_4d_filter::<T>(CUDNN_TENSOR_NHWC, dims([out_channels, channels, kernel, kernel]))?;
+        let y = cudnn.create_4d_tensor::<T>(CUDNN_TENSOR_NHWC, dims([images, out_channels, out_side, out_side]))?;
+        let forward = ConvForward { conv: &conv, x: &x, w: &w, y: &y };
+        let algorithm = forward.pick_algorithm()?;
+        let workspace_bytes = forward.get_workspace_size(algorithm)?;
+        let plan = Rc::new(Plan { conv, x, w, y, algorithm, workspace_bytes });
+        PLANS.with_borrow_mut(|plans| plans.insert(key, Rc::clone(&plan) as Rc<dyn Any>));
+        Ok(plan)
+    }
+
+    pub(super) fn convolve<T: CudnnDataType + CudaDType + DeviceRepr + WithDType>(
+        convolve: Convolve,
+        extent: Extent,
+        input: &CudaStorage,
+        filters: &CudaStorage,
     ) -> Result<CudaStorage> {
         let device = &input.device;
-        let is_whole = |layout: &Layout| layout.is_contiguous() && layout.start_offset() == 0;
-        if !is_whole(of_input) || !is_whole(of_filters) {
-            candle_core::bail!("the activations do not lie one behind the other");
-        }
-        let dims = |dims: [usize; 4]| dims.map(|dim| dim as i32);
-        let Extent { images, side, channels, kernel, out_channels, out_side } = extent;
-        let cudnn = handle(device)?;
-        let work = || {
-            let mut conv = cudnn.create_conv2d::<f32>(
-                [padding as i32; 2],
-                [stride as i32; 2],
-                [1; 2],
-                cudnnConvolutionMode_t::CUDNN_CROSS_CORRELATION,
-            )?;
-            conv.set_math_type(cudnnMathType_t::CUDNN_TENSOR_OP_MATH)?;
-            let x = cudnn.create_4d_tensor::<bf16>(CUDNN_TENSOR_NHWC, dims([images, channels, side, side]))?;
-            let w =
-                cudnn.create_4d_filter::<bf16>(CUDNN_TENSOR_NHWC, dims([out_channels, channels, kernel, kernel]))?;
-            let y =
-                cudnn.create_4d_tensor::<bf16>(CUDNN_TENSOR_NHWC, dims([images, out_channels, out_side, out_side]))?;
-            let forward = ConvForward { conv: &conv, x: &x, w: &w, y: &y };
-            let algorithm = forward.pick_algorithm()?;
-            let bytes = forward.get_workspace_size(algorithm)?;
-            Ok((conv, x, w, y, algorithm, bytes))
-        };
-        let (conv, x, w, y, algorithm, bytes) =
-            work().map_err(|error: candle_core::cuda_backend::cudarc::cudnn::CudnnError| Error::wrap(error))?;
-        // SAFETY: cuDNN writes what it reads of its own memory, and all of the output.
-        let mut workspace: CudaSlice<u8> = unsafe { device.alloc(bytes.max(1)) }?;
-        // SAFETY: as above.
-        let mut output: CudaSlice<bf16> = unsafe { device.alloc(images * out_side * out_side * out_channels) }?;
-        let forward = ConvForward { conv: &conv, x: &x, w: &w, y: &y };
+        let plan = plan::<T>(convolve, extent, device).map_err(Error::wrap)?;
+        let Plan { conv, x, w, y, algorithm, workspace_bytes } = &*plan;
+        // SAFETY: cuDNN reads of it only what it wrote.
+        let mut workspace: CudaSlice<u8> = unsafe { device.alloc((*workspace_bytes).max(1)) }?;
+        // SAFETY: cuDNN writes all of it.
+        let mut output: CudaSlice<T> = unsafe { device.alloc(extent.outputs()) }?;
+        let (input, filters) = (input.as_cuda_slice::<T>()?, filters.as_cuda_slice::<T>()?);
+        let forward = ConvForward { conv, x, w, y };
         // SAFETY: all memory is as large as its description says.
-        unsafe {
-            forward.launch(
-                algorithm,
-                Some(&mut workspace),
-                (bf16::ONE, bf16::ZERO),
-                input.as_cuda_slice::<bf16>()?,
-                filters.as_cuda_slice::<bf16>()?,
-                &mut output,
-            )
-        }
-        .map_err(Error::wrap)?;
-        Ok(bf16::wrap_cuda_slice(output, device.clone()))
+        unsafe { forward.launch(*algorithm, Some(&mut workspace), (T::one(), T::zero()), input, filters, &mut output) }
+            .map_err(Error::wrap)?;
+        Ok(CudaStorage::wrap_cuda_slice(output, device.clone()))
     }
 }

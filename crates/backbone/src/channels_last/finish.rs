@@ -1,5 +1,5 @@
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape};
-use half::bf16;
+use half::{bf16, f16};
 
 use super::{Kernels, on_cpu};
 
@@ -7,6 +7,7 @@ use super::{Kernels, on_cpu};
 #[derive(Clone, Debug)]
 pub(super) struct Finish {
     pub(super) relu: bool,
+    #[cfg_attr(not(feature = "cudnn"), expect(dead_code, reason = "the CPU's twin is here"))]
     pub(super) kernels: Kernels,
 }
 
@@ -86,7 +87,7 @@ impl CustomOp3 for Finish {
     }
 }
 
-/// The largest of the stem's sums (N, H, W, C) in windows of three by three at every second place, + its bias (C), then ReLU.
+/// The largest of the stem's sums in f16 (N, H, W, C), in windows of three by three at every second place, + its bias (C), then ReLU.
 #[derive(Clone, Debug)]
 pub(super) struct FinishPool {
     #[cfg_attr(not(feature = "cudnn"), expect(dead_code, reason = "the CPU's twin is here"))]
@@ -111,7 +112,7 @@ impl CustomOp2 for FinishPool {
         of_bias: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
         let ((images, side, channels), half) = (pooled(of_sums)?, pooled(of_sums)?.1 / 2);
-        let (sums, bias) = (on_cpu::<bf16>(sums, of_sums)?, on_cpu::<f32>(bias, of_bias)?);
+        let (sums, bias) = (on_cpu::<f16>(sums, of_sums)?, on_cpu::<f32>(bias, of_bias)?);
         let mut output = Vec::with_capacity(images * half * half * channels);
         for pixel in 0..images * half * half {
             let (image, y, x) = (pixel / half / half, pixel / half % half, pixel % half);
@@ -150,7 +151,7 @@ mod on_gpu {
         },
     };
     use gpu::PassKernel;
-    use half::bf16;
+    use half::{bf16, f16};
 
     use super::{Finish, FinishPool, pooled};
     use crate::channels_last::on_gpu::place;
@@ -188,7 +189,7 @@ mod on_gpu {
         // SAFETY: the kernel writes all of it.
         let out: CudaSlice<bf16> = unsafe { device.alloc(shape.elem_count()) }?;
         {
-            let (sums, _sums) = place::<bf16>(sums, of_sums)?;
+            let (sums, _sums) = place::<f16>(sums, of_sums)?;
             let (bias, _bias) = place::<f32>(bias, of_bias)?;
             let (out, _out) = out.device_ptr(out.stream());
             let kernel = PassKernel::finish_pool([sums, bias, out], [images, side, channels]);

@@ -1,5 +1,5 @@
 use candle_core::{CpuStorage, CustomOp1, DType, Device, Layout, Result, Shape, Tensor};
-use half::bf16;
+use half::f16;
 
 use super::{Kernels, on_cpu};
 use crate::{
@@ -39,7 +39,7 @@ const fn pixel_channels(colours: usize) -> usize {
     if colours == 1 { 2 } else { 4 }
 }
 
-/// The stem's filters for cells of images of so many colours: (64, 4, 4, 8 or 16) in bfloat16. Tap k of seven is pixel p of cell
+/// The stem's filters for cells of images of so many colours: (64, 4, 4, 8 or 16) in f16. Tap k of seven is pixel p of cell
 /// c with k + 1 = 2 c + p.
 pub(super) fn stem_filters(stem: &FoldedConv, colours: usize, device: &Device) -> Result<Tensor> {
     let (filters, channels) = (stem.shape.out_channels, pixel_channels(colours));
@@ -62,7 +62,7 @@ pub(super) fn stem_filters(stem: &FoldedConv, colours: usize, device: &Device) -
         }
     }
     Tensor::from_vec(cells, (filters, CELLS, CELLS, 4 * channels), &Device::Cpu)?
-        .to_dtype(DType::BF16)?
+        .to_dtype(DType::F16)?
         .to_device(device)
 }
 
@@ -94,8 +94,8 @@ impl CustomOp1 for StemCells {
                 _ => 0.0,
             }
         };
-        let cells = (0..shape.elem_count()).map(|at| bf16::from_f32(value(at))).collect();
-        Ok((CpuStorage::BF16(cells), shape))
+        let cells = (0..shape.elem_count()).map(|at| f16::from_f32(value(at))).collect();
+        Ok((CpuStorage::F16(cells), shape))
     }
 
     #[cfg(feature = "cudnn")]
@@ -115,7 +115,7 @@ impl CustomOp1 for StemCells {
         let (count, side, colours, shape) = cells(of_images)?;
         let (device, (rates, offsets)) = (images.device.clone(), normalisation(colours));
         // SAFETY: the kernel writes all of it.
-        let cells: CudaSlice<bf16> = unsafe { device.alloc(shape.elem_count()) }?;
+        let cells: CudaSlice<f16> = unsafe { device.alloc(shape.elem_count()) }?;
         {
             let (images, _images) = place::<f32>(images, of_images)?;
             let (cells, _cells) = cells.device_ptr(cells.stream());
@@ -123,6 +123,6 @@ impl CustomOp1 for StemCells {
             // SAFETY: the images are as their layout says, and there is room for all cells.
             unsafe { self.kernels.launch(&kernel) }?;
         }
-        Ok((bf16::wrap_cuda_slice(cells, device), shape))
+        Ok((f16::wrap_cuda_slice(cells, device), shape))
     }
 }

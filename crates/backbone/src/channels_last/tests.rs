@@ -2,6 +2,7 @@
 
 use candle_core::WithDType;
 use gpu::{Array, Machine as _, OnCpu, PassKernel, Program};
+use half::{bf16, f16};
 
 use super::*;
 use crate::{Backbone, FeatureBatch, Weights};
@@ -45,11 +46,11 @@ fn there<T: WithDType + bytemuck::Pod>(machine: &OnCpu, tensor: &Tensor) -> Arra
     Array::from(machine, &tensor.flatten_all().unwrap().to_vec1::<T>().unwrap()).unwrap()
 }
 
-/// Runs `kernel`, whose output of `count` values is at `out`, and compares with `expected`, bit for bit.
-fn compare(machine: &OnCpu, kernel: &PassKernel, out: &Array<bf16>, expected: &Tensor) {
+/// Runs `kernel`, whose output is `out`, and compares with `expected`, bit for bit.
+fn compare<T: WithDType + bytemuck::Pod>(machine: &OnCpu, kernel: &PassKernel, out: &Array<T>, expected: &Tensor) {
     // SAFETY: the test gives it what its functions ask for.
     unsafe { machine.launch(kernel.name, [kernel.blocks, 1, 1], kernel.threads, &kernel.arguments) }.unwrap();
-    let expected = expected.flatten_all().unwrap().to_vec1::<bf16>().unwrap();
+    let expected = expected.flatten_all().unwrap().to_vec1::<T>().unwrap();
     assert!(out.to_vec(machine).unwrap() == expected, "{}", kernel.name);
 }
 
@@ -64,7 +65,8 @@ fn kernels_give_the_bits_of_their_twins() {
     for colours in [1, 3] {
         let images = wave((2, 12, 12, colours), 0.5);
         let expected = images.apply_op1_no_bwd(&StemCells { kernels: kernels() }).unwrap();
-        let (from, out) = (there::<f32>(&machine, &images), zeros(&expected));
+        let from = there::<f32>(&machine, &images);
+        let out = Array::<f16>::zeros(&machine, expected.elem_count()).unwrap();
         let (rates, offsets) = stem_cells::normalisation(colours);
         let kernel = PassKernel::stem_cells(from.address(), out.address(), [2, 12, colours], rates, offsets);
         compare(&machine, &kernel, &out, &expected);
@@ -85,8 +87,10 @@ fn kernels_give_the_bits_of_their_twins() {
     let kernel = PassKernel::finish(places(0, &out), sums.elem_count(), 16, false);
     compare(&machine, &kernel, &out, &expected);
 
+    let sums = sums.to_dtype(DType::F16).unwrap();
     let expected = sums.apply_op2_no_bwd(&bias, &FinishPool { kernels: kernels() }).unwrap();
     let out = zeros(&expected);
+    let sums_there = there::<f16>(&machine, &sums);
     let places = [sums_there.address(), bias_there.address(), out.address()];
     compare(&machine, &PassKernel::finish_pool(places, [3, 10, 16]), &out, &expected);
 }

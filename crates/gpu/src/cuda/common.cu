@@ -16,6 +16,12 @@ __device__ inline float half_to_float(half_bits bits) {
     return value;
 }
 
+__device__ inline half_bits float_to_half(float value) {
+    half_bits bits;
+    asm("cvt.rn.f16.f32 %0, %1;" : "=h"(bits) : "f"(value));
+    return bits;
+}
+
 typedef unsigned short bf16_bits;
 
 __device__ inline bf16_bits float_to_bf16(float value) {
@@ -65,3 +71,26 @@ __device__ float block_sum(float value) {
 __device__ int row_of_warp() {
     return blockIdx.x * (blockDim.x / WARP) + threadIdx.x / WARP;
 }
+
+// As products read their factors, where nothing else reads them: rounded to bfloat16 if they are then.
+#if BF16
+typedef bf16_bits factor_number;
+
+__device__ factor_number to_factor(float value) {
+    return float_to_bf16(value);
+}
+
+__device__ float of_factor(factor_number number) {
+    return bf16_to_float(number);
+}
+#else
+typedef float factor_number;
+
+__device__ factor_number to_factor(float value) {
+    return value;
+}
+
+__device__ float of_factor(factor_number number) {
+    return number;
+}
+#endif

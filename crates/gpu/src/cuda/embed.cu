@@ -1,29 +1,6 @@
 // From a batch's stored feature maps to the embedded tokens of all runs, and back. Twins: kernels::Standardise,
 // vit::native::Embed.
 
-// As products read tokens.
-#if BF16
-typedef bf16_bits token_number;
-
-__device__ token_number to_token(float value) {
-    return float_to_bf16(value);
-}
-
-__device__ float of_token(token_number number) {
-    return bf16_to_float(number);
-}
-#else
-typedef float token_number;
-
-__device__ token_number to_token(float value) {
-    return value;
-}
-
-__device__ float of_token(token_number number) {
-    return number;
-}
-#endif
-
 // A source's maps (I, side, side, channels), of which a patch of `patch` by `patch` pixels makes a token; if there are more tokens
 // than pixels, several share one. Value i of a token is multiplied by rate[i] and offset[i] is added. Or tokens that are ready,
 // (I P, W). Which of these I images those of the batch are say `images` (B); without them they are the batch's own.
@@ -31,7 +8,7 @@ struct Source {
     const half_bits *maps;
     const float *ready, *rate, *offset;
     // The batch's tokens, (B P, W).
-    token_number *tokens;
+    factor_number *tokens;
     const int *images;
     int width, side, channels, patch;
 };
@@ -71,38 +48,10 @@ extern "C" __global__ void cut_tokens(const Source *sources, int rows, int norm,
         each_value(source, row, [&](int, float value) { squares += (value - mean) * (value - mean); });
         rate = 1.0f / sqrtf(warp_sum(squares) / source.width + epsilon);
     }
-    token_number *to = source.tokens + (long)row * source.width;
-    each_value(source, row, [&](int i, float value) { to[i] = to_token((value - mean) * rate); });
+    factor_number *to = source.tokens + (long)row * source.width;
+    each_value(source, row, [&](int i, float value) { to[i] = to_factor((value - mean) * rate); });
 }
 KERNEL(cut_tokens)
-
-struct __align__(4 * sizeof(token_number)) FourTokens {
-    token_number values[4];
-};
-
-// A source's tokens as a factor, zero beyond their ends.
-struct Tokens {
-    const token_number *values;
-    int rows, width;
-    bool fours;
-
-    __device__ Tokens(const Source &source, int rows)
-        : values(source.tokens), rows(rows), width(source.width),
-          fours(width % 4 == 0 && is_aligned(values, 4 * sizeof(token_number))) {}
-
-    __device__ Four four(int row, int column) const {
-        Four found = {};
-        if (row >= rows || column >= width) return found;
-        const token_number *from = values + (long)row * width + column;
-        if (fours) {
-            FourTokens read = *(const FourTokens *)from;
-            for (int i = 0; i < 4; i++) found.values[i] = of_token(read.values[i]);
-            return found;
-        }
-        for (int i = 0; i < 4 && column + i < width; i++) found.values[i] = of_token(from[i]);
-        return found;
-    }
-};
 
 // A run's projection of a source: which one, where its tokens begin in the sequence, where its weights (D, W) and biases (D) lie
 // among the run's effective weights, and the source's embedding among its parameters.
@@ -161,8 +110,7 @@ extern "C" __global__ void __launch_bounds__(TILE_THREADS)
     for (int slot = 0; slot < counts[run]; slot++) {
         Projection projection = projections[run * most + slot];
         Source source = sources[projection.source];
-        Tokens left(source, rows);
-        Rows right(weights + projection.weights, WIDTH, source.width);
+        Rows left(source.tokens, true, rows, source.width), right(weights + projection.weights, false, WIDTH, source.width);
         Tile tile = multiply<true, true>(left, right, first_row, first_column, 0, source.width);
         each_run(tile, first_row, first_column, rows, WIDTH, [&](int row, int column, Run sums, int count) {
             float *to = x + sequence_row(row, projection.first_token) * WIDTH + column;
@@ -196,8 +144,9 @@ extern "C" __global__ void __launch_bounds__(TILE_THREADS)
     Source source = sources[projection.source];
     int first_row = blockIdx.y * TILE, first_column = blockIdx.x * TILE;
     if (first_column >= source.width) return;
-    SequenceRows left = {Rows(grad + (long)run * images * TOKENS * WIDTH, images * TOKENS, WIDTH), rows, projection.first_token};
-    Tokens right(source, rows);
+    grad += (long)run * images * TOKENS * WIDTH;
+    SequenceRows left = {Rows(grad, false, images * TOKENS, WIDTH), rows, projection.first_token};
+    Rows right(source.tokens, true, rows, source.width);
     Tile tile = multiply<false, false>(left, right, first_row, first_column, 0, rows);
     sums += run * sum_step + projection.weights;
     bool wide = has_runs(sums, source.width);

@@ -1,13 +1,21 @@
 // Products of all runs at once, blockIdx.z being the run. Twin: kernels::Multiplier.
 
-// y (M, O) = x (M, I) Wᵀ + b, or that added to y. The weights (O, I) and behind them the biases (O) of run r begin at
-// `weights` + r `run_step`.
+// Those of one run among rows of floats or factors of all runs.
+__device__ Rows rows_of_run(const void *values, int factors, int run, int rows, int columns) {
+    long begin = (long)run * rows * columns;
+    return factors ? Rows((const factor_number *)values + begin, true, rows, columns)
+                   : Rows((const float *)values + begin, false, rows, columns);
+}
+
+// y (M, O) = x (M, I) Wᵀ + b, or that added to y; and GELU(y) in `activated` (M, O), unless that is null. The weights (O, I) and
+// behind them the biases (O) of run r begin at `weights` + r `run_step`.
 extern "C" __global__ void __launch_bounds__(TILE_THREADS)
-    linear(const float *x, const float *weights, long run_step, float *y, int rows, int inputs, int outputs, int add) {
+    linear(const factor_number *x, const float *weights, long run_step, float *y, int rows, int inputs, int outputs, int add,
+           factor_number *activated) {
     int run = blockIdx.z, first_row = blockIdx.x * TILE, first_column = blockIdx.y * TILE;
     weights += run * run_step;
     y += (long)run * rows * outputs;
-    Rows left(x + (long)run * rows * inputs, rows, inputs), right(weights, outputs, inputs);
+    Rows left(x + (long)run * rows * inputs, true, rows, inputs), right(weights, false, outputs, inputs);
     Tile tile = multiply<true, true>(left, right, first_row, first_column, 0, inputs);
     const float *biases = weights + (long)outputs * inputs;
     bool wide = has_runs(y, outputs);
@@ -20,15 +28,19 @@ extern "C" __global__ void __launch_bounds__(TILE_THREADS)
             sums.values[k] += biases[column + k] + before.values[k];
         }
         store(to, sums, count, wide);
+        if (!activated) return;
+        for (int k = 0; k < count; k++) sums.values[k] = gelu(sums.values[k]);
+        store_factors(activated + ((long)run * rows + row) * outputs + column, sums, count, wide);
     });
 }
 KERNEL(linear)
 
-// x_grad (M, I) = grad (M, O) W.
+// x_grad (M, I) = grad (M, O) W. `factors` says whether the gradients are factors.
 extern "C" __global__ void __launch_bounds__(TILE_THREADS)
-    linear_backward(const float *grad, const float *weights, long run_step, float *x_grad, int rows, int inputs, int outputs) {
+    linear_backward(const void *grad, int factors, const float *weights, long run_step, float *x_grad, int rows, int inputs,
+                    int outputs) {
     int run = blockIdx.z, first_row = blockIdx.x * TILE, first_column = blockIdx.y * TILE;
-    Rows left(grad + (long)run * rows * outputs, rows, outputs), right(weights + run * run_step, outputs, inputs);
+    Rows left = rows_of_run(grad, factors, run, rows, outputs), right(weights + run * run_step, false, outputs, inputs);
     Tile tile = multiply<true, false>(left, right, first_row, first_column, 0, outputs);
     x_grad += (long)run * rows * inputs;
     bool wide = has_runs(x_grad, inputs);
@@ -38,6 +50,31 @@ extern "C" __global__ void __launch_bounds__(TILE_THREADS)
 }
 KERNEL(linear_backward)
 
+// The same where x = GELU(hidden): `hidden_grad` (M, I) = grad (M, O) W GELU'(hidden), and x once more in `activated`, which is
+// cheaper to compute than to keep.
+extern "C" __global__ void __launch_bounds__(TILE_THREADS)
+    linear_backward_gelu(const float *grad, const float *weights, long run_step, const float *hidden, factor_number *hidden_grad,
+                         factor_number *activated, int rows, int inputs, int outputs) {
+    int run = blockIdx.z, first_row = blockIdx.x * TILE, first_column = blockIdx.y * TILE;
+    Rows left = rows_of_run(grad, false, run, rows, outputs), right(weights + run * run_step, false, outputs, inputs);
+    Tile tile = multiply<true, false>(left, right, first_row, first_column, 0, outputs);
+    long begin = (long)run * rows * inputs;
+    bool wide = has_runs(hidden + begin, inputs);
+    each_run(tile, first_row, first_column, rows, inputs, [&](int row, int column, Run sums, int count) {
+        long at = begin + (long)row * inputs + column;
+        Run x = {}, active;
+        if (wide) x = *(const Run *)(hidden + at);
+        for (int k = 0; k < count; k++) {
+            if (!wide) x.values[k] = hidden[at + k];
+            sums.values[k] *= gelu_slope(x.values[k]);
+            active.values[k] = gelu(x.values[k]);
+        }
+        store_factors(hidden_grad + at, sums, count, wide);
+        store_factors(activated + at, active, count, wide);
+    });
+}
+KERNEL(linear_backward_gelu)
+
 // The first of the rows that part `part` of `parts` takes.
 __device__ int first_of_part(int rows, int part, int parts) {
     return (long)rows * part / parts;
@@ -45,14 +82,15 @@ __device__ int first_of_part(int rows, int part, int parts) {
 
 // Gradients of weights (O, I) and biases (O), summed over a part of the rows: grad (M, O)ᵀ x (M, I). There are `parts` of
 // them, blockIdx.y counting tiles of columns and parts, so that a card has work for all its processors; those of run r begin at
-// `sums` + r `run_step`, each `part_step` behind the one before.
+// `sums` + r `run_step`, each `part_step` behind the one before. `factors` and `x_factors` say whether grad and x are factors.
 extern "C" __global__ void __launch_bounds__(TILE_THREADS)
-    weight_gradient(const float *grad, const float *x, float *sums, long run_step, long part_step, int parts, int rows,
+    weight_gradient(const void *grad, int factors, const void *x, int x_factors, float *sums, long run_step, long part_step, int parts, int rows,
                     int inputs, int outputs) {
     int run = blockIdx.z, part = blockIdx.y % parts;
     int first_row = blockIdx.x * TILE, first_column = blockIdx.y / parts * TILE;
     int begin = first_of_part(rows, part, parts), end = first_of_part(rows, part + 1, parts);
-    Rows left(grad + (long)run * rows * outputs, end, outputs), right(x + (long)run * rows * inputs, end, inputs);
+    Rows left = rows_of_run(grad, factors, run, rows, outputs), right = rows_of_run(x, x_factors, run, rows, inputs);
+    left.rows = right.rows = end;
     Tile tile = multiply<false, false>(left, right, first_row, first_column, begin, end);
     sums += run * run_step + part * part_step;
     bool wide = has_runs(sums, inputs);

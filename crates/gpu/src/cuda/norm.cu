@@ -10,14 +10,14 @@ __device__ void row_moments(const float *x, float epsilon, float *mean, float *i
     *inverse_std = 1.0f / sqrtf(warp_sum(squares) / WIDTH + epsilon);
 }
 
-extern "C" __global__ void normalise(const float *x, float epsilon, float *y, float *inverse_std, int rows) {
+extern "C" __global__ void normalise(const float *x, float epsilon, factor_number *y, float *inverse_std, int rows) {
     int row = row_of_warp();
     if (row >= rows) return;
     x += (long)row * WIDTH;
     y += (long)row * WIDTH;
     float mean, rate;
     row_moments(x, epsilon, &mean, &rate);
-    for (int i = threadIdx.x % WARP; i < WIDTH; i += WARP) y[i] = (x[i] - mean) * rate;
+    for (int i = threadIdx.x % WARP; i < WIDTH; i += WARP) y[i] = to_factor((x[i] - mean) * rate);
     if (threadIdx.x % WARP == 0) inverse_std[row] = rate;
 }
 KERNEL(normalise)
@@ -28,7 +28,7 @@ __device__ float norm_gradient(float y, float grad, float rate, float mean_grad,
 }
 
 // Adds to `x_grad` what the gradient `grad` of `y` makes of it.
-extern "C" __global__ void normalise_backward(const float *y, const float *inverse_std, const float *grad, float *x_grad,
+extern "C" __global__ void normalise_backward(const factor_number *y, const float *inverse_std, const float *grad, float *x_grad,
                                               int rows) {
     int row = row_of_warp();
     if (row >= rows) return;
@@ -36,11 +36,11 @@ extern "C" __global__ void normalise_backward(const float *y, const float *inver
     float sum = 0.0f, product = 0.0f;
     for (int i = threadIdx.x % WARP; i < WIDTH; i += WARP) {
         sum += grad[begin + i];
-        product += grad[begin + i] * y[begin + i];
+        product += grad[begin + i] * of_factor(y[begin + i]);
     }
     sum = warp_sum(sum) / WIDTH;
     product = warp_sum(product) / WIDTH;
     for (int i = threadIdx.x % WARP; i < WIDTH; i += WARP)
-        x_grad[begin + i] += norm_gradient(y[begin + i], grad[begin + i], inverse_std[row], sum, product);
+        x_grad[begin + i] += norm_gradient(of_factor(y[begin + i]), grad[begin + i], inverse_std[row], sum, product);
 }
 KERNEL(normalise_backward)

@@ -34,6 +34,13 @@ static inline float half_to_float(half_bits bits) {
     return (float)value;
 }
 
+static inline half_bits float_to_half(float value) {
+    _Float16 half = (_Float16)value;
+    half_bits bits;
+    std::memcpy(&bits, &half, sizeof bits);
+    return bits;
+}
+
 typedef unsigned short bf16_bits;
 
 // To the nearest, the even one of two.

@@ -1,8 +1,8 @@
 // What stands between the convolutions of the backbone's pass, which are cuDNN's. Activations are (images, side, side, channels) in
-// bfloat16; a thread takes eight channels at once. Twins: backbone::channels_last.
+// bfloat16, those of the stem in f16; a thread takes eight channels at once. Twins: backbone::channels_last.
 
 struct __align__(16) Eight {
-    bf16_bits values[8];
+    unsigned short values[8];
 };
 
 // This thread's number among all.
@@ -14,7 +14,7 @@ __device__ long thread_number() {
 // square of two by two, so that a 7 by 7 convolution of stride 2 becomes a 4 by 4 one of stride 1 that tensor cores like. A grey
 // pixel has two channels, its value and 1, and others have four, their values and 0. Two cells of zeros stand before each row and
 // column, one behind.
-extern "C" __global__ void stem_cells(const float *images, bf16_bits *cells, int count, int side, int colours, float rate0,
+extern "C" __global__ void stem_cells(const float *images, half_bits *cells, int count, int side, int colours, float rate0,
                                       float rate1, float rate2, float offset0, float offset1, float offset2) {
     int along = side / 2 + 3, channels = colours == 1 ? 2 : 4;
     long cell = thread_number();
@@ -29,7 +29,7 @@ extern "C" __global__ void stem_cells(const float *images, bf16_bits *cells, int
         for (int channel = 0; channel < channels; channel++) {
             float value = channel < colours && inside ? values[channel] * rates[channel] + offsets[channel] : 0.0f;
             if (colours == 1 && channel == 1 && inside) value = 1.0f;
-            cells[pixel * channels + channel] = float_to_bf16(value);
+            cells[pixel * channels + channel] = float_to_half(value);
         }
     }
 }
@@ -66,7 +66,7 @@ extern "C" __global__ void finish_pool(const Eight *sums, const float *bias, Eig
         if (from_y < 0 || from_y >= side || from_x < 0 || from_x >= side) continue;
         Eight sum = sums[((long)from_y * side + from_x) * channels];
         for (int i = 0; i < 8; i++) {
-            float value = bf16_to_float(sum.values[i]);
+            float value = half_to_float(sum.values[i]);
             // What is no number stays.
             if (value > largest[i] || value != value) largest[i] = value;
         }

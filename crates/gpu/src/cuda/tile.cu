@@ -47,21 +47,39 @@ __device__ bool is_aligned(const void *address, int bytes) {
     return (unsigned long long)address % bytes == 0;
 }
 
-// Rows of numbers, zero beyond their ends.
+struct __align__(4 * sizeof(factor_number)) FourFactors {
+    factor_number values[4];
+};
+
+// Rows of numbers, floats or factors, zero beyond their ends.
 struct Rows {
-    const float *values;
+    const void *values;
     int rows, columns;
+    bool factors;
     // Whether four of them always begin where a wide load may.
     bool fours;
 
-    __device__ Rows(const float *values, int rows, int columns)
-        : values(values), rows(rows), columns(columns), fours(columns % 4 == 0 && is_aligned(values, 16)) {}
+    __device__ Rows(const void *values, bool factors, int rows, int columns)
+        : values(values), rows(rows), columns(columns), factors(BF16 && factors),
+          fours(columns % 4 == 0 && is_aligned(values, 4 * (BF16 && factors ? sizeof(factor_number) : sizeof(float)))) {}
 
     // Those from `column` on, which is a multiple of four.
     __device__ Four four(int row, int column) const {
         Four found = {};
         if (row >= rows || column >= columns) return found;
-        const float *from = values + (long)row * columns + column;
+        long at = (long)row * columns + column;
+        if (factors) {
+            const factor_number *from = (const factor_number *)values + at;
+            FourFactors read = {};
+            if (fours) {
+                read = *(const FourFactors *)from;
+            } else {
+                for (int i = 0; i < 4 && column + i < columns; i++) read.values[i] = from[i];
+            }
+            for (int i = 0; i < 4; i++) found.values[i] = of_factor(read.values[i]);
+            return found;
+        }
+        const float *from = (const float *)values + at;
         if (fours) return *(const Four *)from;
         for (int i = 0; i < 4 && column + i < columns; i++) found.values[i] = from[i];
         return found;
@@ -226,6 +244,21 @@ __device__ void store(float *to, const Run &run, int count, bool wide) {
         return;
     }
     for (int k = 0; k < count; k++) to[k] = run.values[k];
+}
+
+struct __align__(RUN * sizeof(factor_number)) FactorRun {
+    factor_number values[RUN];
+};
+
+// The same as factors.
+__device__ void store_factors(factor_number *to, const Run &run, int count, bool wide) {
+    FactorRun factors;
+    for (int k = 0; k < RUN; k++) factors.values[k] = to_factor(run.values[k]);
+    if (wide && count == RUN) {
+        *(FactorRun *)to = factors;
+        return;
+    }
+    for (int k = 0; k < count; k++) to[k] = factors.values[k];
 }
 
 // Whether runs in rows of `columns` numbers begin where wide loads and stores may.

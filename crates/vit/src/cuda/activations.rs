@@ -1,4 +1,4 @@
-use gpu::{Array, Constants, Extent, GpuError, Head, Machine};
+use gpu::{Array, Constants, Extent, Factors, GpuError, Head, Machine};
 
 /// What lies between the layers of all runs on the way to the last block, for batches of one size.
 #[derive(Debug)]
@@ -9,7 +9,7 @@ pub(super) struct Forward {
     /// Of each block. If there are fewer than blocks, those take turns, and no backward pass can follow.
     pub(super) saved: Vec<Saved>,
     /// Of one block after the other, (R, M, F).
-    pub(super) activated: Array<f32>,
+    pub(super) activated: Factors,
 }
 
 /// What lies between the layers of all runs there and back.
@@ -21,8 +21,8 @@ pub(super) struct Activations {
     pub(super) head: Head,
     /// For one layer after the other: (R, M, D), (R, M, F), (R, M, 3D), (R, M, H), (R, N, D).
     pub(super) narrow: Array<f32>,
-    pub(super) hidden_grad: Array<f32>,
-    pub(super) qkv_grad: Array<f32>,
+    pub(super) hidden_grad: Factors,
+    pub(super) qkv_grad: Factors,
     pub(super) product: Array<f32>,
     pub(super) token_sums: Array<f32>,
 }
@@ -31,14 +31,14 @@ pub(super) struct Activations {
 #[derive(Debug)]
 pub(super) struct Saved {
     /// Normalised tokens before attention and before the MLP, (R, M, D), with 1 / standard deviation, (R, M).
-    pub(super) normal1: Array<f32>,
+    pub(super) normal1: Factors,
     pub(super) inverse_std1: Array<f32>,
-    pub(super) normal2: Array<f32>,
+    pub(super) normal2: Factors,
     pub(super) inverse_std2: Array<f32>,
     /// (R, M, 3D)
     pub(super) qkv: Array<f32>,
     /// (R, M, D)
-    pub(super) attended: Array<f32>,
+    pub(super) attended: Factors,
     /// Largest score and 1 / the sum of powers, (R, M, H).
     pub(super) largest: Array<f32>,
     pub(super) rate: Array<f32>,
@@ -57,21 +57,22 @@ impl Forward {
         let Constants { width, heads, tokens, .. } = *constants;
         let rows = extent.runs * extent.images * tokens;
         let of_rows = |columns: usize| Array::zeros(machine, rows * columns);
+        let factors = |columns: usize| Factors::zeros(machine, constants, rows * columns);
         let saved = || {
             Ok(Saved {
-                normal1: of_rows(width)?,
+                normal1: factors(width)?,
                 inverse_std1: of_rows(1)?,
-                normal2: of_rows(width)?,
+                normal2: factors(width)?,
                 inverse_std2: of_rows(1)?,
                 qkv: of_rows(3 * width)?,
-                attended: of_rows(width)?,
+                attended: factors(width)?,
                 largest: of_rows(heads)?,
                 rate: of_rows(heads)?,
                 hidden: of_rows(hidden)?,
             })
         };
         let saved = (0..kept).map(|_| saved()).collect::<Result<_, GpuError>>()?;
-        Ok(Self { extent, x: of_rows(width)?, saved, activated: of_rows(hidden)? })
+        Ok(Self { extent, x: of_rows(width)?, saved, activated: factors(hidden)? })
     }
 }
 
@@ -92,6 +93,7 @@ impl Activations {
         let Constants { width, heads, tokens, classes, .. } = *constants;
         let (images, rows) = (extent.runs * extent.images, extent.runs * extent.images * tokens);
         let of_rows = |columns: usize| Array::zeros(machine, rows * columns);
+        let factors = |columns: usize| Factors::zeros(machine, constants, rows * columns);
         Ok(Self {
             forward: Forward::new(machine, constants, extent, (depth, hidden))?,
             grad: of_rows(width)?,
@@ -102,8 +104,8 @@ impl Activations {
                 correct: Array::zeros(machine, images)?,
             },
             narrow: of_rows(width)?,
-            hidden_grad: of_rows(hidden)?,
-            qkv_grad: of_rows(3 * width)?,
+            hidden_grad: factors(hidden)?,
+            qkv_grad: factors(3 * width)?,
             product: of_rows(heads)?,
             token_sums: Array::zeros(machine, extent.runs * tokens * width)?,
         })

@@ -3,7 +3,7 @@ use std::{
     rc::Rc,
 };
 
-use gpu::{Array, Embeds, Gpu, GpuError, Linears, Machine, Source as GpuSource};
+use gpu::{Array, Embeds, Factors, Gpu, GpuError, Linears, Machine, Source as GpuSource};
 use kernels::Standardise;
 use sources::Source;
 
@@ -35,8 +35,8 @@ pub(super) struct Network {
     streamed: BTreeMap<Source, Stock>,
     /// Which of the images that are held those of the batch are, (B).
     images: Array<i32>,
-    /// Room for the batch's tokens of each source as products read them, (B P, W).
-    tokens: Vec<Array<u8>>,
+    /// Room for the batch's tokens of each source, (B P, W).
+    tokens: Vec<Factors>,
 }
 
 impl Network {
@@ -126,12 +126,11 @@ impl Network {
         }
         self.find_held(batch)?;
         let (machine, rows) = (&*self.gpu.machine, batch.images * self.abouts[0].model.tokens_per_source());
-        let bytes = |width: usize| rows * width * self.gpu.constants().token_number_bytes();
-        if self.sources.iter().zip(&self.tokens).all(|((_, width), tokens)| tokens.len() != bytes(*width)) {
+        if self.sources.iter().map(|(_, width)| rows * width).ne(self.tokens.iter().map(Factors::len)) {
             // Those of before are given back first.
             self.tokens.clear();
-            let tokens = self.sources.iter().map(|(_, width)| Array::zeros(machine, bytes(*width)));
-            self.tokens = tokens.collect::<Result<_, _>>()?;
+            let zeros = |(_, width): &(Source, usize)| Factors::zeros(machine, self.gpu.constants(), rows * width);
+            self.tokens = self.sources.iter().map(zeros).collect::<Result<_, _>>()?;
         }
         let mut sources: Vec<GpuSource> = Vec::with_capacity(self.sources.len());
         for ((source, width), room) in self.sources.iter().zip(&self.tokens) {
@@ -196,18 +195,17 @@ impl Block {
         gpu: &Gpu,
         weights: &Array<f32>,
         saved: &mut Saved,
-        (extent, x, activated): (gpu::Extent, &mut Array<f32>, &mut Array<f32>),
+        (extent, x, activated): (gpu::Extent, &mut Array<f32>, &mut Factors),
     ) -> Result<(), GpuError> {
         let epsilon = LAYER_NORM_EPSILON as f32;
         let Saved { normal1, inverse_std1, normal2, inverse_std2, qkv, attended, largest, rate, hidden } = saved;
         gpu.normalise(extent, x, epsilon, normal1, inverse_std1)?;
-        gpu.linear(extent, self.qkv, weights, normal1, qkv, false)?;
+        gpu.linear(extent, self.qkv, weights, normal1, qkv, false, None)?;
         gpu.attention(extent, qkv, attended, [largest, rate])?;
-        gpu.linear(extent, self.proj, weights, attended, x, true)?;
+        gpu.linear(extent, self.proj, weights, attended, x, true, None)?;
 
         gpu.normalise(extent, x, epsilon, normal2, inverse_std2)?;
-        gpu.linear(extent, self.fc1, weights, normal2, hidden, false)?;
-        gpu.gelu(hidden, activated)?;
-        gpu.linear(extent, self.fc2, weights, activated, x, true)
+        gpu.linear(extent, self.fc1, weights, normal2, hidden, false, Some(activated))?;
+        gpu.linear(extent, self.fc2, weights, activated, x, true, None)
     }
 }

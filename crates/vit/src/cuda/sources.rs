@@ -1,4 +1,4 @@
-use gpu::{Array, GpuError, Machine, Source};
+use gpu::{Array, Factors, GpuError, Machine, Source};
 use half::f16;
 use kernels::Patches;
 
@@ -74,7 +74,7 @@ impl Stock {
 
     /// What kernels are told of it: tokens are `width` wide, `images` says which of them those of the batch are, and `tokens` is
     /// room for those.
-    pub(super) fn source(&self, width: usize, images: Option<&Array<i32>>, tokens: &Array<u8>) -> Source {
+    pub(super) fn source(&self, width: usize, images: Option<&Array<i32>>, tokens: &Factors) -> Source {
         let address = |is_there: bool, address: u64| if is_there { address } else { 0 };
         let [side, channels, patch] = self.patches.map_or([0; 3], |of| [of.side, of.channels, of.patch_side]);
         Source {

@@ -1,7 +1,11 @@
 use std::{collections::BTreeMap, path::Path, rc::Rc};
 
 use candle_core::{Device, Tensor};
-use gpu::{AdamStep, Array, Extent, Gpu, GpuError, Machine, Recording, Targets};
+use gpu::{
+    AdamStep, Array, Extent, Gpu, GpuError, Machine,
+    Numbers::{Factors, Floats},
+    Recording, Targets,
+};
 use sources::Source;
 
 use super::{
@@ -171,7 +175,7 @@ impl Trainer {
             let Activations { forward: Forward { extent, x, .. }, grad, head, .. } = &mut *activations;
             let (epsilon, extent) = (LAYER_NORM_EPSILON as f32, *extent);
             gpu.head(extent, layers.head, weights, x, epsilon, targets, head, grad)?;
-            let (logits_grad, pooled) = (&head.logits_grad, &head.pooled);
+            let (logits_grad, pooled) = (Floats(&head.logits_grad), Floats(&head.pooled));
             gpu.weight_gradient(extent.runs, extent.images, layers.head, logits_grad, pooled, sums, (1, PARTS))?;
             for (index, block) in layers.blocks.iter().enumerate().rev() {
                 block.backward(gpu, weights, activations, index, sums)?;
@@ -306,18 +310,17 @@ impl Block {
             &saved[index];
         let (extent, rows, parts) = (*extent, extent.images * gpu.constants().tokens, (PARTS, PARTS));
         let Extent { runs, .. } = extent;
-        gpu.linear_backward(extent, self.fc2, weights, grad, hidden_grad)?;
-        gpu.gelu_backward(hidden, hidden_grad, activated)?;
-        gpu.weight_gradient(runs, rows, self.fc2, grad, activated, sums, parts)?;
-        gpu.linear_backward(extent, self.fc1, weights, hidden_grad, narrow)?;
-        gpu.weight_gradient(runs, rows, self.fc1, hidden_grad, normal2, sums, parts)?;
+        gpu.linear_backward_gelu(extent, self.fc2, weights, grad, hidden, [&mut *hidden_grad, &mut *activated])?;
+        gpu.weight_gradient(runs, rows, self.fc2, Floats(grad), Factors(activated), sums, parts)?;
+        gpu.linear_backward(extent, self.fc1, weights, Factors(hidden_grad), narrow)?;
+        gpu.weight_gradient(runs, rows, self.fc1, Factors(hidden_grad), Factors(normal2), sums, parts)?;
         gpu.normalise_backward(extent, normal2, inverse_std2, narrow, grad)?;
 
-        gpu.linear_backward(extent, self.proj, weights, grad, narrow)?;
-        gpu.weight_gradient(runs, rows, self.proj, grad, attended, sums, parts)?;
+        gpu.linear_backward(extent, self.proj, weights, Floats(grad), narrow)?;
+        gpu.weight_gradient(runs, rows, self.proj, Floats(grad), Factors(attended), sums, parts)?;
         gpu.attention_backward(extent, qkv, attended, [largest, rate], narrow, qkv_grad, product)?;
-        gpu.linear_backward(extent, self.qkv, weights, qkv_grad, narrow)?;
-        gpu.weight_gradient(runs, rows, self.qkv, qkv_grad, normal1, sums, parts)?;
+        gpu.linear_backward(extent, self.qkv, weights, Factors(qkv_grad), narrow)?;
+        gpu.weight_gradient(runs, rows, self.qkv, Factors(qkv_grad), Factors(normal1), sums, parts)?;
         gpu.normalise_backward(extent, normal1, inverse_std1, narrow, grad)
     }
 }
