@@ -1,4 +1,4 @@
-use std::fmt;
+use std::{fmt, time::Instant};
 
 use candle_core::{DType, Device};
 use choice::choice;
@@ -16,6 +16,12 @@ use crate::{
 /// Version of everything between an image's bytes and its feature maps: decoding, preprocessing, network.
 /// Raised whenever a stored value could change by more than rounding, so that caches become stale.
 pub const NUMERICS_VERSION: u32 = 1;
+
+/// Images of a pass on the CPU: some for each thread.
+pub(crate) const CPU_BATCH: usize = 32;
+
+/// Images of a pass on a GPU: asking it for the kernels takes as long as computing 32 images.
+pub(crate) const GPU_BATCH: usize = 256;
 
 choice! {
     /// What runs the convolutions.
@@ -161,6 +167,31 @@ impl Backbone {
             Runner::ChannelsLast(engine) => engine.run(images, sinks)?,
         }
         Ok(())
+    }
+
+    /// Images that go well through one pass: few where their activations stay in the cache, many where a device is to be filled.
+    pub fn batch(&self) -> usize {
+        match &self.runner {
+            Runner::Candle(engine) => engine.batch(),
+            #[cfg(feature = "cudnn")]
+            Runner::ChannelsLast(_) => GPU_BATCH,
+            Runner::Native(..) | Runner::Bf16(..) | Runner::Quantised(..) => CPU_BATCH,
+        }
+    }
+
+    /// Seconds of each of `times` passes over `images`, without bringing them to a device and maps from it where there is one.
+    pub fn seconds_of_passes(&self, images: &[Vec<f32>], times: usize) -> Result<Vec<f64>, BackboneError> {
+        #[cfg(feature = "cudnn")]
+        if let Runner::ChannelsLast(engine) = &self.runner {
+            return Ok(engine.seconds_on_device(images, times)?);
+        }
+        let mut maps = FeatureBatch::default();
+        let pass = |_| {
+            let begun = Instant::now();
+            self.feature_maps_into(images, &Source::FEATURE_MAPS, &mut maps)?;
+            Ok(begun.elapsed().as_secs_f64())
+        };
+        (0..times).map(pass).collect()
     }
 
     /// How many calls of [`run`](Self::run) go well side by side, each on a thread of its own.

@@ -5,6 +5,7 @@ use sources::Source;
 
 use crate::{
     Block, FeatureSink, FoldedConv, Network,
+    backbone::{CPU_BATCH, GPU_BATCH},
     crossing::{Crossing, Departures},
     preprocess::{IMAGE_SIDE, IMAGENET_MEAN, IMAGENET_STD, normalise},
 };
@@ -38,6 +39,11 @@ impl CandleEngine {
     /// Passes that go well side by side: while a GPU computes one, the processor brings and fetches what belongs to another.
     pub(crate) fn passes_at_once(&self) -> usize {
         if self.device.is_cpu() { 1 } else { 2 }
+    }
+
+    /// Images that go well through one pass.
+    pub(crate) fn batch(&self) -> usize {
+        if self.device.is_cpu() { CPU_BATCH } else { GPU_BATCH }
     }
 
     /// What is multiplied.

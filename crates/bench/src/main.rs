@@ -4,6 +4,7 @@
 
 mod extract;
 mod layers;
+mod pass;
 mod peak;
 mod peer;
 mod probe;
@@ -14,6 +15,7 @@ use std::{path::PathBuf, process::ExitCode};
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 use serde::Serialize;
+use study::DeviceChoice;
 
 /// Measure a stage beside PyTorch, in one run on the same cores
 #[derive(Debug, Parser)]
@@ -31,6 +33,8 @@ struct Arguments {
 enum Stage {
     /// The backbone pass
     Extract(ExtractArguments),
+    /// The backbone pass alone on a device, to and from which nothing is copied
+    Pass(PassArguments),
     /// The training step
     Train(TrainArguments),
     /// What each precision of the pass costs a linear probe in accuracy
@@ -89,6 +93,26 @@ pub struct ExtractArguments {
     layers: bool,
 }
 
+/// Where the pass is measured.
+#[derive(Debug, Args)]
+pub struct PassArguments {
+    /// Weights of ResNet-18
+    #[arg(long)]
+    weights: PathBuf,
+
+    /// auto, cpu or cuda:N
+    #[arg(long, default_value = "auto")]
+    device: DeviceChoice,
+
+    /// Images per pass
+    #[arg(long, default_value_t = 256)]
+    images: usize,
+
+    /// Passes that count
+    #[arg(long, default_value_t = 30)]
+    passes: usize,
+}
+
 /// How the training step is measured, and beside what.
 #[derive(Debug, Args)]
 pub struct TrainArguments {
@@ -125,6 +149,7 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let done = match &arguments.stage {
         Stage::Extract(stage) => extract(stage, arguments.json),
+        Stage::Pass(stage) => pass::measure(stage).and_then(|measured| print(&measured, arguments.json, pass::table)),
         Stage::Train(stage) => train(stage, arguments.json),
         Stage::Probe(stage) => probe::measure(stage).and_then(|probed| print(&probed, arguments.json, probe::table)),
     };

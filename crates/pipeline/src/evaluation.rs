@@ -31,8 +31,10 @@ use crate::{
 /// Version of everything between a trained model and its scores.
 const NUMERICS_VERSION: u32 = 2;
 
-/// Runs that are evaluated in one pass over the images. What a pass has found is kept, whatever becomes of the next.
+/// Runs that are evaluated in one pass over the images. What a pass has found is kept, whatever becomes of the next; on a GPU a pass
+/// takes seconds, and most of them to bring the images' features there.
 const MOST_TOGETHER: usize = 16;
+const MOST_TOGETHER_ON_GPU: usize = 64;
 
 const FOLDER: &str = "evaluation";
 const FILE: &str = "evaluation.json";
@@ -95,8 +97,9 @@ pub fn run(context: &Context) -> Result<EvaluationReport> {
     let paper = paper_rows(context)?;
     let (mut report, mut due) = judge(context, &features, &examples, &paper)?;
     let mut failed = Failed::to("evaluate");
+    let most = if device.is_cpu() { MOST_TOGETHER } else { MOST_TOGETHER_ON_GPU };
     while !due.is_empty() {
-        let together = due.drain(..due.len().min(MOST_TOGETHER)).collect();
+        let together = due.drain(..due.len().min(most)).collect();
         for (due, evaluation) in evaluate(context, (&features, &examples, &device), together, &mut failed)? {
             report.push(&paper, due, evaluation, false);
         }

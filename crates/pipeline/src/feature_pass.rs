@@ -193,7 +193,8 @@ pub(crate) fn run(
     let images_at_once = AtomicUsize::new(usize::MAX);
     thread::scope(|scope| {
         let mut writers = Writers::start(scope, extraction, dtype, &context.memo)?;
-        let decode = move || decode(context, extraction, &to_compute);
+        let batch = batch(context, backbone);
+        let decode = move || decode(context, extraction, batch, &to_compute);
         let reader = thread::Builder::new().spawn_scoped(scope, decode)?;
         let mut passes = Passes::start(scope, backbone, backbone.passes_at_once(), &images_at_once)?;
         let mut decoded = decoded.into_iter();
@@ -232,13 +233,26 @@ pub(crate) fn run(
     })
 }
 
-fn decode(context: &Context, extraction: &Extraction, to_compute: &SyncSender<Decoded>) -> Result<(), PassError> {
+/// Images of a batch of the pass.
+pub(crate) fn batch(context: &Context, backbone: &Backbone) -> usize {
+    match context.study.extract.batch {
+        0 => backbone.batch(),
+        batch => batch,
+    }
+}
+
+fn decode(
+    context: &Context,
+    extraction: &Extraction,
+    batch: usize,
+    to_compute: &SyncSender<Decoded>,
+) -> Result<(), PassError> {
     let dataset = &context.dataset;
     let by_id: HashMap<&str, usize> =
         dataset.images.iter().enumerate().map(|(index, image)| (image.id.as_str(), index)).collect();
     for shard in extraction.missing.keys() {
         let planned: Vec<PlannedImage<'_>> = extraction.plan.shards()[*shard].images().collect();
-        for batch in planned.chunks(context.study.extract.batch) {
+        for batch in planned.chunks(batch) {
             let images: Result<Vec<Vec<f32>>, PassError> = batch
                 .par_iter()
                 .map(|image| {

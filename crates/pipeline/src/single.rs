@@ -12,6 +12,9 @@ use sources::Source;
 
 use crate::{Context, feature_cache::FeatureCache, feature_pass, inspect::FeatureMap};
 
+/// Images that are decoded at once where no pass needs any.
+const IMAGES_AT_ONCE: usize = 32;
+
 /// An image and what the backbone makes of it.
 #[derive(Clone, Debug)]
 pub struct SingleImage {
@@ -79,7 +82,7 @@ impl<'a> SinglePass<'a> {
 
     /// Images of a batch of the pass.
     pub fn batch(&self) -> usize {
-        self.context.study.extract.batch
+        self.backbone.as_ref().map_or(IMAGES_AT_ONCE, |backbone| feature_pass::batch(self.context, backbone))
     }
 
     /// Runs over the image files `paths` in one view.

@@ -92,7 +92,7 @@ pub struct ExtractConfig {
     pub precision: Precision,
     /// How each image is looked at.
     pub views: Views,
-    /// Images per batch.
+    /// Images per batch; 0 for what goes well on the device.
     pub batch: usize,
     /// Images per shard.
     pub shard_images: usize,
@@ -218,7 +218,7 @@ impl Default for ExtractConfig {
             engine: Engine::default(),
             precision: Precision::default(),
             views: Views::default(),
-            batch: 32,
+            batch: 0,
             shard_images: 256,
             limit: 0,
         }

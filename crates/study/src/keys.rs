@@ -57,7 +57,7 @@ pub const KEYS: &[Key] = keys! {
     "extract.engine", EVERY, "auto | native | candle", "what runs the convolutions; auto: what made the features there, or native on the CPU";
     "extract.precision", EVERY, "f32 | bf16 | int8", "what the convolutions multiply; int8 is twice as fast as f32 and 4% off at fm4 (docs/benchmarks.md)";
     "extract.views", EVERY, "plain | plain+flip", "with the mirror image, which has a cache of its own: training draws one of the two, evaluation averages both";
-    "extract.batch", EXTRACT, "number", "images per batch of the pass";
+    "extract.batch", EXTRACT, "number", "images per batch of the pass, 0 for 32 on the CPU and 256 on a GPU";
     "extract.shard_images", EXTRACT, "number", "images per new shard";
     "extract.limit", EVERY, "number", "use about so many images, of each split its share (rounded up); 0 for all. Tokens are standardised over all training images that are cached";
     "export.npy", EXTRACT, "folder", "also write the features as .npy, (images, channels, height, width)";

@@ -85,7 +85,7 @@ impl Study {
             let reason = "expected 0 or a number above".to_owned();
             return Err(StudyError::Value { key: "train.memory_gib".into(), got: memory.to_string(), reason });
         }
-        at_most("extract.batch", self.extract.batch, MAX_EXTRACT_BATCH)?;
+        at_most("extract.batch", self.extract.batch.max(1), MAX_EXTRACT_BATCH)?;
         at_most("extract.shard_images", self.extract.shard_images, MAX_SHARD_IMAGES)?;
         at_most("threads", self.threads.max(1), MAX_THREADS)?;
         at_most("number of study.combos", self.study.combos.len(), usize::MAX)?;

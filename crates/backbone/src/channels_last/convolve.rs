@@ -163,7 +163,7 @@ mod on_gpu {
         static PLANS: RefCell<HashMap<Key, Rc<dyn Any>>> = RefCell::default();
     }
 
-    fn handle(device: &CudaDevice) -> Result<Arc<Cudnn>, CudnnError> {
+    fn handle(device: &CudaDevice) -> std::result::Result<Arc<Cudnn>, CudnnError> {
         HANDLES.with_borrow_mut(|handles| {
             if let Some(handle) = handles.get(&device.id()) {
                 return Ok(Arc::clone(handle));
@@ -178,7 +178,7 @@ mod on_gpu {
         convolve: Convolve,
         extent: Extent,
         device: &CudaDevice,
-    ) -> Result<Rc<Plan<T>>, CudnnError> {
+    ) -> std::result::Result<Rc<Plan<T>>, CudnnError> {
         let key = (device.id(), T::DTYPE, convolve, extent);
         let known = PLANS.with_borrow(|plans| plans.get(&key).cloned()).and_then(|plan| plan.downcast().ok());
         if let Some(plan) = known {

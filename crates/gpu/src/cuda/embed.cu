@@ -135,7 +135,7 @@ struct SequenceRows {
 
 // Gradients of the projections' weights: grad (M, D)ᵀ tokens (B P, W). blockIdx.x counts tiles of a token's values, blockIdx.y
 // those of the width, blockIdx.z runs and their projections.
-extern "C" __global__ void __launch_bounds__(TILE_THREADS)
+extern "C" __global__ void __launch_bounds__(TILE_THREADS, TILE_BLOCKS)
     embed_gradient(const Source *sources, const Projection *projections, const int *counts, int most, const float *grad,
                    float *sums, long sum_step, int images) {
     int run = blockIdx.z / most, slot = blockIdx.z % most, rows = images * PLACES;

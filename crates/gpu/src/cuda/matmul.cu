@@ -9,7 +9,7 @@ __device__ Rows rows_of_run(const void *values, int factors, int run, int rows, 
 
 // y (M, O) = x (M, I) Wᵀ + b, or that added to y; and GELU(y) in `activated` (M, O), unless that is null. The weights (O, I) and
 // behind them the biases (O) of run r begin at `weights` + r `run_step`.
-extern "C" __global__ void __launch_bounds__(TILE_THREADS)
+extern "C" __global__ void __launch_bounds__(TILE_THREADS, TILE_BLOCKS)
     linear(const factor_number *x, const float *weights, long run_step, float *y, int rows, int inputs, int outputs, int add,
            factor_number *activated) {
     int run = blockIdx.z, first_row = blockIdx.x * TILE, first_column = blockIdx.y * TILE;
@@ -36,7 +36,7 @@ extern "C" __global__ void __launch_bounds__(TILE_THREADS)
 KERNEL(linear)
 
 // x_grad (M, I) = grad (M, O) W. `factors` says whether the gradients are factors.
-extern "C" __global__ void __launch_bounds__(TILE_THREADS)
+extern "C" __global__ void __launch_bounds__(TILE_THREADS, TILE_BLOCKS)
     linear_backward(const void *grad, int factors, const float *weights, long run_step, float *x_grad, int rows, int inputs,
                     int outputs) {
     int run = blockIdx.z, first_row = blockIdx.x * TILE, first_column = blockIdx.y * TILE;
@@ -52,7 +52,7 @@ KERNEL(linear_backward)
 
 // The same where x = GELU(hidden): `hidden_grad` (M, I) = grad (M, O) W GELU'(hidden), and x once more in `activated`, which is
 // cheaper to compute than to keep.
-extern "C" __global__ void __launch_bounds__(TILE_THREADS)
+extern "C" __global__ void __launch_bounds__(TILE_THREADS, TILE_BLOCKS)
     linear_backward_gelu(const float *grad, const float *weights, long run_step, const float *hidden, factor_number *hidden_grad,
                          factor_number *activated, int rows, int inputs, int outputs) {
     int run = blockIdx.z, first_row = blockIdx.x * TILE, first_column = blockIdx.y * TILE;
@@ -83,7 +83,7 @@ __device__ int first_of_part(int rows, int part, int parts) {
 // Gradients of weights (O, I) and biases (O), summed over a part of the rows: grad (M, O)ᵀ x (M, I). There are `parts` of
 // them, blockIdx.y counting tiles of columns and parts, so that a card has work for all its processors; those of run r begin at
 // `sums` + r `run_step`, each `part_step` behind the one before. `factors` and `x_factors` say whether grad and x are factors.
-extern "C" __global__ void __launch_bounds__(TILE_THREADS)
+extern "C" __global__ void __launch_bounds__(TILE_THREADS, TILE_BLOCKS)
     weight_gradient(const void *grad, int factors, const void *x, int x_factors, float *sums, long run_step, long part_step, int parts, int rows,
                     int inputs, int outputs) {
     int run = blockIdx.z, part = blockIdx.y % parts;

@@ -3,6 +3,8 @@
 
 #define TILE 64
 #define TILE_THREADS 128
+// As many blocks share a processor: what one waits for, others make up.
+#define TILE_BLOCKS 5
 
 struct __align__(16) Four {
     float values[4];
@@ -16,8 +18,9 @@ struct __align__(16) Four {
 #define THREAD_COLUMNS 8
 #define RUN 2
 
-// Eight more, so that the threads of a warp read from different banks; read in pairs.
-__shared__ __align__(16) bf16_bits left_slices[2][TILE][SLICE + 8], right_slices[2][TILE][SLICE + 8];
+// Four more, so that the threads of a warp reach for different banks; read in pairs.
+#define SLICE_ROW (SLICE + 4)
+__shared__ __align__(16) bf16_bits left_slices[2][TILE][SLICE_ROW], right_slices[2][TILE][SLICE_ROW];
 #else
 // 8 by 4 numbers to a thread, four beside each other.
 #define SLICE 16
@@ -86,14 +89,36 @@ struct Rows {
     }
 };
 
-// The numbers of a factor's slice that this thread brings. With `inner` the inner dimension lies along the factor's rows, else
-// across them.
+// Where in a slice the four numbers lie that this thread brings as its `i`th. With `inner` they lie along the inner dimension, else
+// across it.
+template <bool INNER>
+__device__ void place_in_slice(int i, int *outer, int *inner) {
+    int number = threadIdx.x + i * TILE_THREADS;
+    if (INNER) {
+        *outer = number / (SLICE / 4);
+        *inner = number % (SLICE / 4) * 4;
+        return;
+    }
+#if BF16
+    // Two after each other are of neighbouring places along the inner dimension, which are written as one word. Eight of a warp's
+    // threads are beside each other, four along the inner dimension: so they write to different banks.
+    int lane = threadIdx.x % WARP, part = threadIdx.x / WARP + i / 2 * (TILE_THREADS / WARP);
+    *outer = (lane % 8 + part % 2 * 8) * 4;
+    *inner = (lane / 8 + part / 2 * 4) * 2 + i % 2;
+#else
+    *outer = number % (TILE / 4) * 4;
+    *inner = number / (TILE / 4);
+#endif
+}
+
+// The numbers of a factor's slice that this thread brings.
 template <bool INNER, typename Factor>
 __device__ void fetch(const Factor &factor, int first_outer, int first_inner, Four *fours) {
     for (int i = 0; i < FOURS; i++) {
-        int number = threadIdx.x + i * TILE_THREADS;
-        fours[i] = INNER ? factor.four(first_outer + number / (SLICE / 4), first_inner + number % (SLICE / 4) * 4)
-                         : factor.four(first_inner + number / (TILE / 4), first_outer + number % (TILE / 4) * 4);
+        int outer, inner;
+        place_in_slice<INNER>(i, &outer, &inner);
+        fours[i] = INNER ? factor.four(first_outer + outer, first_inner + inner)
+                         : factor.four(first_inner + inner, first_outer + outer);
     }
 }
 
@@ -112,16 +137,19 @@ struct __align__(8) FourHalves {
 };
 
 template <bool INNER>
-__device__ void put(const Four *fours, bf16_bits (*slice)[SLICE + 8]) {
-    for (int i = 0; i < FOURS; i++) {
-        int number = threadIdx.x + i * TILE_THREADS;
+__device__ void put(const Four *fours, bf16_bits (*slice)[SLICE_ROW]) {
+    for (int i = 0; i < FOURS; i += INNER ? 1 : 2) {
+        int outer, inner;
+        place_in_slice<INNER>(i, &outer, &inner);
         FourHalves halves;
         for (int j = 0; j < 4; j++) halves.values[j] = float_to_bf16(fours[i].values[j]);
         if (INNER) {
-            *(FourHalves *)(slice[number / (SLICE / 4)] + number % (SLICE / 4) * 4) = halves;
-        } else {
-            int outer = number % (TILE / 4) * 4, inner = number / (TILE / 4);
-            for (int j = 0; j < 4; j++) slice[outer + j][inner] = halves.values[j];
+            *(FourHalves *)(slice[outer] + inner) = halves;
+            continue;
+        }
+        for (int j = 0; j < 4; j++) {
+            unsigned next = float_to_bf16(fours[i + 1].values[j]);
+            *(unsigned *)(slice[outer + j] + inner) = halves.values[j] | next << 16;
         }
     }
 }
@@ -133,7 +161,7 @@ __device__ unsigned pair(const bf16_bits *from) {
 // Adds the products of the slices. Which numbers each thread of a warp brings to a product of 16 by 16 by 8 and gets from it:
 // https://docs.nvidia.com/cuda/parallel-thread-execution/#warp-level-matrix-fragment-mma-16816-float
 __device__ void add_slice(Tile &tile, int buffer) {
-    const bf16_bits(*left_slice)[SLICE + 8] = left_slices[buffer], (*right_slice)[SLICE + 8] = right_slices[buffer];
+    const bf16_bits(*left_slice)[SLICE_ROW] = left_slices[buffer], (*right_slice)[SLICE_ROW] = right_slices[buffer];
     int first_column = threadIdx.x / WARP / 2 * 32 + threadIdx.x % WARP / 4;
     for (int k = threadIdx.x % 4 * 2; k < SLICE; k += 16) {
         unsigned right[4][2];
@@ -164,12 +192,12 @@ __device__ int tile_column(int j) {
 template <bool INNER>
 __device__ void put(const Four *fours, float (*slice)[TILE + 4]) {
     for (int i = 0; i < FOURS; i++) {
-        int number = threadIdx.x + i * TILE_THREADS;
+        int outer, inner;
+        place_in_slice<INNER>(i, &outer, &inner);
         if (INNER) {
-            int outer = number / (SLICE / 4), inner = number % (SLICE / 4) * 4;
             for (int j = 0; j < 4; j++) slice[inner + j][outer] = fours[i].values[j];
         } else {
-            *(Four *)(slice[number / (TILE / 4)] + number % (TILE / 4) * 4) = fours[i];
+            *(Four *)(slice[inner] + outer) = fours[i];
         }
     }
 }

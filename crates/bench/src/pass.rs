@@ -1,0 +1,50 @@
+//! The backbone pass alone on a device: no images are brought there and no maps fetched.
+
+use anyhow::{Result, bail};
+use backbone::{Backbone, Engine, Weights, preprocess::resize};
+use comfy_table::Table;
+use demo::FACE_SIZE_PX;
+use serde::Serialize;
+
+use crate::{PassArguments, extract::faces, median};
+
+/// Passes that do not count.
+const WARM_UP: usize = 5;
+
+/// Images per second.
+#[derive(Debug, Serialize)]
+pub struct Measured {
+    device: String,
+    images: usize,
+    f32: f64,
+    bf16: f64,
+}
+
+pub fn measure(arguments: &PassArguments) -> Result<Measured> {
+    let &PassArguments { device, images, passes, .. } = arguments;
+    if images == 0 || passes == 0 {
+        bail!("--images and --passes are at least 1");
+    }
+    let (weights, opened) = (Weights::read(&arguments.weights)?, device.open()?);
+    let resized = faces(images).into_iter().map(|face| Ok(resize(&face, FACE_SIZE_PX, FACE_SIZE_PX, 1)?));
+    let resized = resized.collect::<Result<Vec<_>>>()?;
+    let rate = |backbone: Backbone| -> Result<f64> {
+        let seconds = backbone.seconds_of_passes(&resized, WARM_UP + passes)?.split_off(WARM_UP);
+        Ok(images as f64 / median(seconds))
+    };
+    let bf16 = if opened.is_cpu() { Backbone::bf16(&weights)? } else { Backbone::bf16_on(&weights, &opened)? };
+    Ok(Measured {
+        device: device.to_string(),
+        images,
+        f32: rate(Backbone::new(&weights, Engine::Auto, &opened)?)?,
+        bf16: rate(bf16)?,
+    })
+}
+
+pub fn table(measured: &Measured) -> String {
+    let mut table = Table::new();
+    table.set_header(["precision", "images/s"]);
+    table.add_row(["f32".to_owned(), format!("{:.1}", measured.f32)]);
+    table.add_row(["bf16".to_owned(), format!("{:.1}", measured.bf16)]);
+    format!("{}, {} images in a pass\n{table}", measured.device, measured.images)
+}
