@@ -96,6 +96,11 @@ impl Backbone {
         if native {
             return Self::on_isa(&network, Isa::choose()?);
         }
+        #[cfg(feature = "cudnn")]
+        if device.is_cuda() {
+            let engine = ChannelsLast::new(&network, device, DType::F32)?;
+            return Ok(Self { runner: Runner::ChannelsLast(Box::new(engine)) });
+        }
         Ok(Self { runner: Runner::Candle(Box::new(CandleEngine::new(&network, device, DType::F32)?)) })
     }
 
@@ -104,7 +109,8 @@ impl Backbone {
         let network = Network::read(weights)?;
         #[cfg(feature = "cudnn")]
         if device.is_cuda() {
-            return Ok(Self { runner: Runner::ChannelsLast(Box::new(ChannelsLast::new(&network, device)?)) });
+            let engine = ChannelsLast::new(&network, device, DType::BF16)?;
+            return Ok(Self { runner: Runner::ChannelsLast(Box::new(engine)) });
         }
         Ok(Self { runner: Runner::Candle(Box::new(CandleEngine::new(&network, device, DType::BF16)?)) })
     }
@@ -231,7 +237,9 @@ impl fmt::Display for Backbone {
             Runner::Candle(engine) if engine.dtype() == DType::BF16 => f.write_str("candle in bfloat16"),
             Runner::Candle(_) => f.write_str("candle"),
             #[cfg(feature = "cudnn")]
-            Runner::ChannelsLast(_) => f.write_str("cuDNN in bfloat16"),
+            Runner::ChannelsLast(engine) if engine.dtype() == DType::BF16 => f.write_str("cuDNN in bfloat16"),
+            #[cfg(feature = "cudnn")]
+            Runner::ChannelsLast(_) => f.write_str("cuDNN"),
         }
     }
 }

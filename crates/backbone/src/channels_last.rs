@@ -1,4 +1,5 @@
-//! The network in bfloat16 with channels last, its stem in f16, which rounds the image eight times more finely: on a GPU cuDNN's convolutions, which take this layout to tensor cores as it is, and
+//! The network with channels last, in bfloat16 (but for the stem, which is in f16 and so rounds the image eight times more finely) or in
+//! 32-bit floats that are multiplied as such: on a GPU cuDNN's convolutions, which take this layout to tensor cores as it is, and
 //! between them kernels that read each activation once and write it once. On the CPU twins of both, which the tests compare.
 
 mod convolve;
@@ -14,7 +15,7 @@ use stem_cells::{StemCells, stem_filters};
 use crate::{
     Block, FeatureSink, FoldedConv, Network,
     crossing::{Crossing, Departures},
-    preprocess::IMAGE_SIDE,
+    preprocess::{IMAGE_SIDE, IMAGENET_MEAN, IMAGENET_STD},
 };
 
 /// Kernels between the convolutions, on one GPU.
@@ -33,6 +34,8 @@ pub(crate) struct ChannelsLast {
     kernels: Kernels,
     crossing: Crossing,
     device: Device,
+    /// Of the activations and filters.
+    dtype: DType,
 }
 
 #[derive(Debug)]
@@ -46,13 +49,14 @@ struct Conv {
 }
 
 impl ChannelsLast {
-    pub(crate) fn new(network: &Network<FoldedConv>, device: &Device) -> Result<Self> {
+    /// In bfloat16 or in 32-bit floats.
+    pub(crate) fn new(network: &Network<FoldedConv>, device: &Device, dtype: DType) -> Result<Self> {
         let convert = |conv: &FoldedConv| -> Result<Conv> {
             let shape = conv.shape;
             let dims = (shape.out_channels, shape.in_channels, shape.kernel, shape.kernel);
             let filters = Tensor::from_slice(&conv.weights, dims, &Device::Cpu)?.permute((0, 2, 3, 1))?.contiguous()?;
             Ok(Conv {
-                filters: filters.to_dtype(DType::BF16)?.to_device(device)?,
+                filters: filters.to_dtype(dtype)?.to_device(device)?,
                 bias: Tensor::from_slice(&conv.bias, shape.out_channels, device)?,
                 stride: shape.stride,
                 padding: shape.padding,
@@ -65,7 +69,13 @@ impl ChannelsLast {
             kernels: Kernels::on(device)?,
             crossing: Crossing::default(),
             device: device.clone(),
+            dtype,
         })
+    }
+
+    #[cfg(feature = "cudnn")]
+    pub(crate) const fn dtype(&self) -> DType {
+        self.dtype
     }
 
     /// Feature maps of resized images, (224, 224, 1 or 3) each, into `sinks`, one per map and image.
@@ -115,10 +125,19 @@ impl ChannelsLast {
 
     fn stem(&self, images: &Tensor) -> Result<Tensor> {
         let grey = images.dim(3)? == 1;
+        let Conv { filters, bias, stride, padding, .. } = &self.network.stem;
+        if self.dtype == DType::F32 {
+            let convolve = Convolve { stride: *stride, padding: *padding };
+            let sums = normalised(images)?.apply_op2_no_bwd(filters, &convolve)?; // (N, 112, 112, 64)
+            // Zeros serve as padding, since nothing is negative after the ReLU.
+            let stem = sums.broadcast_add(bias)?.relu()?.permute((0, 3, 1, 2))?;
+            let padded = stem.pad_with_zeros(2, 1, 1)?.pad_with_zeros(3, 1, 1)?.contiguous()?;
+            return padded.max_pool2d_with_stride(3, 2)?.permute((0, 2, 3, 1))?.contiguous();
+        }
         let cells = images.apply_op1_no_bwd(&StemCells { kernels: self.kernels.clone() })?;
         let convolve = Convolve { stride: 1, padding: 0 };
         let sums = cells.apply_op2_no_bwd(&self.stems[usize::from(!grey)], &convolve)?; // (N, 112, 112, 64)
-        sums.apply_op2_no_bwd(&self.network.stem.bias, &FinishPool { kernels: self.kernels.clone() })
+        sums.apply_op2_no_bwd(bias, &FinishPool { kernels: self.kernels.clone() })
     }
 
     fn block(&self, block: &Block<Conv>, input: &Tensor) -> Result<Tensor> {
@@ -133,12 +152,23 @@ impl ChannelsLast {
     fn conv(&self, conv: &Conv, input: &Tensor, shortcut: Option<&Tensor>) -> Result<Tensor> {
         let Conv { stride, padding, relu, .. } = *conv;
         let sums = input.apply_op2_no_bwd(&conv.filters, &Convolve { stride, padding })?;
+        if self.dtype == DType::F32 {
+            let sums = sums.broadcast_add(&conv.bias)?;
+            let sums = shortcut.map_or(Ok(sums.clone()), |shortcut| sums + shortcut)?;
+            return if relu { sums.relu() } else { Ok(sums) };
+        }
         let finish = Finish { relu, kernels: self.kernels.clone() };
         match shortcut {
             Some(shortcut) => sums.apply_op3_no_bwd(&conv.bias, shortcut, &finish),
             None => sums.apply_op2_no_bwd(&conv.bias, &finish),
         }
     }
+}
+
+/// What [`normalise`](crate::preprocess::normalise) makes of images (N, 224, 224, 1 or 3): (N, 224, 224, 3).
+fn normalised(images: &Tensor) -> Result<Tensor> {
+    let constant = |of: [f32; 3]| Tensor::from_slice(&of, 3, images.device());
+    images.broadcast_sub(&constant(IMAGENET_MEAN)?)?.broadcast_div(&constant(IMAGENET_STD)?)
 }
 
 /// Grey images among colour ones, in three equal channels.

@@ -1,11 +1,13 @@
-use candle_core::{CpuStorage, CustomOp2, DType, Layout, Result, Shape};
+#[cfg(feature = "cudnn")]
+use candle_core::DType;
+use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape};
 use half::{bf16, f16};
 use rayon::prelude::*;
 
 use super::on_cpu;
 
-/// A convolution of (N, H, W, in) with filters (out, kernel, kernel, in), both in one of the half precisions; added up in 32-bit
-/// floats.
+/// A convolution of (N, H, W, in) with filters (out, kernel, kernel, in), both in 32-bit floats or one of the half precisions; added up
+/// in 32-bit floats.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Convolve {
     pub(super) stride: usize,
@@ -76,6 +78,7 @@ impl CustomOp2 for Convolve {
     ) -> Result<(CpuStorage, Shape)> {
         let extent = self.extent(of_input, of_filters)?;
         let floats = |storage: &CpuStorage, layout: &Layout| match storage {
+            CpuStorage::F32(_) => on_cpu::<f32>(storage, layout).map(<[f32]>::to_vec),
             CpuStorage::F16(_) => {
                 on_cpu::<f16>(storage, layout).map(|halves| halves.iter().map(|value| value.to_f32()).collect())
             }
@@ -84,6 +87,7 @@ impl CustomOp2 for Convolve {
         let (values, filters): (Vec<f32>, Vec<f32>) = (floats(input, of_input)?, floats(filters, of_filters)?);
         let sums = self.sums(extent, &values, &filters).into_iter();
         let output = match input {
+            CpuStorage::F32(_) => CpuStorage::F32(sums.collect()),
             CpuStorage::F16(_) => CpuStorage::F16(sums.map(f16::from_f32).collect()),
             _ => CpuStorage::BF16(sums.map(bf16::from_f32).collect()),
         };
@@ -106,6 +110,7 @@ impl CustomOp2 for Convolve {
             candle_core::bail!("the activations do not lie one behind the other");
         }
         let output = match input.dtype() {
+            DType::F32 => on_gpu::convolve::<f32>(*self, extent, input, filters)?,
             DType::F16 => on_gpu::convolve::<f16>(*self, extent, input, filters)?,
             _ => on_gpu::convolve::<bf16>(*self, extent, input, filters)?,
         };
@@ -192,7 +197,11 @@ mod on_gpu {
             [1; 2],
             cudnnConvolutionMode_t::CUDNN_CROSS_CORRELATION,
         )?;
-        conv.set_math_type(cudnnMathType_t::CUDNN_TENSOR_OP_MATH)?;
+        // Left to itself cuDNN would round 32-bit floats to TF32's ten bits.
+        conv.set_math_type(match T::DTYPE {
+            DType::F32 => cudnnMathType_t::CUDNN_FMA_MATH,
+            _ => cudnnMathType_t::CUDNN_TENSOR_OP_MATH,
+        })?;
         let x = cudnn.create_4d_tensor::<T>(CUDNN_TENSOR_NHWC, dims([images, channels, side, side]))?;
         let w = cudnn.create_4d_filter::<T>(CUDNN_TENSOR_NHWC, dims([out_channels, channels, kernel, kernel]))?;
         let y = cudnn.create_4d_tensor::<T>(CUDNN_TENSOR_NHWC, dims([images, out_channels, out_side, out_side]))?;
