@@ -1,9 +1,10 @@
-//! The training step's kernels for NVIDIA GPUs: what `kernels` is for the CPU.
+//! Kernels for NVIDIA GPUs: what `kernels` is for the CPU to the training step, and what stands between the convolutions of the
+//! backbone's pass.
 //!
 //! ```text
-//! cuda/*.cu ─► Gpu ─► Card     compiled by NVRTC for the model at hand, run by the driver (feature `cuda`)
-//!                  └► OnCpu    compiled by the C++ compiler, for tests where there is no card (feature `on-cpu`)
-//! copies.rs ─► Stream          short and long copies through pinned memory: of a Card, and of Transfers beside what candle computes
+//! cuda/*.cu ─► Gpu, PassKernel ─► Card     compiled by NVRTC for the model at hand, run by the driver (feature `cuda`)
+//!                              └► OnCpu    compiled by the C++ compiler, for tests where there is no card (feature `on-cpu`)
+//! copies.rs ─► Stream                      short and long copies through pinned memory: of a Card, and of Transfers beside what candle computes
 //! ```
 //!
 //! Each kernel works on all runs that are trained at once: alone each is too small for a card. Shapes: R runs, B images,

@@ -143,13 +143,13 @@ __device__ void put(const Four *fours, bf16_bits (*slice)[SLICE_ROW]) {
         place_in_slice<INNER>(i, &outer, &inner);
         FourHalves halves;
         for (int j = 0; j < 4; j++) halves.values[j] = float_to_bf16(fours[i].values[j]);
-        if (INNER) {
+        if constexpr (INNER) {
             *(FourHalves *)(slice[outer] + inner) = halves;
-            continue;
-        }
-        for (int j = 0; j < 4; j++) {
-            unsigned next = float_to_bf16(fours[i + 1].values[j]);
-            *(unsigned *)(slice[outer + j] + inner) = halves.values[j] | next << 16;
+        } else {
+            for (int j = 0; j < 4; j++) {
+                unsigned next = float_to_bf16(fours[i + 1].values[j]);
+                *(unsigned *)(slice[outer + j] + inner) = halves.values[j] | next << 16;
+            }
         }
     }
 }
