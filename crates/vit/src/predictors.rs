@@ -10,9 +10,9 @@ pub struct Predictors<'a>(Kind<'a>);
 #[derive(Debug)]
 enum Kind<'a> {
     EachByItself(Vec<Predictor<'a>>),
-    /// Groups of them, with their places.
+    /// By groups.
     #[cfg(feature = "cuda")]
-    Cuda(Vec<(Vec<usize>, crate::cuda::Answers)>),
+    Cuda(Vec<crate::cuda::AnswersOfGroup>),
 }
 
 impl<'a> Predictors<'a> {

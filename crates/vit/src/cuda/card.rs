@@ -26,9 +26,12 @@ pub(crate) fn members(
     Ok(Some(members.into_iter().map(|(_, member)| member).collect()))
 }
 
-/// The answers of `models`, which lie on one GPU, by groups of those whose kernels are the same, with their places; none where
-/// the network is not written out.
-pub(crate) fn answers(models: &[&Model]) -> Result<Option<Vec<(Vec<usize>, Answers)>>, VitError> {
+/// The answers of some models, with their places among all.
+pub(crate) type AnswersOfGroup = (Vec<usize>, Answers);
+
+/// The answers of `models`, which lie on one GPU, by groups of those whose kernels are the same; none where the network is not
+/// written out.
+pub(crate) fn answers(models: &[&Model]) -> Result<Option<Vec<AnswersOfGroup>>, VitError> {
     let Some(Device::Cuda(device)) = models.first().map(|model| model.device()) else { return Ok(None) };
     if !models.iter().all(|model| model.dtype() == DType::F32 && is_written_out(model.about())) {
         return Ok(None);

@@ -28,7 +28,7 @@ use crate::{About, Fuse, Pool, Precision, Recipe};
 
 pub(crate) use answers::Answers;
 #[cfg(feature = "cuda")]
-pub(crate) use card::{answers, free_bytes, members};
+pub(crate) use card::{AnswersOfGroup, answers, free_bytes, members};
 pub(crate) use courier::{Courier, Sent};
 pub(crate) use group::Member;
 pub(crate) use holding::Holding;
