@@ -27,20 +27,27 @@ choice! {
     /// What runs the convolutions.
     #[derive(Default)]
     pub enum Engine for "extract.engine" {
-        /// The one that made the features that are there; without any, native on the CPU and candle elsewhere.
+        /// The one that made the features that are there; without any, native on the CPU, and on a GPU cuDNN if the program was
+        /// built with it, else candle.
         #[default]
         Auto = "auto",
         /// This project's CPU kernels.
         Native = "native",
         /// candle, on any device.
         Candle = "candle",
+        /// cuDNN's convolutions with channels last, on NVIDIA GPUs.
+        Cudnn = "cudnn",
     }
 }
 
 impl Engine {
     /// What [`Engine::Auto`] means on `device`, with no features to be of one kind with.
     pub fn of(device: &Device) -> Self {
-        if device.is_cpu() { Self::Native } else { Self::Candle }
+        match device {
+            Device::Cpu => Self::Native,
+            Device::Cuda(_) if cfg!(feature = "cudnn") => Self::Cudnn,
+            _ => Self::Candle,
+        }
     }
 }
 
@@ -50,6 +57,12 @@ pub enum BackboneError {
     /// The native engine computes on the CPU only.
     #[error("extract.engine = native runs on the CPU; use `candle` with this device, or device = cpu")]
     NativeNeedsCpu,
+    /// cuDNN computes on NVIDIA GPUs only, and not in every build.
+    #[error(
+        "extract.engine = cudnn runs on NVIDIA GPUs, in a build with the feature cudnn (docs/gpu.md)\n\n\
+         hint: set extract.engine = native, which has a cache of its own"
+    )]
+    NeedsCudnn,
     /// A calibration of another network.
     #[error("the calibration does not describe this network's activations")]
     Calibration,
@@ -87,32 +100,38 @@ impl Backbone {
     /// Builds the network from `weights` for `device`.
     pub fn new(weights: &Weights, engine: Engine, device: &Device) -> Result<Self, BackboneError> {
         let network = Network::read(weights)?;
-        let native = match engine {
-            Engine::Auto => Engine::of(device) == Engine::Native,
-            Engine::Native if !device.is_cpu() => return Err(BackboneError::NativeNeedsCpu),
-            Engine::Native => true,
-            Engine::Candle => false,
-        };
-        if native {
-            return Self::on_isa(&network, Isa::choose()?);
+        match if engine == Engine::Auto { Engine::of(device) } else { engine } {
+            Engine::Native if !device.is_cpu() => Err(BackboneError::NativeNeedsCpu),
+            Engine::Native | Engine::Auto => Self::on_isa(&network, Isa::choose()?),
+            Engine::Candle => {
+                Ok(Self { runner: Runner::Candle(Box::new(CandleEngine::new(&network, device, DType::F32)?)) })
+            }
+            Engine::Cudnn => Self::on_cudnn(&network, device, DType::F32),
         }
-        #[cfg(feature = "cudnn")]
-        if device.is_cuda() {
-            let engine = ChannelsLast::new(&network, device, DType::F32)?;
-            return Ok(Self { runner: Runner::ChannelsLast(Box::new(engine)) });
-        }
-        Ok(Self { runner: Runner::Candle(Box::new(CandleEngine::new(&network, device, DType::F32)?)) })
     }
 
-    /// Builds the engine in bfloat16 for the GPU `device`: with cuDNN on its convolutions, channels last, else on candle's own.
+    /// Builds candle's engine in bfloat16 for the GPU `device`.
     pub fn bf16_on(weights: &Weights, device: &Device) -> Result<Self, BackboneError> {
         let network = Network::read(weights)?;
-        #[cfg(feature = "cudnn")]
-        if device.is_cuda() {
-            let engine = ChannelsLast::new(&network, device, DType::BF16)?;
-            return Ok(Self { runner: Runner::ChannelsLast(Box::new(engine)) });
-        }
         Ok(Self { runner: Runner::Candle(Box::new(CandleEngine::new(&network, device, DType::BF16)?)) })
+    }
+
+    /// Builds cuDNN's engine in bfloat16 for the GPU `device`.
+    pub fn bf16_on_cudnn(weights: &Weights, device: &Device) -> Result<Self, BackboneError> {
+        Self::on_cudnn(&Network::read(weights)?, device, DType::BF16)
+    }
+
+    #[cfg(feature = "cudnn")]
+    fn on_cudnn(network: &Network<FoldedConv>, device: &Device, dtype: DType) -> Result<Self, BackboneError> {
+        if !device.is_cuda() {
+            return Err(BackboneError::NeedsCudnn);
+        }
+        Ok(Self { runner: Runner::ChannelsLast(Box::new(ChannelsLast::new(network, device, dtype)?)) })
+    }
+
+    #[cfg(not(feature = "cudnn"))]
+    fn on_cudnn(_: &Network<FoldedConv>, _: &Device, _: DType) -> Result<Self, BackboneError> {
+        Err(BackboneError::NeedsCudnn)
     }
 
     /// Builds the native engine for the instruction set `isa`, whatever `FMSTUDY_ISA` says.
@@ -185,7 +204,7 @@ impl Backbone {
         }
     }
 
-    /// Seconds of each of `times` passes over `images`, without bringing them to a device and maps from it where there is one.
+    /// Seconds of each of `times` passes over `images`; with cuDNN without bringing them to the GPU and maps from it.
     pub fn seconds_of_passes(&self, images: &[Vec<f32>], times: usize) -> Result<Vec<f64>, BackboneError> {
         #[cfg(feature = "cudnn")]
         if let Runner::ChannelsLast(engine) = &self.runner {

@@ -66,7 +66,7 @@ impl ChannelsLast {
         Ok(Self {
             stems: [stem_filters(&network.stem, 1, device)?, stem_filters(&network.stem, 3, device)?],
             network: network.try_map(convert)?,
-            kernels: Kernels::on(device)?,
+            kernels: if dtype == DType::BF16 { Kernels::on(device)? } else { Kernels::default() },
             crossing: Crossing::default(),
             device: device.clone(),
             dtype,
@@ -78,8 +78,27 @@ impl ChannelsLast {
         self.dtype
     }
 
-    /// Feature maps of resized images, (224, 224, 1 or 3) each, into `sinks`, one per map and image.
+    /// Feature maps of resized images, (224, 224, 1 or 3) each, into `sinks`, one per map and image. Grey and colour images pass
+    /// apart: no image's maps depend on those beside it.
     pub(crate) fn run<S: FeatureSink>(&self, images: &[Vec<f32>], sinks: &mut [(Source, Vec<S>)]) -> Result<()> {
+        let is_grey = |image: &Vec<f32>| image.len() == IMAGE_SIDE * IMAGE_SIDE;
+        if images.iter().all(is_grey) || !images.iter().any(is_grey) {
+            return self.run_alike(images, sinks);
+        }
+        for grey in [true, false] {
+            let alike: Vec<Vec<f32>> = images.iter().filter(|image| is_grey(image) == grey).cloned().collect();
+            let mut of_alike: Vec<(Source, Vec<&mut S>)> = Vec::with_capacity(sinks.len());
+            for (source, sinks) in &mut *sinks {
+                let of_images = images.iter().zip(sinks).filter(|(image, _)| is_grey(image) == grey);
+                of_alike.push((*source, of_images.map(|(_, sink)| sink).collect()));
+            }
+            self.run_alike(&alike, &mut of_alike)?;
+        }
+        Ok(())
+    }
+
+    /// The same of images of which all are grey, or none.
+    fn run_alike<S: FeatureSink>(&self, images: &[Vec<f32>], sinks: &mut [(Source, Vec<S>)]) -> Result<()> {
         let mut departures = Departures::default();
         let depth = sinks.iter().filter_map(|(source, _)| source.stage()).max().unwrap_or(0);
         self.pass(&self.input(images)?, depth, |stage, map| departures.leave(&self.crossing, stage, map, sinks, true))?;
@@ -102,13 +121,9 @@ impl ChannelsLast {
 
     /// The images on the device, (N, 224, 224, 1 or 3).
     fn input(&self, images: &[Vec<f32>]) -> Result<Tensor> {
-        const PIXELS: usize = IMAGE_SIDE * IMAGE_SIDE;
-        let grey = images.iter().all(|image| image.len() == PIXELS);
-        let input = match grey || images.iter().all(|image| image.len() == 3 * PIXELS) {
-            true => self.crossing.to_device(images, &self.device)?,
-            false => self.crossing.to_device(&in_colour(images), &self.device)?,
-        };
-        input.reshape((images.len(), IMAGE_SIDE, IMAGE_SIDE, if grey { 1 } else { 3 }))
+        let colours = images.first().map_or(1, |image| image.len() / (IMAGE_SIDE * IMAGE_SIDE));
+        let shape = (images.len(), IMAGE_SIDE, IMAGE_SIDE, colours);
+        self.crossing.to_device(images, &self.device)?.reshape(shape)
     }
 
     /// Takes `input` through `depth` stages, and gives the map of each (N, H, W, C) to `take`, with the stage's number from 1 on.
@@ -171,15 +186,6 @@ fn normalised(images: &Tensor) -> Result<Tensor> {
     images.broadcast_sub(&constant(IMAGENET_MEAN)?)?.broadcast_div(&constant(IMAGENET_STD)?)
 }
 
-/// Grey images among colour ones, in three equal channels.
-fn in_colour(images: &[Vec<f32>]) -> Vec<Vec<f32>> {
-    let each = |image: &Vec<f32>| match image.len() {
-        grey if grey == IMAGE_SIDE * IMAGE_SIDE => image.iter().flat_map(|value| [*value; 3]).collect(),
-        _ => image.clone(),
-    };
-    images.iter().map(each).collect()
-}
-
 /// The values of a tensor of the CPU, which lies there as it is.
 fn on_cpu<'a, T: candle_core::WithDType>(
     storage: &'a candle_core::CpuStorage,
@@ -206,7 +212,7 @@ mod on_gpu {
         CudaStorage, Device, Error, Layout, Result,
         cuda_backend::{
             CudaDType,
-            cudarc::driver::{DevicePtr as _, SyncOnDrop},
+            cudarc::driver::{CudaStream, DevicePtr as _, SyncOnDrop},
         },
     };
     use gpu::{Card, Machine as _, PassKernel, Program};
@@ -232,18 +238,17 @@ mod on_gpu {
         }
     }
 
-    /// Where a tensor of a GPU lies, which must lie there as it is. Others wait with its memory until the guard is dropped and
-    /// what was asked for meanwhile is done.
+    /// Where a tensor of a GPU lies, which must lie there as it is, for kernels on `stream`. Whoever frees it, on whatever stream it
+    /// was made, waits for what `stream` was asked for before the guard was dropped.
     pub(super) fn place<'a, T: CudaDType + 'a>(
         storage: &'a CudaStorage,
         layout: &Layout,
+        stream: &'a CudaStream,
     ) -> Result<(u64, SyncOnDrop<'a>)> {
         if !layout.is_contiguous() || layout.start_offset() != 0 {
             candle_core::bail!("the activations do not lie one behind the other");
         }
-        let slice = storage.as_cuda_slice::<T>()?;
-        // The guard asks for the stream that it was made with.
-        Ok(slice.device_ptr(slice.stream()))
+        Ok(storage.as_cuda_slice::<T>()?.device_ptr(stream))
     }
 }
 

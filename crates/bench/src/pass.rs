@@ -1,4 +1,4 @@
-//! The backbone pass alone on a device: no images are brought there and no maps fetched.
+//! The backbone pass alone on a device; with cuDNN no images are brought there and no maps fetched.
 
 use anyhow::{Result, bail};
 use backbone::{Backbone, Engine, Weights, preprocess::resize};
@@ -32,7 +32,11 @@ pub fn measure(arguments: &PassArguments) -> Result<Measured> {
         let seconds = backbone.seconds_of_passes(&resized, WARM_UP + passes)?.split_off(WARM_UP);
         Ok(images as f64 / median(seconds))
     };
-    let bf16 = if opened.is_cpu() { Backbone::bf16(&weights)? } else { Backbone::bf16_on(&weights, &opened)? };
+    let bf16 = match Engine::of(&opened) {
+        Engine::Native => Backbone::bf16(&weights)?,
+        Engine::Cudnn => Backbone::bf16_on_cudnn(&weights, &opened)?,
+        Engine::Auto | Engine::Candle => Backbone::bf16_on(&weights, &opened)?,
+    };
     Ok(Measured {
         device: device.to_string(),
         images,

@@ -53,6 +53,15 @@ pub struct Constants {
 }
 
 impl Constants {
+    /// Whether a block of each kernel finds room in a processor's shared memory, of which every card has 48 KB: attention puts down 64
+    /// rows of two kinds with three numbers each, the head six rows and two numbers for each class.
+    pub const fn fits(&self) -> bool {
+        const SHARED_BYTES: usize = 48 << 10;
+        let Self { width, heads, classes, .. } = *self;
+        let (attention, head) = (64 * (2 * (width / heads) + 3), 6 * width + 2 * classes);
+        4 * attention <= SHARED_BYTES && 4 * head <= SHARED_BYTES
+    }
+
     /// The kernels of the model's training step.
     pub fn program(&self) -> Program {
         Program { source: STEP, options: self.options(), kernels: &KERNELS }

@@ -14,14 +14,14 @@ use serde::{Deserialize, Serialize};
 use sources::Combination;
 use stage::{AtomicFile, ContentHash, Fingerprint, Freshness, HashMemo, Lock, read_sound_json, write_sealed_json};
 use study::CombinationChoice;
-use vit::{MODEL_FILE, Model, Predictors, first_largest};
+use vit::{MODEL_FILE, Model, Predictors, Trainer, first_largest};
 
 use crate::{
     Context,
     examples::{Example, Examples},
     failed::Failed,
     features::Features,
-    loader::TokenReader,
+    loader::{INFERENCE_BATCH, TokenReader},
     paper::{self, PaperRow},
     progress,
     runs::{self, Run, Trained},
@@ -100,9 +100,11 @@ pub fn run(context: &Context) -> Result<EvaluationReport> {
     let most = if device.is_cpu() { MOST_TOGETHER } else { MOST_TOGETHER_ON_GPU };
     while !due.is_empty() {
         let together = due.drain(..due.len().min(most)).collect();
-        for (due, evaluation) in evaluate(context, (&features, &examples, &device), together, &mut failed)? {
+        let Evaluated { done, left } = evaluate(context, (&features, &examples, &device), together, &mut failed)?;
+        for (due, evaluation) in done {
             report.push(&paper, due, evaluation, false);
         }
+        due.splice(..0, left);
     }
     failed.into_result()?;
     report.runs.sort_by_key(|run| runs::place(context, run.combination, run.seed));
@@ -288,15 +290,23 @@ struct Member {
     _lock: Lock,
 }
 
-/// Evaluates all that are due in one pass over the images, so that the cache is read once for all of them.
+/// What became of those that were due.
+#[derive(Default)]
+struct Evaluated {
+    done: Vec<(Due, Evaluation)>,
+    /// Those for which a GPU has no room beside the others.
+    left: Vec<Due>,
+}
+
+/// Evaluates those that are due in one pass over the images, so that the cache is read once for all of them.
 fn evaluate(
     context: &Context,
     (features, examples, device): (&Features, &Examples, &Device),
     due: Vec<Due>,
     failed: &mut Failed,
-) -> Result<Vec<(Due, Evaluation)>> {
+) -> Result<Evaluated> {
     let Some(sources) = Combination::new(due.iter().flat_map(|due| due.run.combination.iter())) else {
-        return Ok(Vec::new());
+        return Ok(Evaluated::default());
     };
     let name = match &due[..] {
         [only] => only.run.name(),
@@ -304,15 +314,23 @@ fn evaluate(
     };
     tracing::info!("evaluate {name}");
     let _features_lock = features.verify(context, sources)?;
-    let mut members = Vec::with_capacity(due.len());
+    let allowed_bytes = Trainer::free_bytes(device).map_or(u64::MAX, |free| free / 2);
+    let (mut members, mut left, mut bytes) = (Vec::with_capacity(due.len()), Vec::new(), 0);
     for due in due {
         match open_locked(&due.run, device) {
-            Ok((model, lock)) => members.push(Member { due, model, _lock: lock }),
+            Ok((model, lock)) => {
+                bytes += Predictors::bytes(&model, INFERENCE_BATCH);
+                if members.is_empty() || bytes <= allowed_bytes {
+                    members.push(Member { due, model, _lock: lock });
+                } else {
+                    left.push(due);
+                }
+            }
             Err(error) => failed.add(&due.run, error),
         }
     }
     if members.is_empty() {
-        return Ok(Vec::new());
+        return Ok(Evaluated { done: Vec::new(), left });
     }
     let mut predictors = Predictors::new(&members.iter().map(|member| &member.model).collect::<Vec<_>>())?;
     let reader = TokenReader::new(context, features, sources.iter(), &context.study.model)?;
@@ -342,7 +360,7 @@ fn evaluate(
         write_sealed_json(&due.run.folder.join(FOLDER).join(FILE), &evaluation)?;
         done.push((due, evaluation));
     }
-    Ok(done)
+    Ok(Evaluated { done, left })
 }
 
 /// The trained model of `run`, whose folder nobody else works in as long as the lock lives.

@@ -33,9 +33,9 @@ impl FeatureCache {
     pub(crate) fn find(study: &Study, paths: &Paths, weights: &Weights, view: View) -> Result<Self> {
         let extract = &study.extract;
         match (extract.engine, extract.precision) {
-            (Engine::Candle, Precision::F32) | (Engine::Native, _) => {
-                Self::of(study, paths, weights, extract.engine, view)
-            }
+            (Engine::Candle, Precision::F32)
+            | (Engine::Cudnn, Precision::F32 | Precision::Bf16)
+            | (Engine::Native, _) => Self::of(study, paths, weights, extract.engine, view),
             (Engine::Candle, Precision::Bf16) if !study.device.open()?.is_cpu() => {
                 Self::of(study, paths, weights, Engine::Candle, view)
             }
@@ -44,16 +44,23 @@ impl FeatureCache {
                 "extract.engine = candle computes in f32, and on GPUs in bf16, not in {precision}\n\n\
                  hint: leave extract.engine = auto, or set extract.precision = f32"
             ),
+            (Engine::Cudnn, precision) => bail!(
+                "extract.engine = cudnn computes in f32 and bf16, not in {precision}\n\n\
+                 hint: leave extract.engine = auto, or set extract.precision = bf16"
+            ),
             (Engine::Auto, Precision::F32 | Precision::Bf16) => {
                 let usual = Engine::of(&study.device.open()?);
-                let other = if usual == Engine::Native { Engine::Candle } else { Engine::Native };
                 // One engine for all views: that of the images as they are.
                 let exists = |engine| {
                     let plain = Self::of(study, paths, weights, engine, View::Plain)?;
                     Ok::<_, anyhow::Error>(plain.folder.join(Plan::FILE).is_file())
                 };
-                let engine = if !exists(usual)? && exists(other)? { other } else { usual };
-                Self::of(study, paths, weights, engine, view)
+                for engine in [usual, Engine::Native, Engine::Cudnn, Engine::Candle] {
+                    if exists(engine)? {
+                        return Self::of(study, paths, weights, engine, view);
+                    }
+                }
+                Self::of(study, paths, weights, usual, view)
             }
         }
     }
@@ -89,6 +96,9 @@ impl FeatureCache {
     pub(crate) fn backbone(&self, context: &Context, weights: &Weights) -> Result<Backbone> {
         Ok(match (self.precision, &self.calibration) {
             (Precision::F32, _) => Backbone::new(weights, self.engine, &context.study.device.open()?)?,
+            (Precision::Bf16, _) if self.engine == Engine::Cudnn => {
+                Backbone::bf16_on_cudnn(weights, &context.study.device.open()?)?
+            }
             (Precision::Bf16, _) if self.engine == Engine::Candle => {
                 Backbone::bf16_on(weights, &context.study.device.open()?)?
             }
@@ -96,5 +106,18 @@ impl FeatureCache {
             (Precision::Int8, Some(calibration)) => Backbone::quantised(weights, calibration)?,
             (Precision::Int8, None) => bail!("the calibration is gone; run the command again"),
         })
+    }
+
+    /// The network that fills it, or where that needs a GPU that is not there, one that differs from it in rounding only: for single
+    /// images, which are stored nowhere.
+    pub(crate) fn backbone_here(&self, context: &Context, weights: &Weights) -> Result<Backbone> {
+        let device = context.study.device.open()?;
+        match self.precision {
+            Precision::F32 | Precision::Bf16 if device.is_cpu() && self.engine == Engine::Cudnn => {
+                let near = Self { engine: Engine::Native, ..self.clone() };
+                near.backbone(context, weights)
+            }
+            _ => self.backbone(context, weights),
+        }
     }
 }

@@ -29,7 +29,7 @@ const QUEUE_BATCHES: usize = 3;
 pub(crate) const BATCHES_IN_MEMORY: usize = QUEUE_BATCHES + 2;
 
 /// Images per batch where nothing is learned.
-const INFERENCE_BATCH: usize = 64;
+pub(crate) const INFERENCE_BATCH: usize = 64;
 
 /// First stream of random numbers for the order of images; 0 and 1 are the model's.
 const ORDER_STREAM: u64 = 1 << 32;

@@ -75,7 +75,7 @@ impl<'a> SinglePass<'a> {
         } else {
             let weights = context.weights()?;
             let cache = FeatureCache::find(&context.study, &context.paths, &weights, View::Plain)?;
-            Some(cache.backbone(context, &weights)?)
+            Some(cache.backbone_here(context, &weights)?)
         };
         Ok(Self { context, wanted, backbone })
     }

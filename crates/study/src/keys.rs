@@ -54,7 +54,7 @@ pub const KEYS: &[Key] = keys! {
     "extract.weights", EVERY, "file | owner/model", "ResNet-18: .safetensors, .npz, .pth, or a model on the Hub";
     "extract.features", EXTRACT, "fm1+fm2+fm3+fm4", "which feature maps to store; the pass goes only as deep";
     "extract.dtype", EVERY, "f16 | bf16 | f32", "how values are stored";
-    "extract.engine", EVERY, "auto | native | candle", "what runs the convolutions; auto: what made the features there, or native on the CPU";
+    "extract.engine", EVERY, "auto | native | candle | cudnn", "what runs the convolutions; auto: what made the features there, or native on the CPU and cudnn on a GPU";
     "extract.precision", EVERY, "f32 | bf16 | int8", "what the convolutions multiply; int8 is twice as fast as f32 and 4% off at fm4 (docs/benchmarks.md)";
     "extract.views", EVERY, "plain | plain+flip", "with the mirror image, which has a cache of its own: training draws one of the two, evaluation averages both";
     "extract.batch", EXTRACT, "number", "images per batch of the pass, 0 for 32 on the CPU and 256 on a GPU";

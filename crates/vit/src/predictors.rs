@@ -29,6 +29,16 @@ impl<'a> Predictors<'a> {
         Ok(Self(Kind::EachByItself(each)))
     }
 
+    /// Bytes of a GPU's memory that asking `model` about batches of `images` takes beside others, nearly; none elsewhere.
+    #[cfg_attr(not(feature = "cuda"), expect(unused_variables, reason = "there is no other memory"))]
+    pub fn bytes(model: &Model, images: usize) -> u64 {
+        #[cfg(feature = "cuda")]
+        if model.device().is_cuda() && crate::cuda::is_written_out(model.about()) {
+            return crate::cuda::Answers::bytes(model, images);
+        }
+        0
+    }
+
     /// Logits (K) of each image of `batch`, for each model.
     ///
     /// # Errors

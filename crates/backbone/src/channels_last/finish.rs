@@ -120,8 +120,10 @@ impl CustomOp2 for FinishPool {
             for (channel, bias) in bias.iter().enumerate() {
                 let sum = |y: usize, x: usize| sums[((image * side + y) * side + x) * channels + channel].to_f32();
                 let window = around(y).flat_map(|y| around(x).map(move |x| (y, x)));
-                let largest = window.map(|(y, x)| sum(y, x)).fold(f32::MIN, f32::max);
-                output.push(bf16::from_f32((largest + bias).max(0.0)));
+                // What is no number stays.
+                let larger = |one: f32, other: f32| if other > one || other.is_nan() { other } else { one };
+                let pooled = window.map(|(y, x)| sum(y, x)).fold(f32::MIN, larger) + bias;
+                output.push(bf16::from_f32(if pooled < 0.0 { 0.0 } else { pooled }));
             }
         }
         Ok((CpuStorage::BF16(output), (images, half, half, channels).into()))
@@ -163,13 +165,14 @@ mod on_gpu {
         shortcut: Option<(&CudaStorage, &Layout)>,
     ) -> Result<(CudaStorage, Shape)> {
         let (device, shape) = (sums.device.clone(), of_sums.shape().clone());
+        let stream = device.cuda_stream();
         // SAFETY: the kernel writes all of it.
         let out: CudaSlice<bf16> = unsafe { device.alloc(shape.elem_count()) }?;
         {
-            let (sums, _sums) = place::<bf16>(sums, of_sums)?;
-            let (bias, _bias) = place::<f32>(bias, of_bias)?;
-            let shortcut = shortcut.map(|(shortcut, of)| place::<bf16>(shortcut, of)).transpose()?;
-            let (out, _out) = out.device_ptr(out.stream());
+            let (sums, _sums) = place::<bf16>(sums, of_sums, &stream)?;
+            let (bias, _bias) = place::<f32>(bias, of_bias, &stream)?;
+            let shortcut = shortcut.map(|(shortcut, of)| place::<bf16>(shortcut, of, &stream)).transpose()?;
+            let (out, _out) = out.device_ptr(&stream);
             let places = [sums, bias, shortcut.as_ref().map_or(0, |(shortcut, _)| *shortcut), out];
             let kernel = PassKernel::finish(places, shape.elem_count(), shape.dims()[3], *relu);
             // SAFETY: the output is as large as the sums, and so is the shortcut; there is a bias for each channel.
@@ -186,12 +189,13 @@ mod on_gpu {
     ) -> Result<(CudaStorage, Shape)> {
         let (images, side, channels) = pooled(of_sums)?;
         let device = sums.device.clone();
+        let stream = device.cuda_stream();
         // SAFETY: the kernel writes all of it.
         let out: CudaSlice<bf16> = unsafe { device.alloc(shape.elem_count()) }?;
         {
-            let (sums, _sums) = place::<f16>(sums, of_sums)?;
-            let (bias, _bias) = place::<f32>(bias, of_bias)?;
-            let (out, _out) = out.device_ptr(out.stream());
+            let (sums, _sums) = place::<f16>(sums, of_sums, &stream)?;
+            let (bias, _bias) = place::<f32>(bias, of_bias, &stream)?;
+            let (out, _out) = out.device_ptr(&stream);
             let kernel = PassKernel::finish_pool([sums, bias, out], [images, side, channels]);
             // SAFETY: the output has a quarter of the sums' places; there is a bias for each channel.
             unsafe { kernels.launch(&kernel) }?;

@@ -114,11 +114,12 @@ impl CustomOp1 for StemCells {
 
         let (count, side, colours, shape) = cells(of_images)?;
         let (device, (rates, offsets)) = (images.device.clone(), normalisation(colours));
+        let stream = device.cuda_stream();
         // SAFETY: the kernel writes all of it.
         let cells: CudaSlice<f16> = unsafe { device.alloc(shape.elem_count()) }?;
         {
-            let (images, _images) = place::<f32>(images, of_images)?;
-            let (cells, _cells) = cells.device_ptr(cells.stream());
+            let (images, _images) = place::<f32>(images, of_images, &stream)?;
+            let (cells, _cells) = cells.device_ptr(&stream);
             let kernel = PassKernel::stem_cells(images, cells, [count, side, colours], rates, offsets);
             // SAFETY: the images are as their layout says, and there is room for all cells.
             unsafe { self.kernels.launch(&kernel) }?;

@@ -72,7 +72,8 @@ __device__ int row_of_warp() {
     return blockIdx.x * (blockDim.x / WARP) + threadIdx.x / WARP;
 }
 
-// As products read their factors, where nothing else reads them: rounded to bfloat16 if they are then.
+// What products read, as it is stored: rounded to bfloat16 if that is what they multiply. What a norm's or attention's gradient reads
+// of it is rounded then, too.
 #if BF16
 typedef bf16_bits factor_number;
 

@@ -1,4 +1,4 @@
-// What stands between the convolutions of the backbone's pass, which are cuDNN's. Activations are (images, side, side, channels) in
+// What stands between the convolutions of the backbone's pass in bfloat16, which are cuDNN's. Activations are (images, side, side, channels) in
 // bfloat16, those of the stem in f16; a thread takes eight channels at once. Twins: backbone::channels_last.
 
 struct __align__(16) Eight {

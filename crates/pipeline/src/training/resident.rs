@@ -2,15 +2,15 @@
 
 use anyhow::{Result, bail};
 use sources::{Combination, Source};
-use vit::{Holding, Model, Trainer};
+use vit::{Holding, Model, Predictors, Trainer};
 
 use super::Common;
 use crate::{
-    loader::{BATCHES_IN_MEMORY, TokenReader},
+    loader::{BATCHES_IN_MEMORY, INFERENCE_BATCH, TokenReader},
     progress,
 };
 
-/// Room that is left to what lasts for a moment only: validation, and the libraries' own.
+/// Room that is left to the libraries.
 const SPARE_BYTES: u64 = 2 << 30;
 
 /// Brings the tokens of all training images into the memory of the GPU on which `trainers` train `models`, of as many of
@@ -26,7 +26,8 @@ pub(super) fn hold(
     let study = &common.context.study;
     let images = common.examples.train.len() * study.extract.views.each().len();
     let of_runs = models.iter().map(|model| Trainer::bytes(model, study.recipe.batch, rayon::current_num_threads()));
-    let mut room = free_bytes.saturating_sub(of_runs.sum::<u64>() + SPARE_BYTES);
+    let validation: u64 = models.iter().map(|model| Predictors::bytes(model, INFERENCE_BATCH)).sum();
+    let mut room = free_bytes.saturating_sub(of_runs.sum::<u64>() + validation + SPARE_BYTES);
 
     let mut candidates = Vec::new();
     for source in sources.iter() {

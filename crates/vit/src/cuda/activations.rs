@@ -47,6 +47,12 @@ pub(super) struct Saved {
 }
 
 impl Forward {
+    /// Numbers that a row of a run takes where nothing is kept for a backward pass.
+    pub(super) const fn numbers_per_row(constants: &Constants, hidden: usize) -> usize {
+        let Constants { width, heads, .. } = *constants;
+        7 * width + 2 * heads + 2 * hidden + 2
+    }
+
     /// With room for what `kept` blocks keep.
     pub(super) fn new(
         machine: &dyn Machine,

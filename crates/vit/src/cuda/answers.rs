@@ -1,6 +1,6 @@
 use gpu::{Array, Extent, Machine};
 
-use super::{activations::Forward, network::Network};
+use super::{activations::Forward, constants, network::Network};
 use crate::{Batch, Model, Precision, VitError, layers::LAYER_NORM_EPSILON};
 
 /// What several runs answer to the same batches, computed for all of them at once.
@@ -13,9 +13,23 @@ pub(crate) struct Answers {
 
 impl Answers {
     /// Of `models`, which differ in nothing but their sources and weights. `machine` was compiled with their
-    /// [`constants`](super::constants) in 32-bit floats.
+    /// [`constants`] in 32-bit floats.
     pub(crate) fn new(machine: Box<dyn Machine>, models: &[&Model]) -> Result<Self, VitError> {
         Ok(Self { network: Network::new(machine, models, Precision::F32)?, room: None })
+    }
+
+    /// Bytes of a machine's memory that a run of `model` takes with batches of `images`, nearly.
+    pub(crate) fn bytes(model: &Model, images: usize) -> u64 {
+        // Parameters, and effective weights.
+        const NUMBERS_PER_PARAMETER: usize = 2;
+        let (about, constants) = (model.about(), constants(model.about(), Precision::F32));
+        let per_row = Forward::numbers_per_row(&constants, about.model.width * about.model.mlp_ratio);
+        // As they come, mostly in halves, and as products read them. Runs share those of a source; here each counts them.
+        let token_widths = about.inputs.iter().map(|input| input.token_width).sum::<usize>();
+        let tokens = images * about.model.tokens_per_source() * token_widths * 3 / 2;
+        let numbers =
+            images * constants.tokens * per_row + tokens + NUMBERS_PER_PARAMETER * model.parameters().elements();
+        (numbers * size_of::<f32>()) as u64
     }
 
     /// The logits (K) of each image, for each run.

@@ -34,9 +34,9 @@ pub(crate) use group::Member;
 pub(crate) use holding::Holding;
 pub(crate) use trainer::Trainer;
 
-/// Whether the network of such a model is written out.
-pub(crate) const fn is_written_out(about: &About) -> bool {
-    !about.model.qk_norm
+/// Whether the network of such a model is written out, for kernels that find enough memory in a card's processors.
+pub(crate) fn is_written_out(about: &About) -> bool {
+    !about.model.qk_norm && constants(about, Precision::F32).fits()
 }
 
 /// Whether the step is written out for such a model and recipe.

@@ -488,7 +488,10 @@ fn memory_is_foreseen_and_every_kernel_takes_part() {
     assert!(relative(foreseen as f64, taken as f64) < 0.05, "{foreseen} bytes foreseen, {taken} taken");
     // What the other tests compare is made of all kernels.
     trainer.update(&[Some(1.0)], 1e-3, 1).unwrap();
+    bytes.store(0, Relaxed);
     let mut answers = Answers::new(counting(machine(&about, Precision::F32).unwrap()), &[&model]).unwrap();
     answers.logits(&batch(&ModelConfig::default(), 1.0)).unwrap();
+    let (foreseen, taken) = (Answers::bytes(&model, IMAGES), bytes.load(Relaxed));
+    assert!(relative(foreseen as f64, taken as f64) < 0.05, "{foreseen} bytes foreseen for answers, {taken} taken");
     assert!(kernels.lock().unwrap().iter().eq(&KERNELS));
 }
