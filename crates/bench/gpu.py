@@ -107,7 +107,7 @@ def extraction(precision, cache):
 def backbone():
     """Images per second of our pass over input that lies on the device."""
     command = [options.binaries / "bench", "pass", "--json", "--weights", options.weights, "--device", options.device]
-    command += ["--images", str(options.batch * 4)]
+    command += ["--images", str(options.batch * 4 if options.limit == 0 else 8)]
     return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
 
