@@ -47,14 +47,15 @@ def part(measure):
     record.write_text(json.dumps(figures, indent=2) + "\n")
 
 
-def run(binary, *keys, cache="cache", device=options.device):
+def run(binary, *keys, cache="cache", device=options.device, command=None):
     """The JSON that one of the binaries prints."""
     common = [f"data.dir={options.data}", f"extract.weights={options.weights}", f"cache.dir={options.out / cache}"]
     common += [f"device={device}", f"extract.limit={options.limit}", f"recipe.batch={options.batch}"]
     # No configuration but what stands here.
     (options.out / "study.toml").write_text("")
-    command = [options.binaries / binary, "--json", "--config", options.out / "study.toml", *common, *keys]
-    done = subprocess.run(command, capture_output=True, text=True)
+    called = [options.binaries / binary, *([command] if command else []), "--json"]
+    called += ["--config", options.out / "study.toml", *common, *keys]
+    done = subprocess.run(called, capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(done.stderr[-1000:])
     return json.loads(done.stdout)
@@ -295,6 +296,17 @@ def study():
     return found
 
 
+def results():
+    """Evaluates the study and reports it: pages, tables and pictures in the folder `report`."""
+    keys = ["combo=all", f"recipe.steps={options.steps}", "train.precision=bf16"]
+    begun = time.perf_counter()
+    found = run("eval", *keys, "study.seeds=0,1,2")
+    seconds = time.perf_counter() - begun
+    run("fmstudy", *keys, "study.seeds=0,1,2", f"report.dir={options.out / 'report'}", command="report")
+    best = max(found["runs"], key=lambda one: one["trained"]["outcome"]["validation"]["accuracy"])
+    return {"runs": len(found["runs"]), "eval_wall_s": seconds, "best": [best["combination"], best["seed"]]}
+
+
 # What is worth most comes first, for those whose time on a card is short.
 for measure in (
     machine,
@@ -306,6 +318,7 @@ for measure in (
     step_bf16,
     step_of_pytorch,
     study,
+    results,
     agreement_with_the_cpu,
     determinism,
     extraction_bf16,
