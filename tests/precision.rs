@@ -47,6 +47,10 @@ fn every_precision_has_a_cache_of_its_own() {
         error.contains("computes in f32, and on GPUs in bf16, not in int8") && error.contains("extract.engine = auto"),
         "{error}"
     );
+    let error = study.fails("extract", &["extract.precision=int8", "extract.engine=cudnn"], 1);
+    assert!(error.contains("computes in f32 and bf16, not in int8"), "{error}");
+    let error = study.fails("extract", &["device=cpu", "limit=12", "extract.engine=cudnn"], 1);
+    assert!(error.contains("NVIDIA GPUs") && error.contains("extract.engine = native"), "{error}");
     assert!(study.fails("extract", &["extract.precision=int9"], 2).contains("did you mean `int8`?"));
     let error = study.fails("train", &["precision=bf16"], 2);
     assert!(error.contains("extract.precision") && error.contains("train.precision"), "{error}");
