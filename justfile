@@ -4,49 +4,50 @@ set positional-arguments
 
 # What the programs are built with: `export FMSTUDY_FEATURES=cudnn` for a GPU (docs/gpu.md).
 features := env("FMSTUDY_FEATURES", "")
+run := "cargo run --release --quiet --features '" + features + "' --bin"
 
 _default:
     @just --list --unsorted
 
 # Run the backbone over every image that is not cached yet: just extract [key=value …]
 extract *overrides:
-    @cargo run --release --quiet --features "{{features}}" --bin extract -- "$@"
+    @{{run}} extract -- "$@"
 
 # Train what is not fresh: just train combo=fm1+fm2 [key=value …]
 train *overrides:
-    @cargo run --release --quiet --features "{{features}}" --bin train -- "$@"
+    @{{run}} train -- "$@"
 
 # Evaluate every trained run that has no fresh evaluation: just eval [combo=…]
 eval *overrides:
-    @cargo run --release --quiet --features "{{features}}" --bin eval -- "$@"
+    @{{run}} eval -- "$@"
 
 # All of it: extract, train and evaluate what is not fresh, then the report: just study [key=value …]
 study *overrides:
-    @cargo run --release --quiet --features "{{features}}" --bin fmstudy -- study "$@"
+    @{{run}} fmstudy -- study "$@"
 
 # The report of what is evaluated, in seconds
 report *overrides:
-    @cargo run --release --quiet --features "{{features}}" --bin fmstudy -- report "$@"
+    @{{run}} fmstudy -- report "$@"
 
 # Images with their feature maps, as the paper's Figure 3: just figure images=face.png[,…]
 figure *overrides:
-    @cargo run --release --quiet --features "{{features}}" --bin fmstudy -- figure "$@"
+    @{{run}} fmstudy -- figure "$@"
 
 # What a trained run says of an image or a folder of images: just predict image=face.png [combo=…]
 predict *overrides:
-    @cargo run --release --quiet --features "{{features}}" --bin fmstudy -- predict "$@"
+    @{{run}} fmstudy -- predict "$@"
 
 # What is fresh, stale (and why), partial or missing
 status *overrides:
-    @cargo run --release --quiet --features "{{features}}" --bin fmstudy -- status "$@"
+    @{{run}} fmstudy -- status "$@"
 
 # Read everything again and compare it with its recorded hash
 verify *overrides:
-    @cargo run --release --quiet --features "{{features}}" --bin fmstudy -- verify "$@"
+    @{{run}} fmstudy -- verify "$@"
 
 # Remove what no current configuration uses, after listing it and asking
 clean-stale *overrides:
-    @cargo run --release --quiet --features "{{features}}" --bin fmstudy -- clean-stale "$@"
+    @{{run}} fmstudy -- clean-stale "$@"
 
 # Make a small data set of drawn faces and run the whole chain on it, down to the report; needs no download
 demo:
@@ -68,7 +69,7 @@ lint:
 
 # Kills, power cuts, full disks, flipped bits, done to a small study: just torture [kill power …] [--full] [--json]
 torture *arguments:
-    @cargo run --release --quiet --features "{{features}}" --bin torture -- "$@"
+    @{{run}} torture -- "$@"
 
 # The kernels' tests under valgrind, which knows no AVX-512: the same code for AVX2 and in plain Rust
 memcheck:
@@ -80,4 +81,4 @@ memcheck:
 
 # Measure beside PyTorch: just bench extract [--layers] [--json] [--python PATH], just bench train [--json] [--python PATH]
 bench *arguments:
-    @cargo run --release --quiet --features "{{features}}" --bin bench -- "$@"
+    @{{run}} bench -- "$@"

@@ -106,7 +106,7 @@ impl Backbone {
             Engine::Candle => {
                 Ok(Self { runner: Runner::Candle(Box::new(CandleEngine::new(&network, device, DType::F32)?)) })
             }
-            Engine::Cudnn => Self::on_cudnn(&network, device, DType::F32),
+            Engine::Cudnn => Self::on_cudnn(&network, device, false),
         }
     }
 
@@ -118,19 +118,19 @@ impl Backbone {
 
     /// Builds cuDNN's engine in bfloat16 for the GPU `device`.
     pub fn bf16_on_cudnn(weights: &Weights, device: &Device) -> Result<Self, BackboneError> {
-        Self::on_cudnn(&Network::read(weights)?, device, DType::BF16)
+        Self::on_cudnn(&Network::read(weights)?, device, true)
     }
 
     #[cfg(feature = "cudnn")]
-    fn on_cudnn(network: &Network<FoldedConv>, device: &Device, dtype: DType) -> Result<Self, BackboneError> {
+    fn on_cudnn(network: &Network<FoldedConv>, device: &Device, halves: bool) -> Result<Self, BackboneError> {
         if !device.is_cuda() {
             return Err(BackboneError::NeedsCudnn);
         }
-        Ok(Self { runner: Runner::ChannelsLast(Box::new(ChannelsLast::new(network, device, dtype)?)) })
+        Ok(Self { runner: Runner::ChannelsLast(Box::new(ChannelsLast::new(network, device, halves)?)) })
     }
 
     #[cfg(not(feature = "cudnn"))]
-    fn on_cudnn(_: &Network<FoldedConv>, _: &Device, _: DType) -> Result<Self, BackboneError> {
+    fn on_cudnn(_: &Network<FoldedConv>, _: &Device, _: bool) -> Result<Self, BackboneError> {
         Err(BackboneError::NeedsCudnn)
     }
 
@@ -256,7 +256,7 @@ impl fmt::Display for Backbone {
             Runner::Candle(engine) if engine.dtype() == DType::BF16 => f.write_str("candle in bfloat16"),
             Runner::Candle(_) => f.write_str("candle"),
             #[cfg(feature = "cudnn")]
-            Runner::ChannelsLast(engine) if engine.dtype() == DType::BF16 => f.write_str("cuDNN in bfloat16"),
+            Runner::ChannelsLast(engine) if engine.halves() => f.write_str("cuDNN in bfloat16"),
             #[cfg(feature = "cudnn")]
             Runner::ChannelsLast(_) => f.write_str("cuDNN"),
         }

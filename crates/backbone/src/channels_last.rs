@@ -28,14 +28,19 @@ struct Kernels {
 /// The network with filters (out, kernel, kernel, in).
 #[derive(Debug)]
 pub(crate) struct ChannelsLast {
-    /// For grey and for colour images.
-    stems: [Tensor; 2],
     network: Network<Conv>,
-    kernels: Kernels,
     crossing: Crossing,
     device: Device,
-    /// Of the activations and filters.
-    dtype: DType,
+    /// In bfloat16; none in 32-bit floats.
+    halves: Option<Halves>,
+}
+
+/// What the pass in bfloat16 has of its own.
+#[derive(Debug)]
+struct Halves {
+    /// For grey and for colour images.
+    stems: [Tensor; 2],
+    kernels: Kernels,
 }
 
 #[derive(Debug)]
@@ -49,8 +54,9 @@ struct Conv {
 }
 
 impl ChannelsLast {
-    /// In bfloat16 or in 32-bit floats.
-    pub(crate) fn new(network: &Network<FoldedConv>, device: &Device, dtype: DType) -> Result<Self> {
+    /// In 32-bit floats, or with `halves` in bfloat16.
+    pub(crate) fn new(network: &Network<FoldedConv>, device: &Device, halves: bool) -> Result<Self> {
+        let dtype = if halves { DType::BF16 } else { DType::F32 };
         let convert = |conv: &FoldedConv| -> Result<Conv> {
             let shape = conv.shape;
             let dims = (shape.out_channels, shape.in_channels, shape.kernel, shape.kernel);
@@ -63,19 +69,22 @@ impl ChannelsLast {
                 relu: conv.relu,
             })
         };
+        let own = || -> Result<Halves> {
+            let stems = [stem_filters(&network.stem, 1, device)?, stem_filters(&network.stem, 3, device)?];
+            Ok(Halves { stems, kernels: Kernels::on(device)? })
+        };
         Ok(Self {
-            stems: [stem_filters(&network.stem, 1, device)?, stem_filters(&network.stem, 3, device)?],
             network: network.try_map(convert)?,
-            kernels: if dtype == DType::BF16 { Kernels::on(device)? } else { Kernels::default() },
             crossing: Crossing::default(),
             device: device.clone(),
-            dtype,
+            halves: halves.then(own).transpose()?,
         })
     }
 
+    /// Whether it multiplies in bfloat16.
     #[cfg(feature = "cudnn")]
-    pub(crate) const fn dtype(&self) -> DType {
-        self.dtype
+    pub(crate) const fn halves(&self) -> bool {
+        self.halves.is_some()
     }
 
     /// Feature maps of resized images, (224, 224, 1 or 3) each, into `sinks`, one per map and image. Grey and colour images pass
@@ -139,20 +148,19 @@ impl ChannelsLast {
     }
 
     fn stem(&self, images: &Tensor) -> Result<Tensor> {
-        let grey = images.dim(3)? == 1;
         let Conv { filters, bias, stride, padding, .. } = &self.network.stem;
-        if self.dtype == DType::F32 {
+        let Some(Halves { stems: [grey, colour], kernels }) = &self.halves else {
             let convolve = Convolve { stride: *stride, padding: *padding };
             let sums = normalised(images)?.apply_op2_no_bwd(filters, &convolve)?; // (N, 112, 112, 64)
             // Zeros serve as padding, since nothing is negative after the ReLU.
             let stem = sums.broadcast_add(bias)?.relu()?.permute((0, 3, 1, 2))?;
             let padded = stem.pad_with_zeros(2, 1, 1)?.pad_with_zeros(3, 1, 1)?.contiguous()?;
             return padded.max_pool2d_with_stride(3, 2)?.permute((0, 2, 3, 1))?.contiguous();
-        }
-        let cells = images.apply_op1_no_bwd(&StemCells { kernels: self.kernels.clone() })?;
-        let convolve = Convolve { stride: 1, padding: 0 };
-        let sums = cells.apply_op2_no_bwd(&self.stems[usize::from(!grey)], &convolve)?; // (N, 112, 112, 64)
-        sums.apply_op2_no_bwd(bias, &FinishPool { kernels: self.kernels.clone() })
+        };
+        let stem = if images.dim(3)? == 1 { grey } else { colour };
+        let cells = images.apply_op1_no_bwd(&StemCells { kernels: kernels.clone() })?;
+        let sums = cells.apply_op2_no_bwd(stem, &Convolve { stride: 1, padding: 0 })?; // (N, 112, 112, 64)
+        sums.apply_op2_no_bwd(bias, &FinishPool { kernels: kernels.clone() })
     }
 
     fn block(&self, block: &Block<Conv>, input: &Tensor) -> Result<Tensor> {
@@ -167,12 +175,12 @@ impl ChannelsLast {
     fn conv(&self, conv: &Conv, input: &Tensor, shortcut: Option<&Tensor>) -> Result<Tensor> {
         let Conv { stride, padding, relu, .. } = *conv;
         let sums = input.apply_op2_no_bwd(&conv.filters, &Convolve { stride, padding })?;
-        if self.dtype == DType::F32 {
+        let Some(Halves { kernels, .. }) = &self.halves else {
             let sums = sums.broadcast_add(&conv.bias)?;
             let sums = shortcut.map_or(Ok(sums.clone()), |shortcut| sums + shortcut)?;
             return if relu { sums.relu() } else { Ok(sums) };
-        }
-        let finish = Finish { relu, kernels: self.kernels.clone() };
+        };
+        let finish = Finish { relu, kernels: kernels.clone() };
         match shortcut {
             Some(shortcut) => sums.apply_op3_no_bwd(&conv.bias, shortcut, &finish),
             None => sums.apply_op2_no_bwd(&conv.bias, &finish),
@@ -209,10 +217,10 @@ mod on_gpu {
     use std::sync::Arc;
 
     use candle_core::{
-        CudaStorage, Device, Error, Layout, Result,
+        CudaDevice, CudaStorage, Device, Error, Layout, Result, Shape,
         cuda_backend::{
             CudaDType,
-            cudarc::driver::{CudaStream, DevicePtr as _, SyncOnDrop},
+            cudarc::driver::{CudaSlice, CudaStream, DevicePtr as _, DeviceRepr, SyncOnDrop},
         },
     };
     use gpu::{Card, Machine as _, PassKernel, Program};
@@ -238,6 +246,14 @@ mod on_gpu {
         }
     }
 
+    /// Fails unless a tensor lies in its memory as it is.
+    pub(super) fn check_whole(layout: &Layout) -> Result<()> {
+        if layout.is_contiguous() && layout.start_offset() == 0 {
+            return Ok(());
+        }
+        candle_core::bail!("the activations do not lie one behind the other")
+    }
+
     /// Where a tensor of a GPU lies, which must lie there as it is, for kernels on `stream`. Whoever frees it, on whatever stream it
     /// was made, waits for what `stream` was asked for before the guard was dropped.
     pub(super) fn place<'a, T: CudaDType + 'a>(
@@ -245,10 +261,27 @@ mod on_gpu {
         layout: &Layout,
         stream: &'a CudaStream,
     ) -> Result<(u64, SyncOnDrop<'a>)> {
-        if !layout.is_contiguous() || layout.start_offset() != 0 {
-            candle_core::bail!("the activations do not lie one behind the other");
-        }
+        check_whole(layout)?;
         Ok(storage.as_cuda_slice::<T>()?.device_ptr(stream))
+    }
+
+    /// A tensor of `shape` that `write` has a kernel write whole: it is told where the tensor lies, and the stream of `device`.
+    ///
+    /// # Safety
+    /// All of it is written.
+    pub(super) unsafe fn written<T: CudaDType + DeviceRepr>(
+        device: &CudaDevice,
+        shape: Shape,
+        write: impl FnOnce(u64, &CudaStream) -> Result<()>,
+    ) -> Result<(CudaStorage, Shape)> {
+        let stream = device.cuda_stream();
+        // SAFETY: the caller vouches for what is written before anybody reads.
+        let out: CudaSlice<T> = unsafe { device.alloc(shape.elem_count()) }?;
+        {
+            let (address, _out) = out.device_ptr(&stream);
+            write(address, &stream)?;
+        }
+        Ok((CudaStorage::wrap_cuda_slice(out, device.clone()), shape))
     }
 }
 

@@ -33,7 +33,7 @@ struct Arguments {
 enum Stage {
     /// The backbone pass
     Extract(ExtractArguments),
-    /// The backbone pass alone on a device, to and from which nothing is copied
+    /// The backbone pass alone on a device; with cuDNN nothing is copied to and from it
     Pass(PassArguments),
     /// The training step
     Train(TrainArguments),

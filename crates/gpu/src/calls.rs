@@ -81,6 +81,12 @@ impl Layer {
     pub const fn numbers(self) -> usize {
         self.outputs * (self.inputs + 1)
     }
+
+    /// Where a kernel finds those of the first of `runs` runs among all `weights`, and how far behind those of the next lie.
+    fn among(self, weights: &Array<f32>, runs: usize) -> [Argument; 2] {
+        let run_step = step(weights, runs);
+        [weights.part(self.at, (runs - 1) * run_step + self.numbers()), Long(run_step as i64)]
+    }
 }
 
 /// Parameters, effective weights or their sums of all runs, each run's `step` numbers behind those of the one before.
@@ -159,13 +165,13 @@ impl Gpu {
         add: bool,
         activated: Option<&mut Factors>,
     ) -> Result<(), GpuError> {
-        let (rows, Layer { inputs, outputs, at }) = (self.rows(extent), layer);
-        let run_step = step(weights, extent.runs);
+        let (rows, Layer { inputs, outputs, .. }) = (self.rows(extent), layer);
+        let [weights, run_step] = layer.among(weights, extent.runs);
         let values = extent.runs * rows * outputs;
         let arguments = [
             x.all(extent.runs * rows * inputs),
-            weights.part(at, (extent.runs - 1) * run_step + layer.numbers()),
-            Long(run_step as i64),
+            weights,
+            run_step,
             y.all(values),
             Int(rows as i32),
             Int(inputs as i32),
@@ -185,14 +191,14 @@ impl Gpu {
         grad: Numbers<'_>,
         x_grad: &mut Array<f32>,
     ) -> Result<(), GpuError> {
-        let (rows, Layer { inputs, outputs, at }) = (self.rows(extent), layer);
-        let run_step = step(weights, extent.runs);
+        let (rows, Layer { inputs, outputs, .. }) = (self.rows(extent), layer);
+        let [weights, run_step] = layer.among(weights, extent.runs);
         let [grad, factors] = grad.arguments(extent.runs * rows * outputs);
         let arguments = [
             grad,
             factors,
-            weights.part(at, (extent.runs - 1) * run_step + layer.numbers()),
-            Long(run_step as i64),
+            weights,
+            run_step,
             x_grad.all(extent.runs * rows * inputs),
             Int(rows as i32),
             Int(inputs as i32),
@@ -212,13 +218,13 @@ impl Gpu {
         hidden: &Array<f32>,
         [hidden_grad, activated]: [&mut Factors; 2],
     ) -> Result<(), GpuError> {
-        let (rows, Layer { inputs, outputs, at }) = (self.rows(extent), layer);
-        let run_step = step(weights, extent.runs);
+        let (rows, Layer { inputs, outputs, .. }) = (self.rows(extent), layer);
+        let [weights, run_step] = layer.among(weights, extent.runs);
         let values = extent.runs * rows * inputs;
         let arguments = [
             grad.all(extent.runs * rows * outputs),
-            weights.part(at, (extent.runs - 1) * run_step + layer.numbers()),
-            Long(run_step as i64),
+            weights,
+            run_step,
             hidden.all(values),
             hidden_grad.all(values),
             activated.all(values),
@@ -462,12 +468,12 @@ impl Gpu {
     ) -> Result<(), GpuError> {
         let Constants { width, classes, .. } = self.constants;
         let (all, values) = (extent.runs * extent.images, extent.runs * self.rows(extent) * width);
-        let run_step = step(weights, extent.runs);
+        let [weights, run_step] = layer.among(weights, extent.runs);
         let arguments = [
             x.all(values),
             Float(epsilon),
-            weights.part(layer.at, (extent.runs - 1) * run_step + layer.numbers()),
-            Long(run_step as i64),
+            weights,
+            run_step,
             targets.values.all(extent.images * classes),
             targets.weights.as_ref().map_or(Argument::Address(0), |weights| weights.all(extent.images)),
             Float(targets.smoothing),
@@ -491,12 +497,12 @@ impl Gpu {
         logits: &mut Array<f32>,
     ) -> Result<(), GpuError> {
         let Constants { width, classes, .. } = self.constants;
-        let run_step = step(weights, extent.runs);
+        let [weights, run_step] = layer.among(weights, extent.runs);
         let arguments = [
             x.all(extent.runs * self.rows(extent) * width),
             Float(epsilon),
-            weights.part(layer.at, (extent.runs - 1) * run_step + layer.numbers()),
-            Long(run_step as i64),
+            weights,
+            run_step,
             logits.all(extent.runs * extent.images * classes),
         ];
         self.launch("answers", [extent.images, 1, extent.runs], HEAD_THREADS, &arguments)

@@ -105,10 +105,8 @@ impl CustomOp2 for Convolve {
         use candle_core::backend::BackendStorage as _;
 
         let extent = self.extent(of_input, of_filters)?;
-        let is_whole = |layout: &Layout| layout.is_contiguous() && layout.start_offset() == 0;
-        if !is_whole(of_input) || !is_whole(of_filters) {
-            candle_core::bail!("the activations do not lie one behind the other");
-        }
+        super::on_gpu::check_whole(of_input)?;
+        super::on_gpu::check_whole(of_filters)?;
         let output = match input.dtype() {
             DType::F32 => on_gpu::convolve::<f32>(*self, extent, input, filters)?,
             DType::F16 => on_gpu::convolve::<f16>(*self, extent, input, filters)?,

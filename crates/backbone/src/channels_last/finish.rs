@@ -145,18 +145,12 @@ impl CustomOp2 for FinishPool {
 
 #[cfg(feature = "cudnn")]
 mod on_gpu {
-    use candle_core::{
-        CudaStorage, Layout, Result, Shape,
-        cuda_backend::{
-            CudaDType as _,
-            cudarc::driver::{CudaSlice, DevicePtr as _},
-        },
-    };
+    use candle_core::{CudaStorage, Layout, Result, Shape};
     use gpu::PassKernel;
     use half::{bf16, f16};
 
     use super::{Finish, FinishPool, pooled};
-    use crate::channels_last::on_gpu::place;
+    use crate::channels_last::on_gpu::{place, written};
 
     pub(super) fn finish(
         Finish { relu, kernels }: &Finish,
@@ -164,21 +158,18 @@ mod on_gpu {
         (bias, of_bias): (&CudaStorage, &Layout),
         shortcut: Option<(&CudaStorage, &Layout)>,
     ) -> Result<(CudaStorage, Shape)> {
-        let (device, shape) = (sums.device.clone(), of_sums.shape().clone());
-        let stream = device.cuda_stream();
+        let (shape, count, channels) = (of_sums.shape(), of_sums.shape().elem_count(), of_sums.dims()[3]);
         // SAFETY: the kernel writes all of it.
-        let out: CudaSlice<bf16> = unsafe { device.alloc(shape.elem_count()) }?;
-        {
-            let (sums, _sums) = place::<bf16>(sums, of_sums, &stream)?;
-            let (bias, _bias) = place::<f32>(bias, of_bias, &stream)?;
-            let shortcut = shortcut.map(|(shortcut, of)| place::<bf16>(shortcut, of, &stream)).transpose()?;
-            let (out, _out) = out.device_ptr(&stream);
-            let places = [sums, bias, shortcut.as_ref().map_or(0, |(shortcut, _)| *shortcut), out];
-            let kernel = PassKernel::finish(places, shape.elem_count(), shape.dims()[3], *relu);
-            // SAFETY: the output is as large as the sums, and so is the shortcut; there is a bias for each channel.
-            unsafe { kernels.launch(&kernel) }?;
+        unsafe {
+            written::<bf16>(&sums.device, shape.clone(), |out, stream| {
+                let (sums, _sums) = place::<bf16>(sums, of_sums, stream)?;
+                let (bias, _bias) = place::<f32>(bias, of_bias, stream)?;
+                let shortcut = shortcut.map(|(shortcut, of)| place::<bf16>(shortcut, of, stream)).transpose()?;
+                let places = [sums, bias, shortcut.as_ref().map_or(0, |(shortcut, _)| *shortcut), out];
+                // SAFETY: the output is as large as the sums, and so is the shortcut; there is a bias for each channel.
+                kernels.launch(&PassKernel::finish(places, count, channels, *relu))
+            })
         }
-        Ok((bf16::wrap_cuda_slice(out, device), shape))
     }
 
     pub(super) fn finish_pool(
@@ -188,18 +179,14 @@ mod on_gpu {
         shape: Shape,
     ) -> Result<(CudaStorage, Shape)> {
         let (images, side, channels) = pooled(of_sums)?;
-        let device = sums.device.clone();
-        let stream = device.cuda_stream();
         // SAFETY: the kernel writes all of it.
-        let out: CudaSlice<bf16> = unsafe { device.alloc(shape.elem_count()) }?;
-        {
-            let (sums, _sums) = place::<f16>(sums, of_sums, &stream)?;
-            let (bias, _bias) = place::<f32>(bias, of_bias, &stream)?;
-            let (out, _out) = out.device_ptr(&stream);
-            let kernel = PassKernel::finish_pool([sums, bias, out], [images, side, channels]);
-            // SAFETY: the output has a quarter of the sums' places; there is a bias for each channel.
-            unsafe { kernels.launch(&kernel) }?;
+        unsafe {
+            written::<bf16>(&sums.device, shape, |out, stream| {
+                let (sums, _sums) = place::<f16>(sums, of_sums, stream)?;
+                let (bias, _bias) = place::<f32>(bias, of_bias, stream)?;
+                // SAFETY: the output has a quarter of the sums' places; there is a bias for each channel.
+                kernels.launch(&PassKernel::finish_pool([sums, bias, out], [images, side, channels]))
+            })
         }
-        Ok((bf16::wrap_cuda_slice(out, device), shape))
     }
 }

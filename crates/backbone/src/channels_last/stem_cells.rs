@@ -104,26 +104,19 @@ impl CustomOp1 for StemCells {
         images: &candle_core::CudaStorage,
         of_images: &Layout,
     ) -> Result<(candle_core::CudaStorage, Shape)> {
-        use candle_core::cuda_backend::{
-            CudaDType as _,
-            cudarc::driver::{CudaSlice, DevicePtr as _},
-        };
         use gpu::PassKernel;
 
-        use super::on_gpu::place;
+        use super::on_gpu::{place, written};
 
         let (count, side, colours, shape) = cells(of_images)?;
-        let (device, (rates, offsets)) = (images.device.clone(), normalisation(colours));
-        let stream = device.cuda_stream();
+        let (rates, offsets) = normalisation(colours);
         // SAFETY: the kernel writes all of it.
-        let cells: CudaSlice<f16> = unsafe { device.alloc(shape.elem_count()) }?;
-        {
-            let (images, _images) = place::<f32>(images, of_images, &stream)?;
-            let (cells, _cells) = cells.device_ptr(&stream);
-            let kernel = PassKernel::stem_cells(images, cells, [count, side, colours], rates, offsets);
-            // SAFETY: the images are as their layout says, and there is room for all cells.
-            unsafe { self.kernels.launch(&kernel) }?;
+        unsafe {
+            written::<f16>(&images.device, shape, |cells, stream| {
+                let (images, _images) = place::<f32>(images, of_images, stream)?;
+                // SAFETY: the images are as their layout says, and there is room for all cells.
+                self.kernels.launch(&PassKernel::stem_cells(images, cells, [count, side, colours], rates, offsets))
+            })
         }
-        Ok((f16::wrap_cuda_slice(cells, device), shape))
     }
 }

@@ -1,4 +1,4 @@
-use candle_core::{DType, Device};
+use candle_core::{CudaDevice, DType, Device};
 use gpu::{Card, Constants};
 
 use super::{Answers, Member, Trainer, constants, is_written_out, supports};
@@ -17,10 +17,9 @@ pub(crate) fn members(
         return Ok(None);
     }
     let mut members: Vec<(usize, Member)> = Vec::with_capacity(models.len());
-    for (constants, indices) in groups(models, precision) {
-        let machine = Box::new(Card::new(&device.cuda_stream(), &constants.program())?);
-        let of_group: Vec<&Model> = indices.iter().map(|index| models[*index]).collect();
-        members.extend(indices.into_iter().zip(Member::all(Trainer::new(machine, &of_group, recipe, precision)?)));
+    for Group { card, places, models } in groups(models, device, precision)? {
+        let trainer = Trainer::new(Box::new(card), &models, recipe, precision)?;
+        members.extend(places.into_iter().zip(Member::all(trainer)));
     }
     members.sort_by_key(|(index, _)| *index);
     Ok(Some(members.into_iter().map(|(_, member)| member).collect()))
@@ -36,25 +35,30 @@ pub(crate) fn answers(models: &[&Model]) -> Result<Option<Vec<AnswersOfGroup>>, 
     if !models.iter().all(|model| model.dtype() == DType::F32 && is_written_out(model.about())) {
         return Ok(None);
     }
-    let of_group = |(constants, indices): (Constants, Vec<usize>)| {
-        let machine = Box::new(Card::new(&device.cuda_stream(), &constants.program())?);
-        let of_group: Vec<&Model> = indices.iter().map(|index| models[*index]).collect();
-        Ok((indices, Answers::new(machine, &of_group)?))
-    };
-    groups(models, Precision::F32).into_iter().map(of_group).collect::<Result<_, _>>().map(Some)
+    let of_group = |Group { card, places, models }| Ok((places, Answers::new(Box::new(card), &models)?));
+    groups(models, device, Precision::F32)?.into_iter().map(of_group).collect::<Result<_, _>>().map(Some)
 }
 
-/// The places of those of `models` whose kernels are the same.
-fn groups(models: &[&Model], precision: Precision) -> Vec<(Constants, Vec<usize>)> {
-    let mut groups: Vec<(Constants, Vec<usize>)> = Vec::new();
-    for (index, model) in models.iter().enumerate() {
+/// Models whose kernels are the same, with their places among all, and the card with these kernels.
+struct Group<'a> {
+    card: Card,
+    places: Vec<usize>,
+    models: Vec<&'a Model>,
+}
+
+fn groups<'a>(models: &[&'a Model], device: &CudaDevice, precision: Precision) -> Result<Vec<Group<'a>>, VitError> {
+    let mut groups: Vec<(Constants, Group<'a>)> = Vec::new();
+    for (place, model) in models.iter().enumerate() {
         let of_model = constants(model.about(), precision);
-        match groups.iter_mut().find(|(constants, _)| *constants == of_model) {
-            Some((_, members)) => members.push(index),
-            None => groups.push((of_model, vec![index])),
+        if let Some((_, group)) = groups.iter_mut().find(|(constants, _)| *constants == of_model) {
+            group.places.push(place);
+            group.models.push(model);
+            continue;
         }
+        let card = Card::new(&device.cuda_stream(), &of_model.program())?;
+        groups.push((of_model, Group { card, places: vec![place], models: vec![*model] }));
     }
-    groups
+    Ok(groups.into_iter().map(|(_, group)| group).collect())
 }
 
 /// Bytes that are free on the GPU `device`; none if it is none, or does not tell.
