@@ -220,7 +220,7 @@ mod on_gpu {
         CudaDevice, CudaStorage, Device, Error, Layout, Result, Shape,
         cuda_backend::{
             CudaDType,
-            cudarc::driver::{CudaSlice, CudaStream, DevicePtr as _, DeviceRepr, SyncOnDrop},
+            cudarc::driver::{CudaSlice, CudaStream, DevicePtr as _, DevicePtrMut as _, DeviceRepr, SyncOnDrop},
         },
     };
     use gpu::{Card, Machine as _, PassKernel, Program};
@@ -276,9 +276,9 @@ mod on_gpu {
     ) -> Result<(CudaStorage, Shape)> {
         let stream = device.cuda_stream();
         // SAFETY: the caller vouches for what is written before anybody reads.
-        let out: CudaSlice<T> = unsafe { device.alloc(shape.elem_count()) }?;
+        let mut out: CudaSlice<T> = unsafe { device.alloc(shape.elem_count()) }?;
         {
-            let (address, _out) = out.device_ptr(&stream);
+            let (address, _out) = out.device_ptr_mut(&stream);
             write(address, &stream)?;
         }
         Ok((CudaStorage::wrap_cuda_slice(out, device.clone()), shape))

@@ -313,7 +313,7 @@ impl Gpu {
 
     const fn attention_grid(&self, extent: Extent) -> [usize; 3] {
         let Constants { tokens, heads, .. } = self.constants;
-        [tokens.div_ceil(ATTENTION_ROWS), extent.images * heads, extent.runs]
+        [extent.images * heads, tokens.div_ceil(ATTENTION_ROWS), extent.runs]
     }
 
     const fn attention_threads(&self) -> usize {

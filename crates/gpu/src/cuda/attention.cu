@@ -62,8 +62,8 @@ __device__ void add_times(Part *sum, const Part &part, float factor) {
     for (int i = 0; i < PART_WIDTH; i++) sum->values[i] += factor * part.values[i];
 }
 
-// Where the parts of one image and head begin that this thread takes, with blockIdx.y counting images and heads and blockIdx.z
-// runs.
+// Where the parts of one image and head begin that this thread takes, with blockIdx.x counting images and heads, of which there may
+// be more than the other two may count, blockIdx.y rows by blocks, and blockIdx.z runs.
 struct HeadPlace {
     long first_row;
     int head;
@@ -81,8 +81,8 @@ struct HeadPlace {
 };
 
 __device__ HeadPlace head_place() {
-    long image = (long)blockIdx.z * (gridDim.y / HEADS) + blockIdx.y / HEADS;
-    return {image * TOKENS, (int)(blockIdx.y % HEADS)};
+    long image = (long)blockIdx.z * (gridDim.x / HEADS) + blockIdx.x / HEADS;
+    return {image * TOKENS, (int)(blockIdx.x % HEADS)};
 }
 
 __device__ int smaller(int one, int other) {
@@ -105,7 +105,7 @@ __device__ void bring_keys(const float *qkv, const HeadPlace &place, int first) 
 extern "C" __global__ void __launch_bounds__(ATTENTION_THREADS)
     attention(const float *qkv, factor_number *y, float *largest, float *rate) {
     HeadPlace place = head_place();
-    int query = blockIdx.x * ATTENTION_ROWS + attention_row(), lane = attention_lane();
+    int query = blockIdx.y * ATTENTION_ROWS + attention_row(), lane = attention_lane();
     bool works = query < TOKENS;
     Part q = {}, sum = {};
     if (works) q = load_part(qkv + place.wide(query, 0));
@@ -141,7 +141,7 @@ extern "C" __global__ void __launch_bounds__(ATTENTION_THREADS)
     attention_backward_queries(const float *qkv, const factor_number *y, const float *largest, const float *rate,
                                const float *grad, factor_number *qkv_grad, float *product) {
     HeadPlace place = head_place();
-    int query = blockIdx.x * ATTENTION_ROWS + attention_row(), lane = attention_lane();
+    int query = blockIdx.y * ATTENTION_ROWS + attention_row(), lane = attention_lane();
     bool works = query < TOKENS;
     Part q = {}, y_grad = {}, answer = {}, q_grad = {};
     float scale = score_scale(), top = 0.0f, per_total = 0.0f;
@@ -173,7 +173,7 @@ extern "C" __global__ void __launch_bounds__(ATTENTION_THREADS)
     attention_backward_keys(const float *qkv, const float *largest, const float *rate, const float *product,
                             const float *grad, factor_number *qkv_grad) {
     HeadPlace place = head_place();
-    int row = attention_row(), lane = attention_lane(), key = blockIdx.x * ATTENTION_ROWS + row;
+    int row = attention_row(), lane = attention_lane(), key = blockIdx.y * ATTENTION_ROWS + row;
     bool works = key < TOKENS;
     Part k = {}, v = {}, k_grad = {}, v_grad = {};
     if (works) {

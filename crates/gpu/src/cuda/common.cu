@@ -36,7 +36,7 @@ __device__ inline float bf16_to_float(bf16_bits bits) {
 
 // Adds to this thread's numbers of a warp's product, two in each of two rows.
 __device__ inline void multiply_add(float *sums, float *sums_below, const unsigned *left, const unsigned *right) {
-    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
         : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums_below[0]), "+f"(sums_below[1])
         : "r"(left[0]), "r"(left[1]), "r"(left[2]), "r"(left[3]), "r"(right[0]), "r"(right[1]));
 }

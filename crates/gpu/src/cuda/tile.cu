@@ -163,7 +163,8 @@ __device__ unsigned pair(const bf16_bits *from) {
 __device__ void add_slice(Tile &tile, int buffer) {
     const bf16_bits(*left_slice)[SLICE_ROW] = left_slices[buffer], (*right_slice)[SLICE_ROW] = right_slices[buffer];
     int first_column = threadIdx.x / WARP / 2 * 32 + threadIdx.x % WARP / 4;
-    for (int k = threadIdx.x % 4 * 2; k < SLICE; k += 16) {
+    for (int step = 0; step < SLICE; step += 16) {
+        int k = step + threadIdx.x % 4 * 2;
         unsigned right[4][2];
         for (int part = 0; part < 4; part++) {
             const bf16_bits *column = right_slice[first_column + part * 8] + k;

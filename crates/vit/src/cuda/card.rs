@@ -64,6 +64,9 @@ fn groups<'a>(models: &[&'a Model], device: &CudaDevice, precision: Precision) -
 /// Bytes that are free on the GPU `device`; none if it is none, or does not tell.
 pub(crate) fn free_bytes(device: &Device) -> Option<u64> {
     let Device::Cuda(device) = device else { return None };
-    let (free, _) = device.cuda_stream().context().mem_get_info().ok()?;
+    let stream = device.cuda_stream();
+    // What has been given back counts as free once the card has come to it.
+    stream.context().synchronize().ok()?;
+    let (free, _) = stream.context().mem_get_info().ok()?;
     Some(free as u64)
 }

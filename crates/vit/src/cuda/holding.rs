@@ -48,11 +48,13 @@ impl Holding {
     /// # Errors
     /// If not all images have been taken.
     pub(crate) fn finish<'a>(self, members: impl Iterator<Item = &'a Member>) -> Result<(), VitError> {
-        let Self { source, stock, taken, .. } = self;
+        let Self { group, source, stock, taken } = self;
         if taken != stock.images() {
             let what = format!("what is held of {source}");
             return Err(VitError::Shape { what, expected: vec![stock.images()], got: vec![taken] });
         }
+        // The members' groups have streams of their own.
+        group.borrow().machine().finish()?;
         let stock = Rc::new(stock);
         members.for_each(|member| member.group().borrow_mut().hold(source, &stock));
         Ok(())
