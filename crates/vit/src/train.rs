@@ -152,6 +152,7 @@ impl<'a> Training<'a> {
     pub fn step(&mut self, batch: &Batch, waited: Duration) -> Result<StepRecord, VitError> {
         let (begun, step, recipe) = (Instant::now(), self.steps_done() + 1, self.run.recipe);
         let gradient = self.trainer.gradient(self.model, batch, &mut self.state.draws, step)?;
+        let (took, begun) = (waited + self.trainer.share(begun.elapsed()), Instant::now());
         let loss = self.finite("loss", gradient.loss, step)?;
         let grad_norm = self.finite("gradient norm", gradient.norm, step)?;
         let lr = recipe.lr_at(step);
@@ -160,7 +161,7 @@ impl<'a> Training<'a> {
         let classes = self.model.about().classes.len();
         self.state.progress.add_step(step, loss, &target_sums(batch, classes, recipe.label_smoothing));
         let accuracy = gradient.correct as f64 / batch.images as f64;
-        let seconds = (waited + begun.elapsed()).as_secs_f64();
+        let seconds = (took + begun.elapsed()).as_secs_f64();
         let record = StepRecord { step, loss, accuracy, lr, grad_norm, seconds };
         self.metrics.write(&Record::Step(&record))?;
         if self.is_validation_due() || self.is_checkpoint_due() {

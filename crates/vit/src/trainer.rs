@@ -1,4 +1,4 @@
-use std::{collections::BTreeMap, path::Path};
+use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use candle_core::{DType, Device, Tensor, backprop::GradStore};
 use kernels::Isa;
@@ -121,6 +121,16 @@ impl Trainer {
             #[cfg(feature = "cuda")]
             Step::Cuda(member) => member.gradient(batch, step),
             Step::Autograd(trainer) => trainer.gradient(model, batch, draws),
+        }
+    }
+
+    /// What the last [`gradient`](Self::gradient), which took `asked` to come, took of this run's time: where several are computed at
+    /// once, each has its share of what the first had to wait for.
+    pub(crate) fn share(&self, asked: Duration) -> Duration {
+        match &self.0 {
+            #[cfg(feature = "cuda")]
+            Step::Cuda(member) => member.share(),
+            Step::Native(_) | Step::Autograd(_) => asked,
         }
     }
 

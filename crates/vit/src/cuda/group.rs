@@ -1,6 +1,12 @@
 //! One trainer for several runs, each of which has an owner who knows nothing of the others.
 
-use std::{cell::RefCell, collections::BTreeMap, path::Path, rc::Rc};
+use std::{
+    cell::RefCell,
+    collections::BTreeMap,
+    path::Path,
+    rc::Rc,
+    time::{Duration, Instant},
+};
 
 use candle_core::Tensor;
 use gpu::Machine;
@@ -24,6 +30,8 @@ pub(super) struct Group {
     /// The step whose gradients are there, and those that nobody has asked for.
     step: usize,
     gradients: Vec<Option<Gradient>>,
+    /// How long they took, all together.
+    took: Duration,
     put_off: Option<Update>,
 }
 
@@ -39,7 +47,7 @@ impl Member {
     /// One for each run of `trainer`.
     pub(crate) fn all(trainer: Trainer) -> Vec<Self> {
         let runs = trainer.runs();
-        let group = Group { trainer, runs, step: 0, gradients: vec![None; runs], put_off: None };
+        let group = Group { trainer, runs, step: 0, gradients: vec![None; runs], took: Duration::ZERO, put_off: None };
         let group = Rc::new(RefCell::new(group));
         (0..runs).map(|run| Self { group: Rc::clone(&group), run }).collect()
     }
@@ -56,10 +64,18 @@ impl Member {
             return Ok(gradient);
         }
         group.gradients.fill(None);
+        let begun = Instant::now();
         let gradients = group.up_to_date()?.gradient(batch)?;
+        group.took = begun.elapsed();
         group.step = step;
         group.gradients = gradients.into_iter().map(Some).collect();
         group.gradients[self.run].take().ok_or_else(|| VitError::NoGradient { name: "any".to_owned() })
+    }
+
+    /// This run's share of the time that the last gradient took.
+    pub(crate) fn share(&self) -> Duration {
+        let group = self.group.borrow();
+        group.took / group.runs as u32
     }
 
     /// Moves the weights along the gradient multiplied by `gradient_scale`. `step` counts from 1.

@@ -71,10 +71,17 @@ fn batch(config: &ModelConfig, offset: f64) -> Batch {
     }
 }
 
+/// One for all tests: opening and closing a GPU waits for all that others do there.
+#[cfg(feature = "cuda")]
+fn gpu_or_cpu() -> &'static Device {
+    static DEVICE: std::sync::OnceLock<Device> = std::sync::OnceLock::new();
+    DEVICE.get_or_init(|| Device::new_cuda(0).unwrap_or(Device::Cpu))
+}
+
 /// The GPU of a build for one, where one is; else the CPU. None, and said so, without a C++ compiler.
 fn machine(about: &About, precision: Precision) -> Option<Box<dyn Machine>> {
     #[cfg(feature = "cuda")]
-    if let Ok(Device::Cuda(device)) = Device::new_cuda(0) {
+    if let Device::Cuda(device) = gpu_or_cpu() {
         return Some(Box::new(gpu::Card::new(&device.cuda_stream(), &constants(about, precision).program()).unwrap()));
     }
     Some(Box::new(on_cpu(about, precision)?))
@@ -324,6 +331,8 @@ fn members_of_a_group_step_as_if_they_were_alone() {
         twins[run].update(0.5, 1e-2, step);
         members[run].update(0.5, 1e-2, step).unwrap();
     }
+    // Whoever asked first, what it took is everybody's.
+    assert!(members[0].share() == members[1].share() && !members[0].share().is_zero());
     for (member, twin) in members.iter().zip(&twins) {
         assert!(relative(member.weight_norm().unwrap(), twin.weight_norm()) < 1e-5);
         assert!(twin.gradients().map(|(name, _)| name.to_owned()).eq(member.gradients().unwrap().into_keys()));
