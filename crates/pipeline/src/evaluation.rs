@@ -22,6 +22,7 @@ use crate::{
     failed::Failed,
     features::Features,
     loader::{INFERENCE_BATCH, TokenReader},
+    out_of_memory::says_out_of_memory,
     paper::{self, PaperRow},
     progress,
     runs::{self, Run, Trained},
@@ -97,12 +98,25 @@ pub fn run(context: &Context) -> Result<EvaluationReport> {
     let paper = paper_rows(context)?;
     let (mut report, mut due) = judge(context, &features, &examples, &paper)?;
     let mut failed = Failed::to("evaluate");
-    let most = if device.is_cpu() { MOST_TOGETHER } else { MOST_TOGETHER_ON_GPU };
+    let mut most = if device.is_cpu() { MOST_TOGETHER } else { MOST_TOGETHER_ON_GPU };
     while !due.is_empty() {
-        let together = due.drain(..due.len().min(most)).collect();
-        let Evaluated { done, left } = evaluate(context, (&features, &examples, &device), together, &mut failed)?;
-        for (due, evaluation) in done {
-            report.push(&paper, due, evaluation, false);
+        let together: Vec<Due> = due.drain(..due.len().min(most)).collect();
+        let outcomes = match evaluate(context, (&features, &examples, &device), &together) {
+            Err(error) if together.len() > 1 && says_out_of_memory(format!("{error:#}")) => {
+                most = together.len() / 2;
+                tracing::warn!("no memory to ask {} runs at once; going on with {most} at most", together.len());
+                due.splice(..0, together);
+                continue;
+            }
+            outcomes => outcomes?,
+        };
+        let mut left = Vec::new();
+        for (due, outcome) in together.into_iter().zip(outcomes) {
+            match outcome {
+                Outcome::Evaluated(evaluation) => report.push(&paper, due, evaluation, false),
+                Outcome::Failed(error) => failed.add(&due.run, error),
+                Outcome::Left => left.push(due),
+            }
         }
         due.splice(..0, left);
     }
@@ -283,54 +297,54 @@ fn has_answers(folder: &Path, evaluation: &Evaluation, memo: &HashMemo) -> bool 
     answers(folder, evaluation).all(|(path, hash)| memo.is_sound(&path, hash, runs::MADE_ANEW))
 }
 
-/// A run that is being evaluated. Its folder is locked as long as it is.
-struct Member {
-    due: Due,
+/// A run that is being evaluated, with its place among those that are due. Its folder is locked as long as it is.
+struct Member<'a> {
+    place: usize,
+    due: &'a Due,
     model: Model,
     _lock: Lock,
 }
 
-/// What became of those that were due.
-#[derive(Default)]
-struct Evaluated {
-    done: Vec<(Due, Evaluation)>,
-    /// Those for which a GPU has no room beside the others.
-    left: Vec<Due>,
+/// What became of a run that was due.
+enum Outcome {
+    Evaluated(Evaluation),
+    Failed(anyhow::Error),
+    /// A GPU has no room for it beside the others.
+    Left,
 }
 
 /// Evaluates those that are due in one pass over the images, so that the cache is read once for all of them.
 fn evaluate(
     context: &Context,
     (features, examples, device): (&Features, &Examples, &Device),
-    due: Vec<Due>,
-    failed: &mut Failed,
-) -> Result<Evaluated> {
+    due: &[Due],
+) -> Result<Vec<Outcome>> {
     let Some(sources) = Combination::new(due.iter().flat_map(|due| due.run.combination.iter())) else {
-        return Ok(Evaluated::default());
+        return Ok(Vec::new());
     };
-    let name = match &due[..] {
+    let name = match due {
         [only] => only.run.name(),
         several => format!("{} runs", several.len()),
     };
     tracing::info!("evaluate {name}");
     let _features_lock = features.verify(context, sources)?;
     let allowed_bytes = Trainer::free_bytes(device).map_or(u64::MAX, |free| free / 2);
-    let (mut members, mut left, mut bytes) = (Vec::with_capacity(due.len()), Vec::new(), 0);
-    for due in due {
+    let (mut members, mut outcomes, mut bytes) = (Vec::with_capacity(due.len()), Vec::with_capacity(due.len()), 0);
+    for (place, due) in due.iter().enumerate() {
+        outcomes.push(Outcome::Left);
         match open_locked(&due.run, device) {
             Ok((model, lock)) => {
                 bytes += Predictors::bytes(&model, INFERENCE_BATCH);
                 if members.is_empty() || bytes <= allowed_bytes {
-                    members.push(Member { due, model, _lock: lock });
-                } else {
-                    left.push(due);
+                    members.push(Member { place, due, model, _lock: lock });
                 }
             }
-            Err(error) => failed.add(&due.run, error),
+            Err(error) if !members.is_empty() && says_out_of_memory(format!("{error:#}")) => {}
+            Err(error) => outcomes[place] = Outcome::Failed(error),
         }
     }
     if members.is_empty() {
-        return Ok(Evaluated { done: Vec::new(), left });
+        return Ok(outcomes);
     }
     let mut predictors = Predictors::new(&members.iter().map(|member| &member.model).collect::<Vec<_>>())?;
     let reader = TokenReader::new(context, features, sources.iter(), &context.study.model)?;
@@ -354,13 +368,12 @@ fn evaluate(
     bar.finish_and_clear();
     drop(predictors);
 
-    let mut done = Vec::with_capacity(members.len());
-    for (Member { due, _lock, .. }, found) in members.into_iter().zip(found) {
+    for (Member { place, due, _lock, .. }, found) in members.into_iter().zip(found) {
         let evaluation = found.into_evaluation(due.fingerprint.clone())?;
         write_sealed_json(&due.run.folder.join(FOLDER).join(FILE), &evaluation)?;
-        done.push((due, evaluation));
+        outcomes[place] = Outcome::Evaluated(evaluation);
     }
-    Ok(Evaluated { done, left })
+    Ok(outcomes)
 }
 
 /// The trained model of `run`, whose folder nobody else works in as long as the lock lives.

@@ -6,14 +6,14 @@ mod together;
 
 use std::path::PathBuf;
 
-use anyhow::{Result, bail};
+use anyhow::{Result, anyhow, bail};
 use candle_core::{DType, Device};
 use serde::Serialize;
 use sharing::Sharing;
 use sources::Combination;
 use stage::Freshness;
 use together::train_together;
-use vit::{About, Model, Trainer};
+use vit::{About, Model, Trainer, VitError};
 
 use crate::{
     Context,
@@ -147,7 +147,14 @@ fn train_some<'a>(
             others.push(run);
             continue;
         }
-        let model = new_model(common, run.run)?;
+        let model = match new_model(common, run.run) {
+            Err(error) if !together.is_empty() && says_out_of_memory(format!("{error:#}")) => {
+                is_full = true;
+                others.push(run);
+                continue;
+            }
+            model => model?,
+        };
         let more = Trainer::bytes(&model, common.context.study.recipe.batch, rayon::current_num_threads());
         if together.is_empty() || (together.len() < sharing.most_together && bytes + more <= allowed) {
             bytes += more;
@@ -198,10 +205,17 @@ fn allowed_bytes(context: &Context, device: &Device) -> u64 {
     }
 }
 
+/// Why `run` cannot even begin.
+fn without_weights(common: &Common<'_>, run: &Run, error: &VitError) -> anyhow::Error {
+    let hint = "nvidia-smi tells what else uses a GPU's memory; device=cpu does without one";
+    let device = common.context.study.device;
+    anyhow!("{} cannot have its weights on device `{device}`: {error}\n\nhint: {hint}", run.name())
+}
+
 fn new_model(common: &Common<'_>, run: &Run) -> Result<Model> {
     let study = &common.context.study;
     let inputs = loader::inputs(common.features, run.combination, &study.model)?;
     let classes = study.data.classes.names().into_iter().map(str::to_owned).collect();
     let about = About { model: study.model.clone(), inputs, classes };
-    Ok(Model::new(about, run.seed, DType::F32, &common.device)?)
+    Model::new(about, run.seed, DType::F32, &common.device).map_err(|error| without_weights(common, run, &error))
 }

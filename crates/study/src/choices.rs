@@ -1,4 +1,4 @@
-use std::{fmt, str::FromStr};
+use std::{fmt, str::FromStr, sync::Once};
 
 use candle_core::Device;
 use serde::{Deserialize, Serialize};
@@ -20,13 +20,18 @@ pub enum DeviceChoice {
 }
 
 impl DeviceChoice {
-    /// Opens the device.
+    /// Opens the device. A program that was built for GPUs says once if it has to do without.
     ///
     /// # Errors
     /// If a GPU is asked for by number and cannot be had.
     pub fn open(self) -> Result<Device, StudyError> {
         match self {
-            Self::Auto => Ok(Device::cuda_if_available(0).unwrap_or(Device::Cpu)),
+            Self::Auto if !candle_core::utils::cuda_is_available() => Ok(Device::Cpu),
+            Self::Auto => Ok(Device::new_cuda(0).unwrap_or_else(|error| {
+                static SAID: Once = Once::new();
+                SAID.call_once(|| tracing::warn!("no GPU can be used ({error}): the CPU computes"));
+                Device::Cpu
+            })),
             Self::Cpu => Ok(Device::Cpu),
             Self::Cuda(_) if !candle_core::utils::cuda_is_available() => {
                 Err(StudyError::BuiltWithoutCuda { device: self.to_string() })
