@@ -10,6 +10,10 @@ use crate::{Argument, GpuError, Machine, Memory, Program, Recording};
 /// CUDA's words for a C++ compiler.
 const HEADER: &str = include_str!("cuda/on_cpu.h");
 
+/// What a card stops at, or answers with nonsense, without a word, and a processor does not: a wide load from where none may begin, a
+/// place beyond an array's end.
+const TRAPS: [&str; 2] = ["-fsanitize=alignment,bounds,shift", "-fsanitize-undefined-trap-on-error"];
+
 type Launch = unsafe extern "C" fn(*const c_char, *const c_uint, c_uint, *mut *mut c_void) -> c_int;
 
 /// The kernels on the CPU, one thread after the other: for tests where there is no card.
@@ -53,6 +57,7 @@ impl OnCpu {
         // Where a compiler fortifies by itself, the jumps between threads would be taken for an attack.
         command
             .args(["-std=c++17", "-O2", "-U_FORTIFY_SOURCE", "-shared", "-fPIC"])
+            .args(TRAPS)
             .args(&program.options)
             .arg(&source);
         let output = match command.arg("-o").arg(&library).output() {

@@ -1,7 +1,8 @@
 // CUDA's words for a C++ compiler, so that tests run the kernels' own source where there is no card: the threads of a block
 // are coroutines that take turns at barriers and shuffles, blocks come one after the other. Slow, and right.
 //
-// A card promises no order between barriers, nor among blocks. The order here can be chosen: what depends on it lacks a barrier.
+// A card promises no order between barriers, nor among blocks. The order here can be chosen: what depends on it lacks a barrier. Nor
+// does it promise anything of shared memory that a block has not written: here that is not a number.
 
 #include <cmath>
 #include <csetjmp>
@@ -15,7 +16,7 @@
 
 #define __global__
 #define __device__
-#define __shared__ static
+#define __shared__ static __attribute__((section("shared_memory")))
 #define __align__(bytes) __attribute__((aligned(bytes)))
 #define __launch_bounds__(...)
 
@@ -24,6 +25,9 @@ struct Index {
 };
 
 static Index threadIdx, blockIdx, blockDim, gridDim;
+
+// Where the linker puts all shared memory; nothing where kernels have none.
+extern "C" __attribute__((weak, visibility("hidden"))) char __start_shared_memory[], __stop_shared_memory[];
 
 // Half precision as it lies in memory.
 typedef unsigned short half_bits;
@@ -134,6 +138,7 @@ static inline void run(unsigned t) {
 }
 
 static inline void run_block() {
+    if (__start_shared_memory) std::memset(__start_shared_memory, 0xff, __stop_shared_memory - __start_shared_memory);
     for (unsigned t = 0; t < blockDim.x; t++) {
         Thread &thread = threads[t];
         thread.stack.resize(STACK_BYTES);
@@ -178,6 +183,7 @@ static void call(void (*kernel)(Values...), void **values, std::index_sequence<P
 struct Kernel {
     const char *name;
     void (*body)(void **);
+    std::vector<std::size_t> sizes;
 };
 
 static std::vector<Kernel> &kernels() {
@@ -187,9 +193,8 @@ static std::vector<Kernel> &kernels() {
 
 template <auto function, typename... Values>
 static bool add(const char *name, void (*)(Values...)) {
-    kernels().push_back({name, [](void **values) {
-                             call(function, values, std::index_sequence_for<Values...>());
-                         }});
+    auto body = [](void **values) { call(function, values, std::index_sequence_for<Values...>()); };
+    kernels().push_back({name, body, {sizeof(Values)...}});
     return true;
 }
 
@@ -230,6 +235,13 @@ static inline void multiply_add(float *sums, float *sums_below, const unsigned *
             (below ? sums_below : sums)[next] += sum;
         }
     wait(warp_barriers[me / WARP], WARP);
+}
+
+// Bytes of each of a kernel's arguments; none if there is no such kernel.
+extern "C" const std::vector<std::size_t> *sizes(const char *name) {
+    for (const on_cpu::Kernel &kernel : on_cpu::kernels())
+        if (std::strcmp(kernel.name, name) == 0) return &kernel.sizes;
+    return nullptr;
 }
 
 // What the driver's `cuLaunchKernel` does; 0, or 1 if there is no such kernel.

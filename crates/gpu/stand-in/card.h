@@ -1,0 +1,82 @@
+// A card that is none: what an NVIDIA driver promises, kept to the letter and in the unkindest way, on a processor.
+//
+// Work that a stream is asked for runs as late as it may (somebody waits for it), as early, or at random: CARD_ORDER = late, early, or
+// a number. Memory is there from where its stream has come to the allocation until where it has come to its release, and nowhere
+// beyond its ends: who touches it otherwise is stopped and named. CARD_BYTES is how much of it there is.
+
+#pragma once
+
+#include <cuda.h>
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <vector>
+
+namespace card {
+
+using Work = std::function<void()>;
+
+// All that follows is called with this held. Kernels run while it is: one after the other, as the processor has no more.
+extern std::recursive_mutex everything;
+using Lock = std::lock_guard<std::recursive_mutex>;
+
+struct Graph {
+    std::vector<Work> works;
+};
+
+struct Stream {
+    std::deque<Work> waiting;
+    uint64_t asked = 0, done = 0;
+    // What is taken down, since when and by whom; broken by what may not be asked for meanwhile.
+    Graph *graph = nullptr;
+    std::thread::id recorder;
+    bool broken = false;
+};
+
+// The stream of a handle: also the one that all share, and each thread's own.
+Stream &stream_of(CUstream handle);
+Stream *new_stream();
+// Asks for `work`, or takes it down.
+void ask(Stream &stream, Work work);
+// Lets a stream come to `place`, and others as far as it waits for them.
+void advance(Stream &stream, uint64_t place);
+void finish(Stream &stream);
+void finish_all();
+// As much as the order says runs without anybody's waiting.
+void let_run();
+// Whether this thread, or any with `of_others`, is taking something down, which what it asks for now breaks.
+bool breaks_recording(bool of_others = false);
+
+// Memory of the card. 0 if there is not as much.
+CUdeviceptr allocate(size_t bytes, bool at_once);
+void appear(CUdeviceptr address);
+void vanish(CUdeviceptr address);
+bool is_memory(CUdeviceptr address);
+void free_bytes(size_t *free, size_t *total);
+
+// Memory of the processor that the bus reaches.
+void *allocate_pinned(size_t bytes);
+bool free_pinned(void *address);
+bool is_pinned(const void *address, size_t bytes);
+
+// What is running, for who reads of a fault.
+extern std::string running;
+// Has faults say so, from now on.
+void name_faults();
+
+// Ends the process: somebody broke a rule that a card would not have told him of.
+[[noreturn]] void stop(const std::string &why);
+
+// A kernel of candle's, by its name; none if the stand-in lacks it.
+using CandleKernel = void (*)(void **arguments);
+struct CandleEntry {
+    CandleKernel run;
+    std::vector<size_t> sizes;
+};
+const CandleEntry *candle_kernel(const char *name);
+
+} // namespace card

@@ -1,0 +1,77 @@
+// NVRTC's functions: kernels are compiled by the C++ compiler, behind the header that has CUDA's words for it.
+
+#include "card.h"
+
+#include <cstdlib>
+#include <cstring>
+#include <fstream>
+#include <nvrtc.h>
+#include <sstream>
+#include <words.h>
+
+namespace {
+
+struct Program {
+    std::string source, code, log;
+};
+
+Program &program_of(nvrtcProgram program) { return *reinterpret_cast<Program *>(program); }
+
+std::string all_of(const std::string &path) {
+    std::ostringstream text;
+    text << std::ifstream(path).rdbuf();
+    return text.str();
+}
+
+} // namespace
+
+extern "C" {
+
+nvrtcResult nvrtcCreateProgram(nvrtcProgram *program, const char *source, const char *, int, const char *const *, const char *const *) {
+    *program = reinterpret_cast<nvrtcProgram>(new Program{source, "", ""});
+    return NVRTC_SUCCESS;
+}
+
+nvrtcResult nvrtcDestroyProgram(nvrtcProgram *program) {
+    delete &program_of(*program);
+    return NVRTC_SUCCESS;
+}
+
+nvrtcResult nvrtcCompileProgram(nvrtcProgram program, int count, const char *const *options) {
+    // Libraries stay loaded, and their folders stay until the system clears its temporary files.
+    char folder[] = "/tmp/card-XXXXXX";
+    if (!mkdtemp(folder)) card::stop("there is no folder for kernels");
+    std::string at = folder, source = at + "/kernels.cpp", library = at + "/kernels.so", log = at + "/log";
+    std::ofstream(source) << CUDAS_WORDS << program_of(program).source;
+    std::string command = "c++ -std=c++17 -O2 -U_FORTIFY_SOURCE -shared -fPIC -fsanitize=alignment,bounds,shift "
+                          "-fsanitize-undefined-trap-on-error";
+    for (int option = 0; option < count; option++)
+        if (std::strncmp(options[option], "-D", 2) == 0) command += std::string(" '") + options[option] + "'";
+    command += " " + source + " -o " + library + " 2>" + log;
+    bool is_compiled = std::system(command.c_str()) == 0;
+    program_of(program).log = all_of(log);
+    program_of(program).code = "library " + library;
+    return is_compiled ? NVRTC_SUCCESS : NVRTC_ERROR_COMPILATION;
+}
+
+nvrtcResult nvrtcGetPTXSize(nvrtcProgram program, size_t *bytes) {
+    *bytes = program_of(program).code.size() + 1;
+    return NVRTC_SUCCESS;
+}
+
+nvrtcResult nvrtcGetPTX(nvrtcProgram program, char *code) {
+    std::strcpy(code, program_of(program).code.c_str());
+    return NVRTC_SUCCESS;
+}
+
+nvrtcResult nvrtcGetProgramLogSize(nvrtcProgram program, size_t *bytes) {
+    *bytes = program_of(program).log.size() + 1;
+    return NVRTC_SUCCESS;
+}
+
+nvrtcResult nvrtcGetProgramLog(nvrtcProgram program, char *log) {
+    std::strcpy(log, program_of(program).log.c_str());
+    return NVRTC_SUCCESS;
+}
+
+} // extern "C"
