@@ -112,17 +112,19 @@ def chain():
         shutil.rmtree(cache, ignore_errors=True)
         # Half of the orders without room for all tokens.
         memory = ROOMY if len(outputs) % 2 == 0 else NARROW
-        for name in ("extract", "train", "eval"):
+        for name, *keys in (["extract"], ["train"], ["train", "model.fuse=seq"], ["eval"]):
             begun = time.perf_counter()
-            done = stage(name, cache, order=order, memory=memory)
-            say(f"{name}, {order}, {memory >> 30} GiB ({time.perf_counter() - begun:.0f} s)", done.returncode == 0)
+            done = stage(name, cache, *keys, order=order, memory=memory)
+            what = " ".join([name, *keys])
+            say(f"{what}, {order}, {memory >> 30} GiB ({time.perf_counter() - begun:.0f} s)", done.returncode == 0)
             if done.returncode:
                 sys.exit(told(done))
         outputs.append([results(cache, pattern) for pattern in ("fm*/*.safetensors", "model.safetensors", "*_logits.npy")])
     say(f"the same bits in all orders: {[len(files) for files in outputs[0]]} files", all(outputs[0] == other for other in outputs))
 
     on_cpu = begin_from(caches[0], "runs-v*")
-    stage("train", on_cpu, device="cpu")
+    for keys in ([], ["model.fuse=seq"]):
+        stage("train", on_cpu, *keys, device="cpu")
     ours, theirs = (losses(results(cache, "metrics.jsonl")) for cache in (caches[0], on_cpu))
     error = max(abs(one - other) / other for one, other in zip(ours, theirs, strict=True))
     say(f"{len(ours)} losses are the CPU's, relatively within {error:.1e}", bool(ours) and error < 1e-5)

@@ -113,7 +113,7 @@ pub fn run(context: &Context) -> Result<EvaluationReport> {
         let mut left = Vec::new();
         for (due, outcome) in together.into_iter().zip(outcomes) {
             match outcome {
-                Outcome::Evaluated(evaluation) => report.push(&paper, due, evaluation, false),
+                Outcome::Evaluated(evaluation) => report.push(&paper, due, *evaluation, false),
                 Outcome::Failed(error) => failed.add(&due.run, error),
                 Outcome::Left => left.push(due),
             }
@@ -307,7 +307,7 @@ struct Member<'a> {
 
 /// What became of a run that was due.
 enum Outcome {
-    Evaluated(Evaluation),
+    Evaluated(Box<Evaluation>),
     Failed(anyhow::Error),
     /// A GPU has no room for it beside the others.
     Left,
@@ -371,7 +371,7 @@ fn evaluate(
     for (Member { place, due, _lock, .. }, found) in members.into_iter().zip(found) {
         let evaluation = found.into_evaluation(due.fingerprint.clone())?;
         write_sealed_json(&due.run.folder.join(FOLDER).join(FILE), &evaluation)?;
-        outcomes[place] = Outcome::Evaluated(evaluation);
+        outcomes[place] = Outcome::Evaluated(Box::new(evaluation));
     }
     Ok(outcomes)
 }
