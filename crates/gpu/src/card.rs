@@ -15,7 +15,7 @@ use cudarc::{
 use crate::{
     Argument, GpuError, Machine, Memory, Program, Recording,
     copies::{Bus as _, Copies, SLOT_BYTES, copy},
-    stream::{Stream, failed},
+    stream::{Stream, failed, no_memory},
 };
 
 /// The kernels of a module by name.
@@ -85,7 +85,7 @@ impl Machine for Card {
     fn allocate(&self, bytes: usize) -> Result<Memory, GpuError> {
         use cudarc::driver::DevicePtr as _;
         let slice = self.stream.alloc_zeros::<u8>(bytes);
-        let slice = slice.map_err(|error| GpuError::Memory { bytes, reason: error.to_string() })?;
+        let slice = slice.map_err(|error| no_memory(bytes, error))?;
         let address = slice.device_ptr(&self.stream).0;
         Ok(Memory { address, bytes, _owner: Box::new(slice) })
     }

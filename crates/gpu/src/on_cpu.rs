@@ -161,10 +161,42 @@ impl Machine for OnCpu {
 #[derive(Debug)]
 struct MemoryOnCpu;
 
+/// Zeros that begin where a card's memory would, between marks that nobody may write over.
+struct Guarded {
+    room: Vec<u8>,
+    begin: usize,
+    bytes: usize,
+}
+
+impl Guarded {
+    const ALIGNMENT: usize = 256;
+    const MARK: u8 = 0xC9;
+
+    fn new(bytes: usize) -> Self {
+        let room = vec![Self::MARK; bytes + 3 * Self::ALIGNMENT];
+        let begin = Self::ALIGNMENT + room.as_ptr().align_offset(Self::ALIGNMENT);
+        let mut guarded = Self { room, begin, bytes };
+        guarded.inner().fill(0);
+        guarded
+    }
+
+    fn inner(&mut self) -> &mut [u8] {
+        &mut self.room[self.begin..][..self.bytes]
+    }
+}
+
+impl Drop for Guarded {
+    fn drop(&mut self) {
+        let (before, behind) = (&self.room[..self.begin], &self.room[self.begin + self.bytes..]);
+        let is_whole = before.iter().chain(behind).all(|byte| *byte == Self::MARK);
+        assert!(is_whole || std::thread::panicking(), "a kernel wrote beyond the ends of {} bytes", self.bytes);
+    }
+}
+
 impl Machine for MemoryOnCpu {
     fn allocate(&self, bytes: usize) -> Result<Memory, GpuError> {
-        let mut words = vec![0_u64; bytes.div_ceil(size_of::<u64>())].into_boxed_slice();
-        Ok(Memory { address: words.as_mut_ptr() as u64, bytes, _owner: Box::new(words) })
+        let mut guarded = Guarded::new(bytes);
+        Ok(Memory { address: guarded.inner().as_mut_ptr() as u64, bytes, _owner: Box::new(guarded) })
     }
 
     fn write(&self, memory: &mut Memory, at: usize, from: &[u8]) -> Result<(), GpuError> {

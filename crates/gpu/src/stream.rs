@@ -4,7 +4,7 @@ use std::{
     sync::Arc,
 };
 
-use cudarc::driver::{CudaEvent, CudaStream, DriverError, result};
+use cudarc::driver::{CudaEvent, CudaStream, DriverError, result, sys::CUresult};
 
 use crate::{GpuError, copies::Bus};
 
@@ -96,4 +96,12 @@ impl Drop for Pinned {
 
 pub(crate) fn failed(what: &str, error: DriverError) -> GpuError {
     GpuError::Failed { what: what.to_owned(), reason: error.to_string() }
+}
+
+/// Why `bytes` of memory cannot be had: mostly since there are none left, which less at once may mend.
+pub(crate) fn no_memory(bytes: usize, error: DriverError) -> GpuError {
+    match error.0 {
+        CUresult::CUDA_ERROR_OUT_OF_MEMORY => GpuError::Memory { bytes, reason: error.to_string() },
+        _ => failed("taking memory", error),
+    }
 }

@@ -6,7 +6,7 @@ use cudarc::driver::{CudaEvent, CudaSlice, CudaStream, DevicePtr as _, DeviceRep
 use crate::{
     GpuError,
     copies::Copies,
-    stream::{Stream, failed},
+    stream::{Stream, failed, no_memory},
 };
 
 /// Copies to and from a GPU, of what others compute there: beside its kernels, by way of pinned memory.
@@ -52,11 +52,7 @@ impl Transfers {
     ) -> Result<CudaSlice<T>, GpuError> {
         let part_bytes = part * size_of::<T>();
         let stream: &Arc<CudaStream> = &self.copies.bus.0;
-        let memory = |error: cudarc::driver::DriverError| GpuError::Memory {
-            bytes: part_bytes * parts,
-            reason: error.to_string(),
-        };
-        let slice = stream.alloc_zeros::<T>(part * parts).map_err(memory)?;
+        let slice = stream.alloc_zeros::<T>(part * parts).map_err(|error| no_memory(part_bytes * parts, error))?;
         let to = slice.device_ptr(stream).0;
         // SAFETY: the slice is as long.
         unsafe {

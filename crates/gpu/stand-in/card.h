@@ -1,8 +1,13 @@
 // A card that is none: what an NVIDIA driver promises, kept to the letter and in the unkindest way, on a processor.
 //
-// Work that a stream is asked for runs as late as it may (somebody waits for it), as early, or at random: CARD_ORDER = late, early, or
-// a number. Memory is there from where its stream has come to the allocation until where it has come to its release, and nowhere
-// beyond its ends: who touches it otherwise is stopped and named. CARD_BYTES is how much of it there is.
+// Work that a stream is asked for runs when somebody waits for it (CARD_ORDER = late), at once (early), or, with a number, at once in
+// some streams and late in the others, others with each number: so that whatever two streams share without saying so comes in either
+// order. Memory is there from where its stream has come to the allocation until where it has come to its release: who touches it before
+// or after is stopped and named. What is written up to a page beyond its ends is found when it is given back, or in the end; what is
+// read there is nonsense. CARD_BYTES is how much of it there is; CARD_FAILS the allocation that fails although there is room.
+//
+// Refused though a card would not: forks within what is taken down, and memory of its own there. Not kept: what streams that are not
+// made non-blocking wait for by themselves. Who asks for such a thing is stopped.
 
 #pragma once
 
@@ -31,6 +36,8 @@ struct Graph {
 struct Stream {
     std::deque<Work> waiting;
     uint64_t asked = 0, done = 0;
+    // Whether its work runs at once.
+    bool is_early = false;
     // What is taken down, since when and by whom; broken by what may not be asked for meanwhile.
     Graph *graph = nullptr;
     std::thread::id recorder;
@@ -46,7 +53,7 @@ void ask(Stream &stream, Work work);
 void advance(Stream &stream, uint64_t place);
 void finish(Stream &stream);
 void finish_all();
-// As much as the order says runs without anybody's waiting.
+// What the order says runs without anybody's waiting.
 void let_run();
 // Whether this thread, or any with `of_others`, is taking something down, which what it asks for now breaks.
 bool breaks_recording(bool of_others = false);

@@ -38,12 +38,12 @@ nvrtcResult nvrtcDestroyProgram(nvrtcProgram *program) {
 }
 
 nvrtcResult nvrtcCompileProgram(nvrtcProgram program, int count, const char *const *options) {
-    // Libraries stay loaded, and their folders stay until the system clears its temporary files.
     char folder[] = "/tmp/card-XXXXXX";
     if (!mkdtemp(folder)) card::stop("there is no folder for kernels");
     std::string at = folder, source = at + "/kernels.cpp", library = at + "/kernels.so", log = at + "/log";
     std::ofstream(source) << CUDAS_WORDS << program_of(program).source;
-    std::string command = "c++ -std=c++17 -O2 -U_FORTIFY_SOURCE -shared -fPIC -fsanitize=alignment,bounds,shift "
+    const char *compiler = std::getenv("CXX");
+    std::string command = std::string(compiler ? compiler : "c++") + " -std=c++17 -O2 -U_FORTIFY_SOURCE -shared -fPIC -fsanitize=alignment,bounds,shift "
                           "-fsanitize-undefined-trap-on-error";
     for (int option = 0; option < count; option++)
         if (std::strncmp(options[option], "-D", 2) == 0) command += std::string(" '") + options[option] + "'";

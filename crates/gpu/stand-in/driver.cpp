@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <dlfcn.h>
+#include <filesystem>
 #include <map>
 #include <utility>
 
@@ -145,8 +146,9 @@ CUresult cuCtxSynchronize() {
     return CUDA_SUCCESS;
 }
 
-CUresult cuStreamCreate(CUstream *stream, unsigned) {
+CUresult cuStreamCreate(CUstream *stream, unsigned flags) {
     NEEDS_CONTEXT;
+    if (flags != CU_STREAM_NON_BLOCKING) stop("a stream is made that waits for the one that all share");
     *stream = reinterpret_cast<CUstream>(new_stream());
     return CUDA_SUCCESS;
 }
@@ -309,6 +311,7 @@ CUresult cuMemAllocAsync(CUdeviceptr *address, size_t bytes, CUstream handle) {
 CUresult cuMemFree(CUdeviceptr address) {
     NEEDS_CONTEXT;
     if (!is_memory(address)) return CUDA_ERROR_INVALID_VALUE;
+    if (breaks_recording()) return CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
     finish_all();
     vanish(address);
     return CUDA_SUCCESS;
@@ -346,6 +349,7 @@ CUresult cuMemcpyHtoDAsync(CUdeviceptr to, const void *from, size_t bytes, CUstr
         ask(stream_of(handle), [=] { deliver(from); });
         return CUDA_SUCCESS;
     }
+    if (stream_of(handle).graph) stop("a copy from memory that is not pinned is taken down");
     // What the bus does not reach is put down elsewhere before the call returns.
     std::vector<char> staged(static_cast<const char *>(from), static_cast<const char *>(from) + bytes);
     ask(stream_of(handle), [deliver, staged = std::move(staged)] { deliver(staged.data()); });
@@ -390,6 +394,8 @@ CUresult cuModuleLoadData(CUmodule *module, const void *image) {
     if (std::strncmp(text, mark, std::strlen(mark)) == 0) {
         loaded->library = dlopen(text + std::strlen(mark), RTLD_NOW | RTLD_LOCAL);
         if (!loaded->library) stop(dlerror());
+        // What is loaded stays, also without its files.
+        std::filesystem::remove_all(std::filesystem::path(text + std::strlen(mark)).parent_path());
     }
     *module = reinterpret_cast<CUmodule>(loaded);
     return CUDA_SUCCESS;
@@ -421,6 +427,7 @@ CUresult cuLaunchKernel(CUfunction of, unsigned x, unsigned y, unsigned z, unsig
     constexpr unsigned MOST_X = 2147483647, MOST_YZ = 65535, MOST_THREADS = 1024;
     bool fits = x > 0 && y > 0 && z > 0 && x <= MOST_X && y <= MOST_YZ && z <= MOST_YZ && threads > 0 && threads <= MOST_THREADS;
     if (!fits || threads_y != 1 || threads_z != 1) return CUDA_ERROR_INVALID_VALUE;
+    if (stream_of(handle).graph && stream_of(handle).broken) return CUDA_ERROR_STREAM_CAPTURE_INVALIDATED;
     const Function &function = *reinterpret_cast<Function *>(of);
     std::vector<std::vector<char>> values;
     for (size_t at = 0; at < function.sizes.size(); at++) {

@@ -43,6 +43,22 @@ long failing() {
     return number;
 }
 
+// Stops if somebody wrote beyond a piece's ends.
+void look_at_ends(const Piece &piece) {
+    for (size_t at = 0; piece.is_there && at < piece.paged; at++) {
+        if (at == piece.before) at += piece.bytes;
+        if (at < piece.paged && static_cast<unsigned char>(piece.pages[at]) != MARK)
+            stop("somebody wrote " + std::to_string(long(at) - long(piece.before)) + " bytes behind the beginning of " +
+                 std::to_string(piece.bytes) + " bytes");
+    }
+}
+
+struct AtTheEnd {
+    ~AtTheEnd() {
+        for (const auto &[_, piece] : pieces) look_at_ends(piece);
+    }
+} at_the_end;
+
 char *pages(size_t bytes) {
     void *found = mmap(nullptr, bytes + PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (found == MAP_FAILED) stop("the processor itself has no memory left");
@@ -96,12 +112,7 @@ void vanish(CUdeviceptr address) {
     auto found = pieces.find(address);
     if (found == pieces.end() || !found->second.is_there) stop("memory is given back that is not there");
     Piece piece = found->second;
-    for (size_t at = 0; at < piece.paged; at++) {
-        bool within = at >= piece.before && at < piece.before + piece.bytes;
-        if (!within && static_cast<unsigned char>(piece.pages[at]) != MARK)
-            stop("somebody wrote " + std::to_string(long(at) - long(piece.before)) + " bytes behind the beginning of " +
-                 std::to_string(piece.bytes) + " bytes");
-    }
+    look_at_ends(piece);
     munmap(piece.pages, piece.paged);
     // Nothing comes to lie there again: what reaches for it later shall fault.
     mmap(piece.pages, piece.paged + PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);

@@ -3,8 +3,9 @@
     source TOOLKIT/env.sh && python3 crates/gpu/stand-in/rehearse.py DIR [--orders late early 1 2] [--every 7]
 
 Builds the stand-in and the GPU build in DIR. In each order in which a card may run what it is asked for, extraction, training and
-evaluation must give the same bits, and what the CPU gives but for rounding. Then every so manieth allocation of the card's memory
-fails: each command must end with the same bits, or with an error that says what there is too little of.
+evaluation must give the same bits, whether the card has room for all tokens or not, and what the CPU gives but for rounding. Then one
+allocation of the card's memory fails, and another the next time; and then the card has less and less memory: whatever a command ends
+with must have the same bits, and if it is not all, an error must say that memory is what there was too little of.
 """
 
 import argparse
@@ -22,12 +23,14 @@ HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parents[2]
 TARGET = "x86_64-unknown-linux-gnu"
 PACKAGES = ["extract", "train", "eval", "fmstudy", "vit", "backbone", "gpu"]
-# Beyond what the program leaves to libraries, 2 GiB, so that tokens may stay in the card's memory; and less.
-ROOMY, NARROW = 4 << 30, 1 << 30
+# Bytes of the card's memory: more and less than the 2 GiB that the program leaves to libraries before it holds tokens there.
+MEMORY = {"held": 4 << 30, "streamed": 1 << 30}
+# What an error says that tells of too little memory.
+SIGNS = ("bytes of memory left", "OUT_OF_MEMORY")
 
 arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 arguments.add_argument("dir", type=pathlib.Path)
-arguments.add_argument("--orders", nargs="*", default=["late", "early", "1", "2"])
+arguments.add_argument("--orders", nargs="*", default=["late", "early", "1", "2", "3"])
 arguments.add_argument("--every", type=int, default=7, help="of so many allocations one fails; 1 for each of them")
 options = arguments.parse_args()
 work = options.dir.resolve()
@@ -52,7 +55,7 @@ def build():
     return {one["target"]["name"]: one["executable"] for one in tests if one["target"]["kind"] == ["lib"]}
 
 
-def run(command, order="late", memory=ROOMY, failing=0, cwd=work):
+def run(command, order="late", memory=MEMORY["held"], failing=0, cwd=work):
     """On the card that is none."""
     card = {"LD_LIBRARY_PATH": str(work / "card"), "CARD_ORDER": order, "CARD_BYTES": str(memory), "CARD_FAILS": str(failing)}
     environment = {**os.environ, **card}
@@ -107,54 +110,94 @@ def chain():
     """In all orders, and beside the CPU; gives the cache that the first order filled."""
     run([work / "target" / TARGET / "release" / "fmstudy", "demo-data"])
     shutil.copy(ROOT / "demo.toml", work / "demo.toml")
-    caches, outputs = [work / f"cache-{order}" for order in options.orders], []
-    for order, cache in zip(options.orders, caches):
+    outputs, whole = [], work / f"cache-{options.orders[0]}"
+    for order in options.orders:
+        cache = work / f"cache-{order}"
         shutil.rmtree(cache, ignore_errors=True)
-        # Half of the orders without room for all tokens.
-        memory = ROOMY if len(outputs) % 2 == 0 else NARROW
-        for name, *keys in (["extract"], ["train"], ["train", "model.fuse=seq"], ["eval"]):
-            begun = time.perf_counter()
-            done = stage(name, cache, *keys, order=order, memory=memory)
-            what = " ".join([name, *keys])
-            say(f"{what}, {order}, {memory >> 30} GiB ({time.perf_counter() - begun:.0f} s)", done.returncode == 0)
-            if done.returncode:
-                sys.exit(told(done))
-        outputs.append([results(cache, pattern) for pattern in ("fm*/*.safetensors", "model.safetensors", "*_logits.npy")])
-    say(f"the same bits in all orders: {[len(files) for files in outputs[0]]} files", all(outputs[0] == other for other in outputs))
-
-    on_cpu = begin_from(caches[0], "runs-v*")
+        timed("extract", cache, order=order)
+        for where, memory in MEMORY.items():
+            for keys in ([], ["model.fuse=seq"]):
+                for path in cache.rglob("runs-v*"):
+                    shutil.rmtree(path)
+                told_where = timed("train", cache, *keys, order=order, memory=memory)
+                held = "nothing" not in re.findall(r"in the GPU's memory: (\S+)", told_where)
+                say(f"tokens are {where}", held == (where == "held"))
+                outputs.append((keys, results(cache, "model.safetensors"), results(cache, "fm*/*.safetensors")))
+        for path in cache.rglob("runs-v*"):
+            shutil.rmtree(path)
+        timed("train", cache, order=order)
+        timed("eval", cache, order=order, memory=memory)
     for keys in ([], ["model.fuse=seq"]):
-        stage("train", on_cpu, *keys, device="cpu")
-    ours, theirs = (losses(results(cache, "metrics.jsonl")) for cache in (caches[0], on_cpu))
+        alike = [files for of, *files in outputs if of == keys]
+        counts = [len(files) for files in alike[0]]
+        say(f"{keys}: the same bits {len(alike)} times, models and shards: {counts}", all(alike[0] == other for other in alike))
+    logits = [results(work / f"cache-{order}", "*_logits.npy") for order in options.orders]
+    say(f"the same bits: {len(logits[0])} files of answers", bool(logits[0]) and all(logits[0] == other for other in logits))
+
+    on_cpu = begin_from(whole, "runs-v*")
+    stage("train", on_cpu, device="cpu")
+    ours, theirs = (losses(results(cache, "metrics.jsonl")) for cache in (whole, on_cpu))
     error = max(abs(one - other) / other for one, other in zip(ours, theirs, strict=True))
-    say(f"{len(ours)} losses are the CPU's, relatively within {error:.1e}", bool(ours) and error < 1e-5)
+    say(f"{len(ours)} losses are the CPU's, relatively within {error:.1e}", bool(ours) and error < 1e-6)
     shutil.rmtree(on_cpu)
     stage("extract", on_cpu, device="cpu")
     for source in ("fm2", "fm4"):
-        shards = [results(cache, f"{source}/*.safetensors").values() for cache in (caches[0], on_cpu)]
+        shards = [results(cache, f"{source}/*.safetensors").values() for cache in (whole, on_cpu)]
         error = difference(*shards)
         say(f"{source} in bfloat16 is the CPU's in bfloat16, relatively within {error:.1e}", error < 5e-2)
-    return caches[0]
+    return whole
+
+
+def timed(name, cache, *keys, order, **card):
+    """A command that must succeed; gives what it told."""
+    begun = time.perf_counter()
+    done = stage(name, cache, *keys, order=order, **card)
+    say(f"{' '.join([name, *keys])}, {order} ({time.perf_counter() - begun:.0f} s)", done.returncode == 0)
+    if done.returncode:
+        sys.exit(told(done))
+    return told(done)
+
+
+def ending(name, whole, removed, pattern, **card):
+    """Has `name` run on the card from what is left of the cache `whole` without `removed`: how it ended, and what it told."""
+    expected = results(whole, pattern)
+    cache = begin_from(whole, *removed)
+    done = stage(name, cache, **card)
+    found = results(cache, pattern)
+    if any(expected.get(path) != file for path, file in found.items()):
+        return "wrong bits", told(done)
+    if done.returncode == 0:
+        return ("all of it" if len(found) == len(expected) else "not all of it, and no word"), told(done)
+    says_so = any(sign in told(done).split("error:")[-1] for sign in SIGNS)
+    return (f"{len(found)} of {len(expected)}, and why" if says_so else "another error"), told(done)
 
 
 def without_memory(name, whole, removed, pattern):
-    """Has `name` run from what is left of the cache `whole` without `removed`, with one allocation failing."""
-    expected, failing, ends = results(whole, pattern), 1, {"same bits": 0, "said so": 0}
+    """With one allocation failing, another each time, and with less and less memory."""
+    ends, failing = {}, 1
     while True:
-        cache = begin_from(whole, *removed)
-        done = stage(name, cache, failing=failing)
-        if "fails as told" not in done.stdout:
+        end, text = ending(name, whole, removed, pattern, failing=failing)
+        if "fails as told" not in text:
             break
-        is_same = done.returncode == 0 and results(cache, pattern) == expected
-        says_so = done.returncode == 1 and re.search(r"error.*memory", done.stdout, re.DOTALL | re.IGNORECASE) is not None
-        ends["same bits" if is_same else "said so"] += 1
-        if not is_same and not says_so:
-            say(f"{name}, allocation {failing} failing:\n{told(done)[-2000:]}", False)
+        count(ends, end, f"{name}, allocation {failing} failing", text)
         failing += options.every
-    say(f"{name}, one of {failing} allocations failing: {ends}", done.returncode == 0)
+    say(f"{name}, one of {failing} allocations failing: {ends}", end == "all of it")
+    ends = {}
+    for megabytes in (64, 32, 16, 8, 4, 2):
+        end, text = ending(name, whole, removed, pattern, memory=megabytes << 20)
+        count(ends, end, f"{name} in {megabytes} MiB", text)
+    say(f"{name} in 64 MiB and ever less: {ends}", True)
+
+
+def count(ends, end, what, text):
+    ends[end] = ends.get(end, 0) + 1
+    if end in ("wrong bits", "another error", "not all of it, and no word"):
+        say(f"{what}: {end}\n{text[-2000:]}", False)
 
 
 tests = build()
+done = run([tests["vit"], "cuda::tests::the_same_machine"], memory=1000, cwd=ROOT / "crates/vit")
+say("tests are on the card: without memory they fail", done.returncode == 101 and "OUT_OF_MEMORY" in done.stdout)
 for order in options.orders:
     begun = time.perf_counter()
     done = run([tests["vit"], "cuda"], order=order, cwd=ROOT / "crates/vit")

@@ -108,6 +108,9 @@ pub fn run(context: &Context) -> Result<EvaluationReport> {
                 due.splice(..0, together);
                 continue;
             }
+            Err(error) if together.len() == 1 && says_out_of_memory(format!("{error:#}")) => {
+                vec![Outcome::Failed(error)]
+            }
             outcomes => outcomes?,
         };
         let mut left = Vec::new();

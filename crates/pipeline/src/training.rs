@@ -139,7 +139,7 @@ fn train_some<'a>(
 ) -> Result<Vec<(Waiting<'a>, Result<Trained>)>> {
     let allowed = allowed_bytes(common.context, &common.device);
     let (mut together, mut models, mut bytes) = (Vec::new(), Vec::new(), 0);
-    let mut others = Vec::new();
+    let (mut others, mut ended) = (Vec::new(), Vec::new());
     let mut is_full = false;
     for run in waiting.drain(..) {
         let first_seed = together.first().map(|first: &Waiting<'_>| first.run.seed);
@@ -153,7 +153,11 @@ fn train_some<'a>(
                 others.push(run);
                 continue;
             }
-            model => model?,
+            Err(error) => {
+                ended.push((run, Err(error)));
+                continue;
+            }
+            Ok(model) => model,
         };
         let more = Trainer::bytes(&model, common.context.study.recipe.batch, rayon::current_num_threads());
         if together.is_empty() || (together.len() < sharing.most_together && bytes + more <= allowed) {
@@ -177,18 +181,26 @@ fn train_some<'a>(
     let trained = match train_together(common, &together, &mut models, sharing.holds_tokens) {
         Err(error) if failed(&error) && sharing.reduce(together.len()) => {
             waiting.splice(..0, together);
-            return Ok(Vec::new());
+            return Ok(ended);
+        }
+        // There is nothing left that this run could do without; others may need less.
+        Err(error) if failed(&error) && together.len() == 1 => {
+            *sharing = Sharing::as_foreseen();
+            ended.extend(together.into_iter().zip([Err(error)]));
+            return Ok(ended);
         }
         trained => trained?,
     };
     let is_short = trained.iter().any(|trained| trained.as_ref().is_err_and(failed));
     if !is_short || !sharing.reduce(together.len()) {
-        return Ok(together.into_iter().zip(trained).collect());
+        ended.extend(together.into_iter().zip(trained));
+        return Ok(ended);
     }
     let (again, done): (Vec<_>, Vec<_>) =
         together.into_iter().zip(trained).partition(|(_, trained)| trained.as_ref().is_err_and(failed));
     waiting.splice(..0, again.into_iter().map(|(run, _)| run));
-    Ok(done)
+    ended.extend(done);
+    Ok(ended)
 }
 
 /// Bytes that runs which are trained together may take.

@@ -16,7 +16,11 @@
 
 #define __global__
 #define __device__
+#ifdef __ELF__
 #define __shared__ static __attribute__((section("shared_memory")))
+#else
+#define __shared__ static
+#endif
 #define __align__(bytes) __attribute__((aligned(bytes)))
 #define __launch_bounds__(...)
 
@@ -26,8 +30,16 @@ struct Index {
 
 static Index threadIdx, blockIdx, blockDim, gridDim;
 
-// Where the linker puts all shared memory; nothing where kernels have none.
+// What a block finds in shared memory before it writes there: nothing that is a number, where the linker tells where that memory is.
+#ifdef __ELF__
 extern "C" __attribute__((weak, visibility("hidden"))) char __start_shared_memory[], __stop_shared_memory[];
+
+static inline void forget_shared_memory() {
+    if (__start_shared_memory) std::memset(__start_shared_memory, 0xff, __stop_shared_memory - __start_shared_memory);
+}
+#else
+static inline void forget_shared_memory() {}
+#endif
 
 // Half precision as it lies in memory.
 typedef unsigned short half_bits;
@@ -138,7 +150,7 @@ static inline void run(unsigned t) {
 }
 
 static inline void run_block() {
-    if (__start_shared_memory) std::memset(__start_shared_memory, 0xff, __stop_shared_memory - __start_shared_memory);
+    forget_shared_memory();
     for (unsigned t = 0; t < blockDim.x; t++) {
         Thread &thread = threads[t];
         thread.stack.resize(STACK_BYTES);
