@@ -3,15 +3,19 @@
 /// "Close enough" is at most a third of the longer word's letters, and at least one.
 pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let word = word.to_lowercase();
+    let letters = word.chars().count();
     candidates
         .into_iter()
-        .map(|candidate| {
-            let allowed = (word.chars().count().max(candidate.chars().count()) / 3).max(1);
-            (strsim::damerau_levenshtein(&word, candidate), allowed, candidate)
+        .filter_map(|candidate| {
+            let of_candidate = candidate.chars().count();
+            let allowed = (letters.max(of_candidate) / 3).max(1);
+            // As many letters at least would have to come or go: a word that is a page long costs nothing.
+            let is_out_of_reach = letters.abs_diff(of_candidate) > allowed;
+            let distance = (!is_out_of_reach).then(|| strsim::damerau_levenshtein(&word, candidate))?;
+            (distance <= allowed).then_some((distance, candidate))
         })
-        .filter(|(distance, allowed, _)| distance <= allowed)
-        .min_by_key(|(distance, ..)| *distance)
-        .map(|(.., candidate)| candidate)
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, candidate)| candidate)
 }
 
 #[cfg(test)]
@@ -24,5 +28,6 @@ mod tests {
         assert_eq!(nearest("origg", valid), Some("orig"));
         assert_eq!(nearest("FM2", valid), Some("fm2"));
         assert_eq!(nearest("resnet", valid), None);
+        assert_eq!(nearest(&"orig".repeat(1_000_000), valid), None);
     }
 }

@@ -58,7 +58,7 @@ def build():
 def run(command, order="late", memory=MEMORY["held"], failing=0, cwd=work):
     """On the card that is none."""
     card = {"LD_LIBRARY_PATH": str(work / "card"), "CARD_ORDER": order, "CARD_BYTES": str(memory), "CARD_FAILS": str(failing)}
-    environment = {**os.environ, **card}
+    environment = {**os.environ, "RUST_BACKTRACE": "0", **card}
     return subprocess.run(command, cwd=cwd, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
@@ -168,7 +168,8 @@ def ending(name, whole, removed, pattern, **card):
         return "wrong bits", told(done)
     if done.returncode == 0:
         return ("all of it" if len(found) == len(expected) else "not all of it, and no word"), told(done)
-    says_so = any(sign in told(done).split("error:")[-1] for sign in SIGNS)
+    error = re.split("^error: ", told(done), flags=re.MULTILINE)[-1]
+    says_so = any(sign in error for sign in SIGNS)
     return (f"{len(found)} of {len(expected)}, and why" if says_so else "another error"), told(done)
 
 
