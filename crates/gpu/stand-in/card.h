@@ -53,8 +53,6 @@ void ask(Stream &stream, Work work);
 void advance(Stream &stream, uint64_t place);
 void finish(Stream &stream);
 void finish_all();
-// What the order says runs without anybody's waiting.
-void let_run();
 // Whether this thread, or any with `of_others`, is taking something down, which what it asks for now breaks.
 bool breaks_recording(bool of_others = false);
 

@@ -81,14 +81,19 @@ def results(cache, pattern):
     return {str(path.relative_to(cache)): path.read_bytes() for path in sorted(cache.rglob(pattern))}
 
 
+def remove(cache, *patterns):
+    """The folders of a cache that match."""
+    for pattern in patterns:
+        for path in list(cache.rglob(pattern)):
+            shutil.rmtree(path)
+
+
 def begin_from(cache, *patterns):
     """A copy of `cache` without what matches."""
     copy = work / "copy"
     shutil.rmtree(copy, ignore_errors=True)
     shutil.copytree(cache, copy)
-    for pattern in patterns:
-        for path in list(copy.rglob(pattern)):
-            shutil.rmtree(path)
+    remove(copy, *patterns)
     return copy
 
 
@@ -117,14 +122,12 @@ def chain():
         timed("extract", cache, order=order)
         for where, memory in MEMORY.items():
             for keys in ([], ["model.fuse=seq"]):
-                for path in cache.rglob("runs-v*"):
-                    shutil.rmtree(path)
+                remove(cache, "runs-v*")
                 told_where = timed("train", cache, *keys, order=order, memory=memory)
                 held = "nothing" not in re.findall(r"in the GPU's memory: (\S+)", told_where)
                 say(f"tokens are {where}", held == (where == "held"))
                 outputs.append((keys, results(cache, "model.safetensors"), results(cache, "fm*/*.safetensors")))
-        for path in cache.rglob("runs-v*"):
-            shutil.rmtree(path)
+        remove(cache, "runs-v*")
         timed("train", cache, order=order)
         timed("eval", cache, order=order, memory=memory)
     for keys in ([], ["model.fuse=seq"]):

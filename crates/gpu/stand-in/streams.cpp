@@ -35,8 +35,9 @@ std::vector<Stream *> &streams() {
 
 Stream *new_stream() {
     Stream *made = new Stream;
+    Order chosen = order();
     uint64_t mixed = (number * 1000003 + streams().size() + 1) * 0x9e3779b97f4a7c15;
-    made->is_early = order() == Order::Early || (order() == Order::Uneven && mixed >> 63);
+    made->is_early = chosen == Order::Early || (chosen == Order::Uneven && mixed >> 63);
     streams().push_back(made);
     return made;
 }
@@ -57,7 +58,7 @@ void ask(Stream &stream, Work work) {
     }
     stream.waiting.push_back(std::move(work));
     stream.asked++;
-    let_run();
+    if (stream.is_early) finish(stream);
 }
 
 void advance(Stream &stream, uint64_t place) {
@@ -73,12 +74,6 @@ void finish(Stream &stream) { advance(stream, stream.asked); }
 
 void finish_all() {
     for (size_t at = 0; at < streams().size(); at++) finish(*streams()[at]);
-}
-
-void let_run() {
-    if (order() == Order::Late) return;
-    for (size_t at = 0; at < streams().size(); at++)
-        if (streams()[at]->is_early) finish(*streams()[at]);
 }
 
 bool breaks_recording(bool of_others) {

@@ -22,7 +22,7 @@ use crate::{
     failed::Failed,
     features::Features,
     loader::{INFERENCE_BATCH, TokenReader},
-    out_of_memory::says_out_of_memory,
+    out_of_memory::is_out_of_memory,
     paper::{self, PaperRow},
     progress,
     runs::{self, Run, Trained},
@@ -102,13 +102,13 @@ pub fn run(context: &Context) -> Result<EvaluationReport> {
     while !due.is_empty() {
         let together: Vec<Due> = due.drain(..due.len().min(most)).collect();
         let outcomes = match evaluate(context, (&features, &examples, &device), &together) {
-            Err(error) if together.len() > 1 && says_out_of_memory(format!("{error:#}")) => {
+            Err(error) if together.len() > 1 && is_out_of_memory(&error) => {
                 most = together.len() / 2;
                 tracing::warn!("no memory to ask {} runs at once; going on with {most} at most", together.len());
                 due.splice(..0, together);
                 continue;
             }
-            Err(error) if together.len() == 1 && says_out_of_memory(format!("{error:#}")) => {
+            Err(error) if together.len() == 1 && is_out_of_memory(&error) => {
                 vec![Outcome::Failed(error)]
             }
             outcomes => outcomes?,
@@ -342,7 +342,7 @@ fn evaluate(
                     members.push(Member { place, due, model, _lock: lock });
                 }
             }
-            Err(error) if !members.is_empty() && says_out_of_memory(format!("{error:#}")) => {}
+            Err(error) if !members.is_empty() && is_out_of_memory(&error) => {}
             Err(error) => outcomes[place] = Outcome::Failed(error),
         }
     }

@@ -9,6 +9,11 @@ pub(crate) fn says_out_of_memory(error: impl Display) -> bool {
     SIGNS.iter().any(|sign| text.contains(sign))
 }
 
+/// The same of an error that has its causes with it.
+pub(crate) fn is_out_of_memory(error: &anyhow::Error) -> bool {
+    says_out_of_memory(format!("{error:#}"))
+}
+
 #[cfg(test)]
 mod tests {
     use vit::VitError;

@@ -21,7 +21,7 @@ use crate::{
     failed::Failed,
     features::Features,
     loader,
-    out_of_memory::says_out_of_memory,
+    out_of_memory::is_out_of_memory,
     runs::{self, Run, Trained},
 };
 
@@ -148,7 +148,7 @@ fn train_some<'a>(
             continue;
         }
         let model = match new_model(common, run.run) {
-            Err(error) if !together.is_empty() && says_out_of_memory(format!("{error:#}")) => {
+            Err(error) if !together.is_empty() && is_out_of_memory(&error) => {
                 is_full = true;
                 others.push(run);
                 continue;
@@ -177,27 +177,26 @@ fn train_some<'a>(
             bytes as f64 / 1e9
         );
     }
-    let failed = |error: &anyhow::Error| says_out_of_memory(format!("{error:#}"));
     let trained = match train_together(common, &together, &mut models, sharing.holds_tokens) {
-        Err(error) if failed(&error) && sharing.reduce(together.len()) => {
+        Err(error) if is_out_of_memory(&error) && sharing.reduce(together.len()) => {
             waiting.splice(..0, together);
             return Ok(ended);
         }
         // There is nothing left that this run could do without; others may need less.
-        Err(error) if failed(&error) && together.len() == 1 => {
+        Err(error) if is_out_of_memory(&error) && together.len() == 1 => {
             *sharing = Sharing::as_foreseen();
             ended.extend(together.into_iter().zip([Err(error)]));
             return Ok(ended);
         }
         trained => trained?,
     };
-    let is_short = trained.iter().any(|trained| trained.as_ref().is_err_and(failed));
+    let is_short = trained.iter().any(|trained| trained.as_ref().is_err_and(is_out_of_memory));
     if !is_short || !sharing.reduce(together.len()) {
         ended.extend(together.into_iter().zip(trained));
         return Ok(ended);
     }
     let (again, done): (Vec<_>, Vec<_>) =
-        together.into_iter().zip(trained).partition(|(_, trained)| trained.as_ref().is_err_and(failed));
+        together.into_iter().zip(trained).partition(|(_, trained)| trained.as_ref().is_err_and(is_out_of_memory));
     waiting.splice(..0, again.into_iter().map(|(run, _)| run));
     ended.extend(done);
     Ok(ended)

@@ -30,11 +30,8 @@ pub(super) struct Group {
     /// The step whose gradients are there, and those that nobody has asked for.
     step: usize,
     gradients: Vec<Option<Gradient>>,
-    /// How long they took, all together, and how many runs have asked for them.
-    took: Duration,
-    asked: usize,
-    /// How many runs take part, as far as is known: a run that has ended, or waits for others to catch up, does not ask.
-    learning: usize,
+    /// What each run that takes part is charged with of the time that they took.
+    share: Duration,
     put_off: Option<Update>,
 }
 
@@ -50,16 +47,7 @@ impl Member {
     /// One for each run of `trainer`.
     pub(crate) fn all(trainer: Trainer) -> Vec<Self> {
         let runs = trainer.runs();
-        let group = Group {
-            trainer,
-            runs,
-            step: 0,
-            gradients: vec![None; runs],
-            took: Duration::ZERO,
-            asked: 0,
-            learning: runs,
-            put_off: None,
-        };
+        let group = Group { trainer, runs, step: 0, gradients: vec![None; runs], share: Duration::ZERO, put_off: None };
         let group = Rc::new(RefCell::new(group));
         (0..runs).map(|run| Self { group: Rc::clone(&group), run }).collect()
     }
@@ -71,18 +59,16 @@ impl Member {
     /// Loss and gradient in step `step` of `batch`, which is that of all runs that are at this step.
     pub(crate) fn gradient(&self, batch: &Batch, step: usize) -> Result<Gradient, VitError> {
         let group = &mut *self.group.borrow_mut();
+        // As many as asked the last time, and all at first: a run that has ended, or waits for others to catch up, does not ask.
+        let learning = group.gradients.iter().filter(|gradient| gradient.is_none()).count();
         let known = group.gradients[self.run].take().filter(|_| group.step == step);
         if let Some(gradient) = known {
-            group.asked += 1;
             return Ok(gradient);
-        }
-        if group.asked > 0 {
-            group.learning = group.asked;
         }
         group.gradients.fill(None);
         let begun = Instant::now();
         let gradients = group.up_to_date()?.gradient(batch)?;
-        (group.took, group.asked) = (begun.elapsed(), 1);
+        group.share = begun.elapsed() / learning.max(1) as u32;
         group.step = step;
         group.gradients = gradients.into_iter().map(Some).collect();
         group.gradients[self.run].take().ok_or_else(|| VitError::NoGradient { name: "any".to_owned() })
@@ -90,8 +76,7 @@ impl Member {
 
     /// This run's share of the time that the last gradient took.
     pub(crate) fn share(&self) -> Duration {
-        let group = self.group.borrow();
-        group.took / group.learning as u32
+        self.group.borrow().share
     }
 
     /// Moves the weights along the gradient multiplied by `gradient_scale`. `step` counts from 1.
