@@ -8,6 +8,7 @@ a rehearsal on a machine without a GPU.
 """
 
 import argparse
+import itertools
 import json
 import pathlib
 import shutil
@@ -15,6 +16,7 @@ import statistics
 import subprocess
 import time
 
+SEEDS = (0, 1, 2)
 FEATURES = {"fm1": (56, 64), "fm2": (28, 128), "fm3": (14, 256), "fm4": (7, 512)}
 
 arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -56,6 +58,8 @@ def run(binary, *keys, cache="cache", device=options.device, command=None):
     called = [options.binaries / binary, *([command] if command else []), "--json"]
     called += ["--config", options.out / "study.toml", *common, *keys]
     done = subprocess.run(called, capture_output=True, text=True)
+    with open(options.out / "log.txt", "a") as log:
+        log.write(f"{' '.join([binary, *keys])}\n{done.stderr}\n")
     if done.returncode:
         raise RuntimeError(done.stderr[-1000:])
     return json.loads(done.stdout)
@@ -155,6 +159,21 @@ def agreement_with_the_cpu():
     return {name: difference("cache-small", "cache-cpu", name) for name in FEATURES}
 
 
+def agreement_of_training():
+    """Largest relative difference of a step's loss to the CPU's, from the same features; without rounding and with."""
+    found = {}
+    for precision in ("f32", "bf16"):
+        losses = []
+        for device in (options.device, "cpu"):
+            forget_runs(97)
+            keys = ["combo=fm2,orig+fm3+fm4", "recipe.steps=20", "seed=97", f"train.precision={precision}"]
+            run("train", *keys, device=device)
+            losses.append([record["loss"] for metrics in metrics_of(97) for record in metrics if record["kind"] == "step"])
+        found[precision] = max(abs(ours - theirs) / theirs for ours, theirs in zip(*losses, strict=True))
+    forget_runs(97)
+    return found
+
+
 def backbone_of_pytorch():
     """Images per second of a pass over input that lies on the device."""
     import torch
@@ -171,10 +190,13 @@ def backbone_of_pytorch():
 
 
 def training(combo, steps, precision="f32", seed=0):
+    """Runs that are not there yet, from the program's start to its end."""
+    begun = time.perf_counter()
     done = run("train", f"combo={combo}", f"recipe.steps={steps}", f"seed={seed}", f"train.precision={precision}")
+    wall_s = time.perf_counter() - begun
     outcomes = [one["trained"]["outcome"] for one in done["runs"]]
-    valid = [outcome["validation"]["accuracy"] for outcome in outcomes]
-    return {"runs": len(outcomes), "valid_accuracy": valid if len(valid) < 4 else statistics.mean(valid)}
+    valid = statistics.mean(outcome["validation"]["accuracy"] for outcome in outcomes)
+    return {"runs": len(outcomes), "valid_accuracy": valid, "wall_s": wall_s, **milliseconds(seed, steps)}
 
 
 def forget_runs(seed):
@@ -183,17 +205,30 @@ def forget_runs(seed):
         shutil.rmtree(folder)
 
 
+def metrics_of(seed):
+    """What each run of a seed wrote down."""
+    for path in sorted((options.out / "cache").glob(f"*/runs-v*/*/seed{seed}-*/metrics.jsonl")):
+        yield [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def milliseconds(seed, steps):
+    """What the runs of a seed wrote down of their time, all together: for a step, and for all validations."""
+    step_s = validations_s = 0.0
+    for records in metrics_of(seed):
+        if max(record["step"] for record in records) != steps:
+            continue  # of another recipe
+        warm = [record["seconds"] for record in records if record["kind"] == "step" and record["step"] > steps // 5]
+        step_s += statistics.mean(warm)
+        validations_s += sum(record["seconds"] for record in records if record["kind"] == "validation")
+    return {"ms_per_step": 1000 * step_s, "validations_s": validations_s}
+
+
 def timed_training(combo, steps, precision="f32", seed=98):
-    """Seconds of `steps` steps: what longer training takes beyond shorter, so that beginnings do not count."""
+    """Runs that nobody keeps."""
     forget_runs(seed)
-    clock = []
-    for some in (steps // 5, steps):
-        begun = time.perf_counter()
-        found = training(combo, some, precision, seed)
-        clock.append(time.perf_counter() - begun)
+    found = training(combo, steps, precision, seed)
     forget_runs(seed)
-    seconds = clock[1] - clock[0]
-    return {**found, "wall_s": clock[1], "ms_per_step": 1000 * seconds / (steps - steps // 5)}
+    return found
 
 
 def step_f32():
@@ -205,7 +240,8 @@ def step_bf16():
 
 
 def step_of_pytorch():
-    """Milliseconds of a step of the default model on fm2: compiled, bfloat16, a DataLoader over the same shards."""
+    """Milliseconds of a step of the default model on fm2, compiled, in bfloat16: with a DataLoader over the same shards, with one
+    batch that lies on the device, and so with CUDA graphs."""
     import numpy
     import torch
     import torch.nn as nn
@@ -240,38 +276,50 @@ def step_of_pytorch():
     width = (side // 7) ** 2 * channels
     model = nn.Sequential(nn.Linear(width, 64), *(Block() for _ in range(4)), nn.LayerNorm(64)).to(options.device)
     head = nn.Linear(64, 6).to(options.device)
-    network = torch.compile(lambda x: head(model(x).mean(1)))
+    network = lambda x: head(model(x).mean(1))  # noqa: E731
     parameters = [*model.parameters(), *head.parameters()]
     optimizer = torch.optim.Adam(parameters, 1e-3, fused=True)
     pinned = options.device != "cpu"
     loader = torch.utils.data.DataLoader(
         Maps(), options.batch, shuffle=True, num_workers=8, pin_memory=pinned, drop_last=True, persistent_workers=True
     )
-    batches = iter(loader)
 
-    def step():
-        nonlocal batches
-        try:
-            tokens, labels = next(batches)
-        except StopIteration:
-            batches = iter(loader)
-            tokens, labels = next(batches)
-        tokens, labels = tokens.to(options.device, non_blocking=True), labels.to(options.device, non_blocking=True)
+    def endless():
+        while True:
+            yield from loader
+
+    def step(network, batch):
+        tokens, labels = (part.to(options.device, non_blocking=True) for part in batch)
         optimizer.zero_grad(set_to_none=True)
         with torch.autocast(options.device.split(":")[0], dtype=torch.bfloat16):
             logits = network(tokens.to(torch.bfloat16))
         F.cross_entropy(logits.float(), labels).backward()
         optimizer.step()
 
-    return 1000 * rate(torch, step, times=100)
+    def mean_ms(network, batches):
+        """Of steps in a row that wait for nothing but their batches."""
+        for _ in range(warm):
+            step(network, next(batches))
+        synchronise(torch)
+        begun = time.perf_counter()
+        for _ in range(times):
+            step(network, next(batches))
+        synchronise(torch)
+        return 1000 * (time.perf_counter() - begun) / times
+
+    warm, times = (100, 400) if options.limit == 0 else (2, 4)
+    compiled, batches = torch.compile(network), endless()
+    found = {"from_loader": mean_ms(compiled, batches)}
+    resident = itertools.repeat([part.to(options.device) for part in next(batches)])
+    found["resident"] = mean_ms(compiled, resident)
+    if options.device != "cpu":
+        found["resident_graphs"] = mean_ms(torch.compile(network, mode="reduce-overhead"), resident)
+    return found
 
 
 def all_combinations_f32():
-    return timed_training("all", options.steps)
-
-
-def all_combinations_bf16():
-    return timed_training("all", options.steps, "bf16")
+    """As `short_study` without rounding."""
+    return timed_training("all", options.steps // 10)
 
 
 def determinism():
@@ -286,43 +334,64 @@ def determinism():
     return {"models": len(models[0]), "same": bool(models[0]) and models[0] == models[1]}
 
 
-def study():
-    """All combinations and three seeds at the paper's steps, in bfloat16, one seed after the other."""
+def accuracies(steps):
+    """Test accuracies of the study's runs by combination, in the order of the seeds."""
+    done = run("eval", *of_study(steps))
     found = {}
-    for seed in (0, 1, 2):
-        forget_runs(seed)
-        begun = time.perf_counter()
-        found[f"seed {seed}"] = {**training("all", options.steps, "bf16", seed), "wall_s": time.perf_counter() - begun}
+    for one in done["runs"]:
+        found.setdefault(one["combination"], []).append(one["evaluation"]["test"]["overall"]["accuracy"])
     return found
+
+
+def of_study(steps):
+    return ["combo=all", f"recipe.steps={steps}", "train.precision=bf16", f"study.seeds={','.join(map(str, SEEDS))}"]
+
+
+def seeds(steps):
+    """All combinations in bfloat16, one seed after the other."""
+    found = {}
+    for seed in SEEDS:
+        forget_runs(seed)
+        found[f"seed {seed}"] = training("all", steps, "bf16", seed)
+    return found
+
+
+def short_study():
+    """A tenth of the paper's steps: accuracies to set beside a CPU's."""
+    return {**seeds(options.steps // 10), "test_accuracy": accuracies(options.steps // 10)}
+
+
+def study():
+    """The paper's steps."""
+    return seeds(options.steps)
 
 
 def results():
     """Evaluates the study and reports it: pages, tables and pictures in the folder `report`."""
-    keys = ["combo=all", f"recipe.steps={options.steps}", "train.precision=bf16"]
     begun = time.perf_counter()
-    found = run("eval", *keys, "study.seeds=0,1,2")
+    found = accuracies(options.steps)
     seconds = time.perf_counter() - begun
-    run("fmstudy", *keys, "study.seeds=0,1,2", f"report.dir={options.out / 'report'}", command="report")
-    best = max(found["runs"], key=lambda one: one["trained"]["outcome"]["validation"]["accuracy"])
-    return {"runs": len(found["runs"]), "eval_wall_s": seconds, "best": [best["combination"], best["seed"]]}
+    run("fmstudy", *of_study(options.steps), f"report.dir={options.out / 'report'}", command="report")
+    return {"eval_wall_s": seconds, "test_accuracy": found}
 
 
 # What is worth most comes first, for those whose time on a card is short.
 for measure in (
     machine,
     disk_gb_per_s,
-    backbone,
     backbone_of_pytorch,
+    backbone,
     extraction_f32,
     step_f32,
     step_bf16,
     step_of_pytorch,
+    extraction_bf16,
+    agreement_with_the_cpu,
+    agreement_of_training,
+    determinism,
+    all_combinations_f32,
+    short_study,
     study,
     results,
-    agreement_with_the_cpu,
-    determinism,
-    extraction_bf16,
-    all_combinations_f32,
-    all_combinations_bf16,
 ):
     part(measure)
