@@ -28,8 +28,15 @@ use crate::{
     passes::{Passes, Passing},
 };
 
-/// Batches that wait between two steps, for each thread. One is worked on at either end besides.
+/// Batches that wait for the network. One is worked on at either end besides.
 const QUEUE_BATCHES: usize = 2;
+
+/// Threads that write each source, every other shard one of them: while one hashes, or waits for the disk to say that a shard is
+/// there, the other writes. FM1 has more than half of all bytes: alone, its thread takes longer than a fast disk does for all.
+const WRITERS_OF_A_SOURCE: usize = 2;
+
+/// Batches that wait for each of them. One is written besides.
+const BATCHES_TO_WRITE: usize = 1;
 
 /// What has been done.
 #[derive(Default)]
@@ -118,12 +125,22 @@ impl FeatureSink for Encoded {
     }
 }
 
-/// The threads that write, one for each source: one alone hashes and writes less than a fast disk takes.
+/// The threads that write: a single one hashes and writes less than a fast disk takes.
 struct Writers<'scope> {
-    of_sources: Vec<(Source, SyncSender<Computed>, ScopedJoinHandle<'scope, Result<usize>>)>,
+    all: Vec<Writer<'scope>>,
     /// Memory that has been written comes back.
     written: Receiver<(Source, Vec<Encoded>)>,
     spare: Vec<(Source, Vec<Encoded>)>,
+    /// The shard whose maps came last, and whose turn it is.
+    current: Option<(usize, usize)>,
+}
+
+/// A thread that writes shards of one source when it is its turn.
+struct Writer<'scope> {
+    source: Source,
+    turn: usize,
+    to_write: SyncSender<Computed>,
+    thread: ScopedJoinHandle<'scope, Result<usize>>,
 }
 
 impl<'scope> Writers<'scope> {
@@ -134,14 +151,15 @@ impl<'scope> Writers<'scope> {
         memo: &'env HashMemo,
     ) -> Result<Self> {
         let (give_back, written) = channel();
-        let start = |source: Source| {
-            let (to_write, computed) = sync_channel(QUEUE_BATCHES);
+        let start = |(source, turn)| {
+            let (to_write, computed) = sync_channel(BATCHES_TO_WRITE);
             let give_back = give_back.clone();
             let write = move || write(extraction, source, dtype, memo, &computed, &give_back);
-            Ok((source, to_write, thread::Builder::new().spawn_scoped(scope, write)?))
+            Ok(Writer { source, turn, to_write, thread: thread::Builder::new().spawn_scoped(scope, write)? })
         };
-        let of_sources = extraction.features.iter().map(|source| start(*source)).collect::<Result<_>>()?;
-        Ok(Self { of_sources, written, spare: Vec::new() })
+        let sources = extraction.features.iter().copied();
+        let turns = sources.flat_map(|source| (0..WRITERS_OF_A_SOURCE).map(move |turn| (source, turn)));
+        Ok(Self { all: turns.map(start).collect::<Result<_>>()?, written, spare: Vec::new(), current: None })
     }
 
     /// Room for the maps that `images` images have of each of `sources`.
@@ -156,18 +174,27 @@ impl<'scope> Writers<'scope> {
         sources.iter().map(room).collect()
     }
 
-    /// Hands the maps of a batch over; false if a thread has stopped.
-    fn send(&self, shard: usize, maps: Vec<(Source, Vec<Encoded>)>) -> bool {
+    /// Hands the maps of a batch over; false if a thread has stopped, also one whose turn it is not.
+    fn send(&mut self, shard: usize, maps: Vec<(Source, Vec<Encoded>)>) -> bool {
+        if self.all.iter().any(|writer| writer.thread.is_finished()) {
+            return false;
+        }
+        let turn = match self.current {
+            Some((current, turn)) if current == shard => turn,
+            Some((_, turn)) => (turn + 1) % WRITERS_OF_A_SOURCE,
+            None => 0,
+        };
+        self.current = Some((shard, turn));
         maps.into_iter().all(|(source, maps)| {
-            let writer = self.of_sources.iter().find(|(of, ..)| *of == source);
-            writer.is_some_and(|(_, to_write, _)| to_write.send(Computed { shard, maps }).is_ok())
+            let writer = self.all.iter().find(|writer| writer.source == source && writer.turn == turn);
+            writer.is_some_and(|writer| writer.to_write.send(Computed { shard, maps }).is_ok())
         })
     }
 
     /// Waits until all is written, and adds the finished shards to `pass`, also where others failed.
     fn finish(self, pass: &mut Pass) -> Result<()> {
         let (queues, threads): (Vec<_>, Vec<_>) =
-            self.of_sources.into_iter().map(|(_, to_write, thread)| (to_write, thread)).unzip();
+            self.all.into_iter().map(|writer| (writer.to_write, writer.thread)).unzip();
         drop(queues);
         let mut all = Ok(());
         for thread in threads {
@@ -180,7 +207,8 @@ impl<'scope> Writers<'scope> {
     }
 }
 
-/// Fills the missing shards in their order, and adds to `pass` what it did, however it ends.
+/// Computes the missing shards in their order, and adds to `pass` what it did, however it ends. Of two in a row, the later may be
+/// there first.
 pub(crate) fn run(
     context: &Context,
     extraction: &Extraction,
@@ -273,7 +301,7 @@ pub(crate) fn resized(dataset: &Dataset, index: usize) -> Result<Vec<f32>, PassE
     Ok(preprocess::resize(&pixels.data, pixels.width, pixels.height, pixels.channels)?)
 }
 
-/// Writes the shards of one source, and gives how many.
+/// Writes shards of one source, and gives how many.
 fn write(
     extraction: &Extraction,
     source: Source,

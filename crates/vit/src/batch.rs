@@ -5,6 +5,7 @@ use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
 use candle_core::Tensor;
 use half::f16;
 use kernels::{Isa, Standardise};
+use rayon::prelude::*;
 use sources::Source;
 
 use crate::{About, Sent, VitError};
@@ -36,10 +37,9 @@ impl Tokens {
     }
 
     fn first_not_finite(&self) -> Option<(usize, f32)> {
-        let is_bad = |(_, value): &(usize, f32)| !value.is_finite();
         match self {
-            Self::Ready(values) => values.iter().copied().enumerate().find(is_bad),
-            Self::Stored(values, _) => values.iter().map(|value| value.to_f32()).enumerate().find(is_bad),
+            Self::Ready(values) => first(values, |value| !value.is_finite()).map(|at| (at, values[at])),
+            Self::Stored(values, _) => first(values, |value| !value.is_finite()).map(|at| (at, values[at].to_f32())),
         }
     }
 
@@ -60,6 +60,15 @@ impl Tokens {
             }
         }
     }
+}
+
+/// Where the first of `values` that `is_bad` lies. Gigabytes are looked through before a GPU takes them, so that all threads look, and
+/// at many values at once: nobody asks which of a chunk it is before there is one.
+fn first<T: Copy + Sync>(values: &[T], is_bad: impl Fn(T) -> bool + Sync) -> Option<usize> {
+    const CHUNK: usize = 1 << 16;
+    let has_bad = |(_, chunk): &(usize, &[T])| chunk.iter().fold(false, |found, value| found | is_bad(*value));
+    let (number, chunk) = values.par_chunks(CHUNK).enumerate().find_first(has_bad)?;
+    chunk.iter().position(|value| is_bad(*value)).map(|at| number * CHUNK + at)
 }
 
 /// What models are asked about: the tokens of some images, and what they should answer.
@@ -144,5 +153,26 @@ impl Batch {
     pub(crate) fn target_tensor(&self, model: &crate::Model) -> Result<Tensor, VitError> {
         let shape = (self.images, self.targets.len() / self.images);
         Ok(Tensor::from_slice(&self.targets, shape, model.device())?.to_dtype(model.dtype())?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_value_that_is_not_finite_is_found_wherever_it_lies() {
+        const MANY: usize = 300_000;
+        for at in [0, 65_535, 65_536, MANY - 1] {
+            let mut values = vec![f16::MAX.to_f32(); MANY];
+            assert_eq!(first(&values, |value| !value.is_finite()), None);
+            values[at] = f32::NEG_INFINITY;
+            values[MANY - 1] = f32::NEG_INFINITY;
+            assert_eq!(first(&values, |value| !value.is_finite()), Some(at));
+        }
+        let mut values = vec![1.0; 3 * MANY];
+        values[2 * MANY + 5] = f32::INFINITY;
+        let batch = Batch { images: 3, tokens: [(Source::Fm2, Tokens::Ready(values))].into(), ..Batch::default() };
+        assert_eq!(batch.first_not_finite(), Some((Source::Fm2, 2, f32::INFINITY)));
     }
 }

@@ -1,9 +1,13 @@
 //! A checkpoint is one safetensors file (see `tensor_file`): `model.NAME`, `adam.mean.NAME` and
 //! `adam.square.NAME` for every parameter, and a [`Checkpoint`] as JSON in the metadata.
 
-use std::path::Path;
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    path::{Path, PathBuf},
+};
 
-use candle_core::Device;
+use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -79,6 +83,27 @@ impl Progress {
     }
 }
 
+/// A checkpoint with all that it is to hold, which any thread may write.
+#[derive(Debug)]
+pub struct DueCheckpoint {
+    pub(crate) path: PathBuf,
+    pub(crate) state: Checkpoint,
+    pub(crate) tensors: BTreeMap<String, Tensor>,
+    pub(crate) metrics: File,
+}
+
+impl DueCheckpoint {
+    /// Writes it, atomically.
+    ///
+    /// # Errors
+    /// If files fail. The last checkpoint is kept.
+    pub fn write(&self) -> Result<(), VitError> {
+        // The metrics first: a checkpoint promises that every step before it is recorded.
+        self.metrics.sync_data()?;
+        tensor_file::write(&self.path, &self.state, &self.tensors)
+    }
+}
+
 impl Checkpoint {
     /// Reads the checkpoint of the run in `folder`, without its tensors: which run it is, and how far. None if there is none.
     ///
@@ -96,11 +121,14 @@ impl Checkpoint {
         Ok(Some(checkpoint))
     }
 
-    /// Writes this state with the tensors of `model` and `trainer`, atomically.
-    pub(crate) fn write(&self, path: &Path, model: &Model, trainer: &Trainer) -> Result<(), VitError> {
+    /// What is to be written beside this state: the tensors of `model` and `trainer`, in the processor's memory.
+    pub(crate) fn tensors(model: &Model, trainer: &Trainer) -> Result<BTreeMap<String, Tensor>, VitError> {
         let mut tensors = model.tensors(MODEL_PREFIX);
         tensors.extend(trainer.moments()?);
-        tensor_file::write(path, self, &tensors)
+        for tensor in tensors.values_mut() {
+            *tensor = tensor.to_device(&Device::Cpu)?;
+        }
+        Ok(tensors)
     }
 
     /// Reads the file `path` into `model` and `trainer`.

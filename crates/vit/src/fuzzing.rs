@@ -57,5 +57,5 @@ pub fn write_checkpoint(path: &Path) -> Result<(), VitError> {
         progress: Default::default(),
         metrics: None,
     };
-    checkpoint.write(path, &model, &trainer)
+    tensor_file::write(path, &checkpoint, &Checkpoint::tensors(&model, &trainer)?)
 }

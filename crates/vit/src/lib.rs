@@ -51,7 +51,7 @@ mod validation;
 
 pub use adam::{Adam, gradient_norm};
 pub use batch::{Batch, Tokens};
-pub use checkpoint::{CHECKPOINT_FILE, Checkpoint, Progress};
+pub use checkpoint::{CHECKPOINT_FILE, Checkpoint, DueCheckpoint, Progress};
 pub use class_weights::ClassWeights;
 pub use collapse::{COLLAPSE_MARGIN, collapsed, entropy};
 pub use config::{Collapse, Fuse, ModelConfig, Pool};

@@ -109,11 +109,11 @@ impl Metrics {
         Ok(self.writer.flush()?)
     }
 
-    /// Brings everything to the disk, and says what it is.
-    pub(crate) fn sync(&mut self) -> Result<Written, VitError> {
+    /// Lets readers see what has been written, and says what that is; the file is for who brings it to the disk.
+    pub(crate) fn written(&mut self) -> Result<(Written, File), VitError> {
         self.flush()?;
-        self.writer.get_ref().sync_data()?;
-        Ok(Written { size_bytes: self.hasher.count(), blake3: ContentHash::from_hasher(&self.hasher) })
+        let written = Written { size_bytes: self.hasher.count(), blake3: ContentHash::from_hasher(&self.hasher) };
+        Ok((written, self.writer.get_ref().try_clone()?))
     }
 }
 
@@ -131,13 +131,13 @@ mod tests {
             metrics.write(&Record::Step(&record)).unwrap();
         };
         (1..=2).for_each(|step| write(&mut metrics, step));
-        let written = metrics.sync().unwrap();
+        let (written, _) = metrics.written().unwrap();
         write(&mut metrics, 3);
         metrics.writer.write_all(b"{\"kind\":\"step\",\"step\":1").unwrap();
         drop(metrics);
 
         let mut metrics = Metrics::open(&path, Some(&written)).unwrap();
-        assert_eq!(metrics.sync().unwrap(), written);
+        assert_eq!(metrics.written().unwrap().0, written);
         drop(metrics);
         let text = fs_err::read_to_string(&path).unwrap();
         assert_eq!(text.lines().count(), 2);

@@ -8,8 +8,8 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Batch, CHECKPOINT_FILE, Checkpoint, Draws, METRICS_FILE, Model, Precision, Predictor, Progress, Recipe, StepRecord,
-    Trainer, Validation, ValidationRecord, VitError, collapsed, entropy,
+    Batch, CHECKPOINT_FILE, Checkpoint, Draws, DueCheckpoint, METRICS_FILE, Model, Precision, Predictor, Progress,
+    Recipe, StepRecord, Trainer, Validation, ValidationRecord, VitError, collapsed, entropy,
     metrics::{Metrics, Record},
 };
 
@@ -181,7 +181,8 @@ impl<'a> Training<'a> {
         last != Some(done) && is_due(done, run.validate_every, run.recipe.steps)
     }
 
-    fn is_checkpoint_due(&self) -> bool {
+    /// Whether a checkpoint is to be written before the next step and has not been.
+    pub fn is_checkpoint_due(&self) -> bool {
         let (done, run) = (self.steps_done(), &self.run);
         self.checkpoint_step != Some(done) && is_due(done, run.checkpoint_every, run.recipe.steps)
     }
@@ -212,13 +213,26 @@ impl<'a> Training<'a> {
     pub fn keep(&mut self) -> Result<(), VitError> {
         if self.is_checkpoint_due() {
             let begun = Instant::now();
-            // The metrics first: a checkpoint promises that every step before it is recorded.
-            self.state.metrics = Some(self.metrics.sync()?);
-            self.state.write(&self.run.folder.join(CHECKPOINT_FILE), self.model, &self.trainer)?;
-            self.checkpoint_step = Some(self.steps_done());
-            self.state.progress.wall_s += begun.elapsed().as_secs_f64();
+            self.checkpoint()?.write()?;
+            self.kept(begun.elapsed());
         }
         Ok(())
+    }
+
+    /// The checkpoint of where the run stands, for those who write several at once. When it is written it is
+    /// [`kept`](Self::kept), and only then the next step is taken.
+    pub fn checkpoint(&mut self) -> Result<DueCheckpoint, VitError> {
+        let (written, metrics) = self.metrics.written()?;
+        self.state.metrics = Some(written);
+        let tensors = Checkpoint::tensors(self.model, &self.trainer)?;
+        let path = self.run.folder.join(CHECKPOINT_FILE);
+        Ok(DueCheckpoint { path, state: self.state.clone(), tensors, metrics })
+    }
+
+    /// Takes down that the checkpoint that was due has been written, and how long that took.
+    pub fn kept(&mut self, took: Duration) {
+        self.checkpoint_step = Some(self.steps_done());
+        self.state.progress.wall_s += took.as_secs_f64();
     }
 
     /// Writes the trained model.

@@ -1,5 +1,7 @@
 //! Tokens that stay in a GPU's memory while runs are trained.
 
+use std::time::Instant;
+
 use anyhow::{Result, bail};
 use sources::{Combination, Source};
 use vit::{Holding, Model, Predictors, Trainer};
@@ -22,6 +24,7 @@ pub(super) fn hold(
     models: &[&Model],
     trainers: &[Trainer],
 ) -> Result<Vec<Source>> {
+    let begun = Instant::now();
     let Some(free_bytes) = Trainer::free_bytes(&common.device) else { return Ok(sources.iter().collect()) };
     let study = &common.context.study;
     let images = common.examples.train.len() * study.extract.views.each().len();
@@ -56,9 +59,10 @@ pub(super) fn hold(
         held.push(source);
     }
     tracing::info!(
-        "in the GPU's memory: {} ({:.1} GB); read for each batch: {}",
+        "in the GPU's memory: {} ({:.1} GB, in {:.1} s); read for each batch: {}",
         names(&held),
         held_bytes as f64 / 1e9,
+        begun.elapsed().as_secs_f64(),
         names(&streamed)
     );
     Ok(streamed)

@@ -1,14 +1,14 @@
 //! Several runs that learn from the same batches.
 
-use std::time::Instant;
+use std::{panic::resume_unwind, thread, time::Instant};
 
 use anyhow::{Context as _, Result, anyhow};
 use indicatif::ProgressBar;
 use sources::Combination;
 use stage::{Lock, write_sealed_json};
 use vit::{
-    Batch, Batches, Courier, METRICS_FILE, MODEL_FILE, Model, Predictors, Tally, TrainOutcome, Trainer, Training,
-    Validation, VitError,
+    Batch, Batches, Courier, DueCheckpoint, METRICS_FILE, MODEL_FILE, Model, Predictors, Tally, TrainOutcome, Trainer,
+    Training, Validation, VitError,
 };
 
 use super::{Common, Waiting, resident::hold};
@@ -55,7 +55,7 @@ pub(super) fn train_together(
     let begun = begun.map(|((waiting, digest), (model, trainer))| begin(common, waiting, digest, model, trainer));
     let name = if let [only] = runs { only.run.name() } else { format!("{} runs, seed {seed}", runs.len()) };
     let bar = progress::bar(context.show_progress, recipe.steps as u64, &name, "steps");
-    let results = std::thread::scope(|scope| {
+    let results = thread::scope(|scope| {
         let draws = Draws {
             batch: recipe.batch,
             seed,
@@ -152,7 +152,7 @@ impl<'a> Members<'a> {
                 Ok(())
             });
             self.validate(index + 1, validate)?;
-            self.each(index + 1, |training| Ok(training.keep()?));
+            self.keep(index + 1);
             bar.set_position(index as u64 + 1);
             bar.set_message(format!("loss {loss:.3}"));
             self.take_out_the_done(finish);
@@ -189,12 +189,59 @@ impl<'a> Members<'a> {
         Ok(())
     }
 
+    /// Writes the checkpoints that are due of those that have done `steps` steps, some at once: what takes long is to wait for the
+    /// disk.
+    fn keep(&mut self, steps: usize) {
+        /// Each needs memory for its tensors, and again for its file.
+        const MOST_AT_ONCE: usize = 8;
+        loop {
+            let (begun, mut due) = (Instant::now(), Vec::new());
+            self.each(steps, |training| {
+                if due.len() < MOST_AT_ONCE && training.is_checkpoint_due() {
+                    due.push(training.checkpoint()?);
+                }
+                Ok(())
+            });
+            if due.is_empty() {
+                return;
+            }
+            let mut written = write_at_once(&due).into_iter();
+            let took = begun.elapsed() / due.len() as u32;
+            self.each(steps, |training| {
+                if training.is_checkpoint_due()
+                    && let Some(written) = written.next()
+                {
+                    written?;
+                    training.kept(took);
+                }
+                Ok(())
+            });
+        }
+    }
+
     fn take_out_the_done(&mut self, finish: &dyn Fn(usize, TrainOutcome) -> Result<Trained>) {
         for Member { number, training, _lock } in self.active.extract_if(.., |member| member.training.is_done()) {
             let outcome = training.finish().map_err(anyhow::Error::from);
             self.results[number] = Some(outcome.and_then(|outcome| finish(number, outcome)));
         }
     }
+}
+
+fn write_at_once(due: &[DueCheckpoint]) -> Vec<Result<(), VitError>> {
+    thread::scope(|scope| {
+        let write = |checkpoint| {
+            let thread = thread::Builder::new().spawn_scoped(scope, move || DueCheckpoint::write(checkpoint));
+            thread.map_err(|_| checkpoint)
+        };
+        let others: Vec<_> = due.iter().skip(1).map(write).collect();
+        // The first is this thread's, and those for which there is no other.
+        let first = due.first().map(DueCheckpoint::write);
+        let others = others.into_iter().map(|other| match other {
+            Ok(thread) => thread.join().unwrap_or_else(|panic| resume_unwind(panic)),
+            Err(checkpoint) => checkpoint.write(),
+        });
+        first.into_iter().chain(others).collect()
+    })
 }
 
 /// Says of a loss that is not finite which images the step learned from, and which of them holds what no feature should.
