@@ -47,6 +47,30 @@ fn runs_trained_together_learn_what_they_learn_alone() {
 }
 
 #[test]
+fn of_more_runs_than_are_written_at_once_each_has_its_last_checkpoint() {
+    let study = Study::new();
+    study.run("extract", &["features=fm2+fm3+fm4"]);
+    let combos = "combo=fm2,fm3,fm4,orig,fm2+fm3,fm2+fm4,fm3+fm4,orig+fm2,orig+fm3,orig+fm4";
+    let arguments = [combos, "recipe.steps=3", "train.checkpoint_every=1"];
+    let models = || {
+        let runs = trained(&study, &arguments);
+        assert_eq!(runs.len(), 10);
+        let model = |(_, folder): &(String, PathBuf)| fs::read(folder.join("model.safetensors")).unwrap();
+        (runs.iter().map(model).collect::<Vec<_>>(), runs)
+    };
+    let (first, runs) = models();
+    for (name, folder) in &runs {
+        let checkpoint = fs::read(folder.join("checkpoint.safetensors")).unwrap();
+        let says = |text: &[u8]| checkpoint.windows(text.len()).any(|part| part == text);
+        assert!(says(br#"\"step\":3,"#), "{name} has no checkpoint of step 3");
+        // From it the model is made again.
+        fs::remove_file(folder.join("train.json")).unwrap();
+        fs::remove_file(folder.join("model.safetensors")).unwrap();
+    }
+    assert!(models().0 == first, "checkpoints do not hold what was trained");
+}
+
+#[test]
 fn a_run_that_fails_holds_no_other_up() {
     let study = Study::new();
     study.run("extract", &["features=fm3+fm4"]);
