@@ -168,7 +168,11 @@ fn exit_code(result: Result<()>, as_typed: impl FnOnce(String) -> String) -> Exi
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {}", printable(&as_typed(message(&error))));
+            let mut text = message(&error);
+            if let Some(hint) = pipeline::memory_hint(&text) {
+                text = format!("{text}\n\n{hint}");
+            }
+            eprintln!("error: {}", printable(&as_typed(text)));
             if error.is::<StudyError>() { ExitCode::from(2) } else { ExitCode::FAILURE }
         }
     }

@@ -42,3 +42,4 @@ pub mod verify;
 
 pub use context::Context;
 pub use feature_cache::FeatureCache;
+pub use out_of_memory::memory_hint;

@@ -14,6 +14,14 @@ pub(crate) fn is_out_of_memory(error: &anyhow::Error) -> bool {
     says_out_of_memory(format!("{error:#}"))
 }
 
+/// What may be done about an error that says so in spite of all that has been tried, and nothing else about that.
+pub fn memory_hint(error: &str) -> Option<&'static str> {
+    (says_out_of_memory(error) && !error.contains("hint: ")).then_some(
+        "hint: the GPU has too little free memory even for the least at once; stop what else runs on it, or choose another \
+         (device=cuda:1) or the processor (device=cpu)",
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use vit::VitError;
@@ -31,5 +39,8 @@ mod tests {
             "DriverError(CUDA_ERROR_ILLEGAL_ADDRESS, \"an illegal memory access was encountered\")"
         ));
         assert!(!says_out_of_memory("cannot allocate a thread"));
+        assert!(memory_hint("candle: DriverError(CUDA_ERROR_OUT_OF_MEMORY)").is_some());
+        assert_eq!(memory_hint("CUDA_ERROR_OUT_OF_MEMORY\n\nhint: another"), None);
+        assert_eq!(memory_hint("no such file"), None);
     }
 }
