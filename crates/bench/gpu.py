@@ -384,9 +384,7 @@ def study():
 
 def study_by_default():
     """One seed of it, validated and kept every 500 steps."""
-    found = training("all", options.steps, "bf16", 96)
-    forget_runs(96)
-    return found
+    return timed_training("all", options.steps, "bf16")
 
 
 def results():
