@@ -51,6 +51,15 @@ impl Engine {
     }
 }
 
+/// How a pass with cuDNN computes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Arithmetic {
+    /// In 32-bit floats.
+    Floats,
+    /// In bfloat16; with `fused`, shortcut, bias and ReLU are done within the convolutions where there are kernels for that.
+    Halves { fused: bool },
+}
+
 /// Why the backbone cannot be set up or run.
 #[derive(Debug, thiserror::Error)]
 pub enum BackboneError {
@@ -106,7 +115,7 @@ impl Backbone {
             Engine::Candle => {
                 Ok(Self { runner: Runner::Candle(Box::new(CandleEngine::new(&network, device, DType::F32)?)) })
             }
-            Engine::Cudnn => Self::on_cudnn(&network, device, false),
+            Engine::Cudnn => Self::on_cudnn(&network, device, Arithmetic::Floats),
         }
     }
 
@@ -116,21 +125,22 @@ impl Backbone {
         Ok(Self { runner: Runner::Candle(Box::new(CandleEngine::new(&network, device, DType::BF16)?)) })
     }
 
-    /// Builds cuDNN's engine in bfloat16 for the GPU `device`.
-    pub fn bf16_on_cudnn(weights: &Weights, device: &Device) -> Result<Self, BackboneError> {
-        Self::on_cudnn(&Network::read(weights)?, device, true)
+    /// Builds cuDNN's engine in bfloat16 for the GPU `device`. With `fused`, shortcut, bias and ReLU are done within its convolutions
+    /// if it has kernels for that.
+    pub fn bf16_on_cudnn(weights: &Weights, device: &Device, fused: bool) -> Result<Self, BackboneError> {
+        Self::on_cudnn(&Network::read(weights)?, device, Arithmetic::Halves { fused })
     }
 
     #[cfg(feature = "cudnn")]
-    fn on_cudnn(network: &Network<FoldedConv>, device: &Device, halves: bool) -> Result<Self, BackboneError> {
+    fn on_cudnn(network: &Network<FoldedConv>, device: &Device, arithmetic: Arithmetic) -> Result<Self, BackboneError> {
         if !device.is_cuda() {
             return Err(BackboneError::NeedsCudnn);
         }
-        Ok(Self { runner: Runner::ChannelsLast(Box::new(ChannelsLast::new(network, device, halves)?)) })
+        Ok(Self { runner: Runner::ChannelsLast(Box::new(ChannelsLast::new(network, device, arithmetic)?)) })
     }
 
     #[cfg(not(feature = "cudnn"))]
-    fn on_cudnn(_: &Network<FoldedConv>, _: &Device, _: bool) -> Result<Self, BackboneError> {
+    fn on_cudnn(_: &Network<FoldedConv>, _: &Device, _: Arithmetic) -> Result<Self, BackboneError> {
         Err(BackboneError::NeedsCudnn)
     }
 
@@ -256,9 +266,11 @@ impl fmt::Display for Backbone {
             Runner::Candle(engine) if engine.dtype() == DType::BF16 => f.write_str("candle in bfloat16"),
             Runner::Candle(_) => f.write_str("candle"),
             #[cfg(feature = "cudnn")]
-            Runner::ChannelsLast(engine) if engine.halves() => f.write_str("cuDNN in bfloat16"),
-            #[cfg(feature = "cudnn")]
-            Runner::ChannelsLast(_) => f.write_str("cuDNN"),
+            Runner::ChannelsLast(engine) => f.write_str(match engine.arithmetic() {
+                Arithmetic::Floats => "cuDNN",
+                Arithmetic::Halves { fused: true } => "cuDNN in bfloat16",
+                Arithmetic::Halves { fused: false } => "cuDNN in bfloat16, unfused",
+            }),
         }
     }
 }

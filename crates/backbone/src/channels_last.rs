@@ -1,19 +1,31 @@
 //! The network with channels last, in bfloat16 (but for the stem, which is in f16 and so rounds the image eight times more finely) or in
-//! 32-bit floats that are multiplied as such: on a GPU cuDNN's convolutions, which take this layout to tensor cores as it is, and
-//! between them kernels that read each activation once and write it once. On the CPU twins of both, which the tests compare.
+//! 32-bit floats that are multiplied as such: on a GPU cuDNN's convolutions, which take this layout to tensor cores as it is and in
+//! bfloat16 add shortcut and bias and cut off below zero before they round their sums. Where cuDNN has no such kernel, one of our own
+//! reads each activation once and writes it once. On the CPU twins of all, which the tests compare.
 
 mod convolve;
+#[cfg(feature = "cudnn")]
+mod cudnn;
+mod exact_biases;
 mod finish;
+mod fused;
+#[cfg(feature = "cudnn")]
+mod on_gpu;
 mod stem_cells;
 
-use candle_core::{DType, Device, Result, Tensor};
+use candle_core::{DType, Device, Layout, Result, Tensor};
 use convolve::Convolve;
+use exact_biases::with_exact_biases;
 use finish::{Finish, FinishPool};
+use fused::Fused;
 use sources::Source;
 use stem_cells::{StemCells, stem_filters};
 
+#[cfg(feature = "cudnn")]
+use crate::backbone::GPU_BATCH;
 use crate::{
     Block, FeatureSink, FoldedConv, Network,
+    backbone::Arithmetic,
     crossing::{Crossing, Departures},
     preprocess::{IMAGE_SIDE, IMAGENET_MEAN, IMAGENET_STD},
 };
@@ -38,53 +50,89 @@ pub(crate) struct ChannelsLast {
 /// What the pass in bfloat16 has of its own.
 #[derive(Debug)]
 struct Halves {
-    /// For grey and for colour images.
-    stems: [Tensor; 2],
+    /// For grey and for colour images, without a bias.
+    stems: [Fused; 2],
     kernels: Kernels,
+    fused: bool,
 }
 
 #[derive(Debug)]
 struct Conv {
-    filters: Tensor,
+    /// With the bias in the precision of the filters.
+    fused: Fused,
     /// (out), in floats.
     bias: Tensor,
-    stride: usize,
-    padding: usize,
-    relu: bool,
 }
 
 impl ChannelsLast {
-    /// In 32-bit floats, or with `halves` in bfloat16.
-    pub(crate) fn new(network: &Network<FoldedConv>, device: &Device, halves: bool) -> Result<Self> {
-        let dtype = if halves { DType::BF16 } else { DType::F32 };
+    pub(crate) fn new(network: &Network<FoldedConv>, device: &Device, arithmetic: Arithmetic) -> Result<Self> {
+        let dtype = if arithmetic == Arithmetic::Floats { DType::F32 } else { DType::BF16 };
         let convert = |conv: &FoldedConv| -> Result<Conv> {
             let shape = conv.shape;
             let dims = (shape.out_channels, shape.in_channels, shape.kernel, shape.kernel);
             let filters = Tensor::from_slice(&conv.weights, dims, &Device::Cpu)?.permute((0, 2, 3, 1))?.contiguous()?;
+            let bias = Tensor::from_slice(&conv.bias, shape.out_channels, &Device::Cpu)?;
             Ok(Conv {
-                filters: filters.to_dtype(dtype)?.to_device(device)?,
-                bias: Tensor::from_slice(&conv.bias, shape.out_channels, device)?,
-                stride: shape.stride,
-                padding: shape.padding,
-                relu: conv.relu,
+                fused: Fused {
+                    convolve: Convolve { stride: shape.stride, padding: shape.padding },
+                    filters: filters.to_dtype(dtype)?.to_device(device)?,
+                    bias: Some(bias.to_dtype(dtype)?.to_device(device)?),
+                    relu: conv.relu,
+                },
+                bias: bias.to_device(device)?,
             })
         };
-        let own = || -> Result<Halves> {
-            let stems = [stem_filters(&network.stem, 1, device)?, stem_filters(&network.stem, 3, device)?];
-            Ok(Halves { stems, kernels: Kernels::on(device)? })
+        let own = |fused: bool| -> Result<Halves> {
+            let stem = |colours: usize| -> Result<Fused> {
+                let (convolve, filters) =
+                    (Convolve { stride: 1, padding: 0 }, stem_filters(&network.stem, colours, device)?);
+                Ok(Fused { convolve, filters, bias: None, relu: false })
+            };
+            Ok(Halves { stems: [stem(1)?, stem(3)?], kernels: Kernels::on(device)?, fused })
         };
-        Ok(Self {
-            network: network.try_map(convert)?,
-            crossing: Crossing::default(),
-            device: device.clone(),
-            halves: halves.then(own).transpose()?,
-        })
+        let halves = match arithmetic {
+            Arithmetic::Floats => None,
+            Arithmetic::Halves { fused } => Some(own(fused)?),
+        };
+        let network = match arithmetic {
+            Arithmetic::Halves { fused: true } => with_exact_biases(network).try_map(convert)?,
+            _ => network.try_map(convert)?,
+        };
+        let engine = Self { network, crossing: Crossing::default(), device: device.clone(), halves };
+        #[cfg(feature = "cudnn")]
+        let engine = engine.fused_throughout()?;
+        Ok(engine)
     }
 
-    /// Whether it multiplies in bfloat16.
+    /// Without fused convolutions, unless there are such for all of them in a batch of usual size.
     #[cfg(feature = "cudnn")]
-    pub(crate) const fn halves(&self) -> bool {
-        self.halves.is_some()
+    fn fused_throughout(mut self) -> Result<Self> {
+        let has_kernel = |fused: &Fused, side: usize, shortcut: bool| {
+            let layout = Layout::contiguous((GPU_BATCH, side, side, fused.filters.dim(3)?));
+            self.fuses(fused, &layout, shortcut)
+        };
+        let Some(halves) = &self.halves else { return Ok(self) };
+        let cells_along = IMAGE_SIDE / 2 + stem_cells::CELLS - 1;
+        let mut all =
+            has_kernel(&halves.stems[0], cells_along, false)? && has_kernel(&halves.stems[1], cells_along, false)?;
+        let mut side = IMAGE_SIDE / 4;
+        for Block { conv1, conv2, downsample } in self.network.stages.iter().flatten() {
+            let downsample = downsample.as_ref().map_or(Ok(true), |conv| has_kernel(&conv.fused, side, false))?;
+            all &= downsample && has_kernel(&conv1.fused, side, false)?;
+            side /= conv1.fused.convolve.stride;
+            all &= has_kernel(&conv2.fused, side, true)?;
+        }
+        self.halves.iter_mut().for_each(|halves| halves.fused &= all);
+        Ok(self)
+    }
+
+    /// How it computes.
+    #[cfg(feature = "cudnn")]
+    pub(crate) fn arithmetic(&self) -> Arithmetic {
+        match &self.halves {
+            Some(halves) => Arithmetic::Halves { fused: halves.fused },
+            None => Arithmetic::Floats,
+        }
     }
 
     /// Feature maps of resized images, (224, 224, 1 or 3) each, into `sinks`, one per map and image. Grey and colour images pass
@@ -148,10 +196,9 @@ impl ChannelsLast {
     }
 
     fn stem(&self, images: &Tensor) -> Result<Tensor> {
-        let Conv { filters, bias, stride, padding, .. } = &self.network.stem;
-        let Some(Halves { stems: [grey, colour], kernels }) = &self.halves else {
-            let convolve = Convolve { stride: *stride, padding: *padding };
-            let sums = normalised(images)?.apply_op2_no_bwd(filters, &convolve)?; // (N, 112, 112, 64)
+        let Conv { fused: Fused { convolve, filters, .. }, bias } = &self.network.stem;
+        let Some(Halves { stems: [grey, colour], kernels, .. }) = &self.halves else {
+            let sums = normalised(images)?.apply_op2_no_bwd(filters, convolve)?; // (N, 112, 112, 64)
             // Zeros serve as padding, since nothing is negative after the ReLU.
             let stem = sums.broadcast_add(bias)?.relu()?.permute((0, 3, 1, 2))?;
             let padded = stem.pad_with_zeros(2, 1, 1)?.pad_with_zeros(3, 1, 1)?.contiguous()?;
@@ -159,7 +206,11 @@ impl ChannelsLast {
         };
         let stem = if images.dim(3)? == 1 { grey } else { colour };
         let cells = images.apply_op1_no_bwd(&StemCells { kernels: kernels.clone() })?;
-        let sums = cells.apply_op2_no_bwd(stem, &Convolve { stride: 1, padding: 0 })?; // (N, 112, 112, 64)
+        let sums = if self.fuses(stem, cells.layout(), false)? {
+            cells.apply_op1_no_bwd(stem)?
+        } else {
+            cells.apply_op2_no_bwd(&stem.filters, &stem.convolve)?
+        }; // (N, 112, 112, 64)
         sums.apply_op2_no_bwd(bias, &FinishPool { kernels: kernels.clone() })
     }
 
@@ -172,19 +223,38 @@ impl ChannelsLast {
         self.conv(&block.conv2, &inner, Some(&shortcut))
     }
 
-    fn conv(&self, conv: &Conv, input: &Tensor, shortcut: Option<&Tensor>) -> Result<Tensor> {
-        let Conv { stride, padding, relu, .. } = *conv;
-        let sums = input.apply_op2_no_bwd(&conv.filters, &Convolve { stride, padding })?;
-        let Some(Halves { kernels, .. }) = &self.halves else {
-            let sums = sums.broadcast_add(&conv.bias)?;
-            let sums = shortcut.map_or(Ok(sums.clone()), |shortcut| sums + shortcut)?;
-            return if relu { sums.relu() } else { Ok(sums) };
-        };
-        let finish = Finish { relu, kernels: kernels.clone() };
-        match shortcut {
-            Some(shortcut) => sums.apply_op3_no_bwd(&conv.bias, shortcut, &finish),
-            None => sums.apply_op2_no_bwd(&conv.bias, &finish),
+    fn conv(&self, Conv { fused, bias }: &Conv, input: &Tensor, shortcut: Option<&Tensor>) -> Result<Tensor> {
+        if self.fuses(fused, input.layout(), shortcut.is_some())? {
+            return match shortcut {
+                Some(shortcut) => input.apply_op2_no_bwd(shortcut, fused),
+                None => input.apply_op1_no_bwd(fused),
+            };
         }
+        let sums = input.apply_op2_no_bwd(&fused.filters, &fused.convolve)?;
+        let Some(Halves { kernels, .. }) = &self.halves else {
+            let sums = sums.broadcast_add(bias)?;
+            let sums = shortcut.map_or(Ok(sums.clone()), |shortcut| sums + shortcut)?;
+            return if fused.relu { sums.relu() } else { Ok(sums) };
+        };
+        let finish = Finish { relu: fused.relu, kernels: kernels.clone() };
+        match shortcut {
+            Some(shortcut) => sums.apply_op3_no_bwd(bias, shortcut, &finish),
+            None => sums.apply_op2_no_bwd(bias, &finish),
+        }
+    }
+
+    /// Whether there is a kernel that does all of `fused`, and it is wanted.
+    #[cfg_attr(not(feature = "cudnn"), expect(unused_variables, reason = "the CPU's twin does them all"))]
+    #[cfg_attr(not(feature = "cudnn"), expect(clippy::unnecessary_wraps, reason = "cuDNN can fail"))]
+    fn fuses(&self, fused: &Fused, input: &Layout, shortcut: bool) -> Result<bool> {
+        if !self.halves.as_ref().is_some_and(|halves| halves.fused) {
+            return Ok(false);
+        }
+        #[cfg(feature = "cudnn")]
+        if let Device::Cuda(device) = &self.device {
+            return cudnn::has_kernel(fused, input, shortcut, device);
+        }
+        Ok(true)
     }
 }
 
@@ -209,79 +279,6 @@ fn on_cpu<'a, T: candle_core::WithDType>(
 impl Kernels {
     fn on(_: &Device) -> Result<Self> {
         Ok(Self::default())
-    }
-}
-
-#[cfg(feature = "cudnn")]
-mod on_gpu {
-    use std::sync::Arc;
-
-    use candle_core::{
-        CudaDevice, CudaStorage, Device, Error, Layout, Result, Shape,
-        cuda_backend::{
-            CudaDType,
-            cudarc::driver::{CudaSlice, CudaStream, DevicePtr as _, DevicePtrMut as _, DeviceRepr, SyncOnDrop},
-        },
-    };
-    use gpu::{Card, Machine as _, PassKernel, Program};
-
-    use super::Kernels;
-
-    impl Kernels {
-        pub(super) fn on(device: &Device) -> Result<Self> {
-            let Device::Cuda(device) = device else { return Ok(Self::default()) };
-            let card = Card::on(device.cuda_stream(), &Program::pass()).map_err(Error::wrap)?;
-            Ok(Self { card: Some(Arc::new(card)) })
-        }
-
-        /// Asks the GPU for `kernel`.
-        ///
-        /// # Safety
-        /// Its addresses are those of memory that holds what it reads and writes.
-        pub(super) unsafe fn launch(&self, kernel: &PassKernel) -> Result<()> {
-            let Some(card) = &self.card else { candle_core::bail!("the kernels are not on this device") };
-            // SAFETY: the caller vouches for the addresses; the rest is the kernel's.
-            unsafe { card.launch(kernel.name, [kernel.blocks, 1, 1], kernel.threads, &kernel.arguments) }
-                .map_err(Error::wrap)
-        }
-    }
-
-    /// Fails unless a tensor lies in its memory as it is.
-    pub(super) fn check_whole(layout: &Layout) -> Result<()> {
-        if layout.is_contiguous() && layout.start_offset() == 0 {
-            return Ok(());
-        }
-        candle_core::bail!("the activations do not lie one behind the other")
-    }
-
-    /// Where a tensor of a GPU lies, which must lie there as it is, for kernels on `stream`. Whoever frees it, on whatever stream it
-    /// was made, waits for what `stream` was asked for before the guard was dropped.
-    pub(super) fn place<'a, T: CudaDType + 'a>(
-        storage: &'a CudaStorage,
-        layout: &Layout,
-        stream: &'a CudaStream,
-    ) -> Result<(u64, SyncOnDrop<'a>)> {
-        check_whole(layout)?;
-        Ok(storage.as_cuda_slice::<T>()?.device_ptr(stream))
-    }
-
-    /// A tensor of `shape` that `write` has a kernel write whole: it is told where the tensor lies, and the stream of `device`.
-    ///
-    /// # Safety
-    /// All of it is written.
-    pub(super) unsafe fn written<T: CudaDType + DeviceRepr>(
-        device: &CudaDevice,
-        shape: Shape,
-        write: impl FnOnce(u64, &CudaStream) -> Result<()>,
-    ) -> Result<(CudaStorage, Shape)> {
-        let stream = device.cuda_stream();
-        // SAFETY: the caller vouches for what is written before anybody reads.
-        let mut out: CudaSlice<T> = unsafe { device.alloc(shape.elem_count()) }?;
-        {
-            let (address, _out) = out.device_ptr_mut(&stream);
-            write(address, &stream)?;
-        }
-        Ok((CudaStorage::wrap_cuda_slice(out, device.clone()), shape))
     }
 }
 

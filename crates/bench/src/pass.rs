@@ -18,6 +18,9 @@ pub struct Measured {
     images: usize,
     f32: f64,
     bf16: f64,
+    /// With cuDNN: its convolutions without what can be done within them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bf16_unfused: Option<f64>,
 }
 
 pub fn measure(arguments: &PassArguments) -> Result<Measured> {
@@ -32,16 +35,20 @@ pub fn measure(arguments: &PassArguments) -> Result<Measured> {
         let seconds = backbone.seconds_of_passes(&resized, WARM_UP + passes)?.split_off(WARM_UP);
         Ok(images as f64 / median(seconds))
     };
-    let bf16 = match Engine::of(&opened) {
-        Engine::Native => Backbone::bf16(&weights)?,
-        Engine::Cudnn => Backbone::bf16_on_cudnn(&weights, &opened)?,
-        Engine::Auto | Engine::Candle => Backbone::bf16_on(&weights, &opened)?,
+    let (bf16, unfused) = match Engine::of(&opened) {
+        Engine::Native => (Backbone::bf16(&weights)?, None),
+        Engine::Cudnn => {
+            let on_cudnn = |fused| Backbone::bf16_on_cudnn(&weights, &opened, fused);
+            (on_cudnn(true)?, Some(on_cudnn(false)?))
+        }
+        Engine::Auto | Engine::Candle => (Backbone::bf16_on(&weights, &opened)?, None),
     };
     Ok(Measured {
         device: device.to_string(),
         images,
         f32: rate(Backbone::new(&weights, Engine::Auto, &opened)?)?,
         bf16: rate(bf16)?,
+        bf16_unfused: unfused.map(rate).transpose()?,
     })
 }
 
@@ -50,5 +57,8 @@ pub fn table(measured: &Measured) -> String {
     table.set_header(["precision", "images/s"]);
     table.add_row(["f32".to_owned(), format!("{:.1}", measured.f32)]);
     table.add_row(["bf16".to_owned(), format!("{:.1}", measured.bf16)]);
+    if let Some(unfused) = measured.bf16_unfused {
+        table.add_row(["bf16, unfused".to_owned(), format!("{unfused:.1}")]);
+    }
     format!("{}, {} images in a pass\n{table}", measured.device, measured.images)
 }

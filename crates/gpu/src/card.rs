@@ -9,12 +9,16 @@ use cudarc::{
         CudaContext, CudaFunction, CudaGraph, CudaModule, CudaStream, DriverError, LaunchConfig, PushKernelArg as _,
         sys::{CUgraphInstantiate_flags, CUstreamCaptureMode},
     },
-    nvrtc::{CompileOptions, compile_ptx_with_opts},
+    nvrtc::Ptx,
 };
+
+use stage::warn_once;
 
 use crate::{
     Argument, GpuError, Machine, Memory, Program, Recording,
     copies::{Bus as _, Copies, SLOT_BYTES, copy},
+    kept_code::KeptCode,
+    nvrtc,
     stream::{Stream, failed, no_memory},
 };
 
@@ -66,19 +70,28 @@ impl Card {
     }
 }
 
-/// The kernels of `program` for the GPU of `context`.
+/// The kernels of `program` for the GPU of `context`: as they were kept, or compiled.
 fn compile(context: &Arc<CudaContext>, program: &Program) -> Result<Functions, GpuError> {
     let (major, minor) = context.compute_capability().map_err(|error| failed("a question about itself", error))?;
     let what = format!("compute capability {major}.{minor}");
     let compiler = |reason: String| GpuError::Compiler { what: what.clone(), reason };
+    let load = |code: Vec<u8>| -> Result<Functions, DriverError> {
+        let module: Arc<CudaModule> = context.load_module(Ptx::from_binary(code))?;
+        let function = |name: &&'static str| Ok((*name, module.load_function(name)?));
+        Ok(Arc::new(program.kernels.iter().map(function).collect::<Result<_, DriverError>>()?))
+    };
     let mut options = program.options.clone();
-    options.extend(["--std=c++17".to_owned(), format!("--gpu-architecture=compute_{major}{minor}")]);
-    let options = CompileOptions { options, ..CompileOptions::default() };
-    let ptx = compile_ptx_with_opts(program.source, options).map_err(|error| compiler(format!("{error:?}")))?;
-    let module: Arc<CudaModule> = context.load_module(ptx).map_err(|error| compiler(error.to_string()))?;
-    let function = |name: &&'static str| Ok((*name, module.load_function(name)?));
-    let functions = program.kernels.iter().map(function).collect::<Result<_, DriverError>>();
-    Ok(Arc::new(functions.map_err(|error| compiler(error.to_string()))?))
+    options.extend(["--std=c++17".to_owned(), format!("--gpu-architecture=sm_{major}{minor}")]);
+    let version = nvrtc::version().map_err(|error| compiler(format!("{error:?}")))?;
+    let kept = KeptCode::of([program.source, &version].into_iter().chain(options.iter().map(String::as_str)));
+    if let Some(functions) = kept.as_ref().and_then(KeptCode::read).and_then(|code| load(code).ok()) {
+        return Ok(functions);
+    }
+    let code = nvrtc::compile(program.source, &options).map_err(compiler)?;
+    if let Some(Err(error)) = kept.map(|kept| kept.write(&code)) {
+        warn_once(format!("{error}; the GPU's kernels will be compiled again at the next start"));
+    }
+    load(code).map_err(|error| compiler(error.to_string()))
 }
 
 impl Machine for Card {

@@ -18,7 +18,11 @@ mod card;
 #[cfg(any(feature = "cuda", test))]
 mod copies;
 mod factors;
+#[cfg(any(feature = "cuda", test))]
+mod kept_code;
 mod machine;
+#[cfg(feature = "cuda")]
+mod nvrtc;
 #[cfg(feature = "on-cpu")]
 mod on_cpu;
 mod pass;

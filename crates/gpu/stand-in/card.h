@@ -5,6 +5,7 @@
 // order. Memory is there from where its stream has come to the allocation until where it has come to its release: who touches it before
 // or after is stopped and named. What is written up to a page beyond its ends is found when it is given back, or in the end; what is
 // read there is nonsense. CARD_BYTES is how much of it there is; CARD_FAILS the allocation that fails although there is room.
+// CARD_UNFUSED has cuDNN know no kernels for graphs of operations.
 //
 // Refused though a card would not: forks within what is taken down, and memory of its own there. Not kept: what streams that are not
 // made non-blocking wait for by themselves. Who asks for such a thing is stopped.

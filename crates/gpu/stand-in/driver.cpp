@@ -8,6 +8,7 @@
 #include <dlfcn.h>
 #include <filesystem>
 #include <map>
+#include <unistd.h>
 #include <utility>
 
 using namespace card;
@@ -388,14 +389,19 @@ CUresult cuMemsetD8Async(CUdeviceptr to, unsigned char value, size_t bytes, CUst
 
 CUresult cuModuleLoadData(CUmodule *module, const void *image) {
     NEEDS_CONTEXT;
-    // What the stand-in's compiler wrote names a library; all else is code for a real card, of which only names count here.
+    // What the stand-in's compiler wrote is a library; all else is code for a real card, of which only names count here.
     const char *text = static_cast<const char *>(image), *mark = "library ";
     Module *loaded = new Module;
     if (std::strncmp(text, mark, std::strlen(mark)) == 0) {
-        loaded->library = dlopen(text + std::strlen(mark), RTLD_NOW | RTLD_LOCAL);
+        char *code, path[] = "/tmp/card-XXXXXX";
+        size_t bytes = std::strtoull(text + std::strlen(mark), &code, 10);
+        int file = mkstemp(path);
+        if (file < 0 || write(file, code + 1, bytes) != static_cast<ssize_t>(bytes)) stop("there is no room for kernels");
+        close(file);
+        loaded->library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
         if (!loaded->library) stop(dlerror());
-        // What is loaded stays, also without its files.
-        std::filesystem::remove_all(std::filesystem::path(text + std::strlen(mark)).parent_path());
+        // What is loaded stays, also without its file.
+        std::filesystem::remove(path);
     }
     *module = reinterpret_cast<CUmodule>(loaded);
     return CUDA_SUCCESS;

@@ -97,7 +97,7 @@ impl FeatureCache {
         Ok(match (self.precision, &self.calibration) {
             (Precision::F32, _) => Backbone::new(weights, self.engine, &context.study.device.open()?)?,
             (Precision::Bf16, _) if self.engine == Engine::Cudnn => {
-                Backbone::bf16_on_cudnn(weights, &context.study.device.open()?)?
+                Backbone::bf16_on_cudnn(weights, &context.study.device.open()?, true)?
             }
             (Precision::Bf16, _) if self.engine == Engine::Candle => {
                 Backbone::bf16_on(weights, &context.study.device.open()?)?

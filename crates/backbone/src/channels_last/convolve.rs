@@ -16,17 +16,17 @@ pub(super) struct Convolve {
 
 /// What a convolution has to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Extent {
-    images: usize,
-    side: usize,
-    channels: usize,
-    kernel: usize,
-    out_channels: usize,
-    out_side: usize,
+pub(super) struct Extent {
+    pub(super) images: usize,
+    pub(super) side: usize,
+    pub(super) channels: usize,
+    pub(super) kernel: usize,
+    pub(super) out_channels: usize,
+    pub(super) out_side: usize,
 }
 
 impl Convolve {
-    fn extent(self, input: &Layout, filters: &Layout) -> Result<Extent> {
+    pub(super) fn extent(self, input: &Layout, filters: &Layout) -> Result<Extent> {
         let (images, side, _, channels) = input.shape().dims4()?;
         let (out_channels, kernel, _, _) = filters.shape().dims4()?;
         let out_side = (side + 2 * self.padding - kernel) / self.stride + 1;
@@ -34,7 +34,7 @@ impl Convolve {
     }
 
     /// The sums on the CPU.
-    fn sums(self, extent: Extent, input: &[f32], filters: &[f32]) -> Vec<f32> {
+    pub(super) fn sums(self, extent: Extent, input: &[f32], filters: &[f32]) -> Vec<f32> {
         let Extent { side, channels, kernel, out_channels, out_side, .. } = extent;
         let mut output = vec![0.0; extent.outputs()];
         output.par_chunks_exact_mut(out_channels).enumerate().for_each(|(pixel, sums)| {
@@ -55,7 +55,7 @@ impl Convolve {
 }
 
 impl Extent {
-    fn output(self) -> Shape {
+    pub(super) fn output(self) -> Shape {
         (self.images, self.out_side, self.out_side, self.out_channels).into()
     }
 
@@ -77,21 +77,8 @@ impl CustomOp2 for Convolve {
         of_filters: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
         let extent = self.extent(of_input, of_filters)?;
-        let floats = |storage: &CpuStorage, layout: &Layout| match storage {
-            CpuStorage::F32(_) => on_cpu::<f32>(storage, layout).map(<[f32]>::to_vec),
-            CpuStorage::F16(_) => {
-                on_cpu::<f16>(storage, layout).map(|halves| halves.iter().map(|value| value.to_f32()).collect())
-            }
-            _ => on_cpu::<bf16>(storage, layout).map(|halves| halves.iter().map(|value| value.to_f32()).collect()),
-        };
-        let (values, filters): (Vec<f32>, Vec<f32>) = (floats(input, of_input)?, floats(filters, of_filters)?);
-        let sums = self.sums(extent, &values, &filters).into_iter();
-        let output = match input {
-            CpuStorage::F32(_) => CpuStorage::F32(sums.collect()),
-            CpuStorage::F16(_) => CpuStorage::F16(sums.map(f16::from_f32).collect()),
-            _ => CpuStorage::BF16(sums.map(bf16::from_f32).collect()),
-        };
-        Ok((output, extent.output()))
+        let sums = self.sums(extent, &floats(input, of_input)?, &floats(filters, of_filters)?);
+        Ok((rounded(sums, input), extent.output()))
     }
 
     #[cfg(feature = "cudnn")]
@@ -113,6 +100,26 @@ impl CustomOp2 for Convolve {
             _ => on_gpu::convolve::<bf16>(*self, extent, input, filters)?,
         };
         Ok((output, extent.output()))
+    }
+}
+
+/// The values of a tensor of the CPU.
+pub(super) fn floats(storage: &CpuStorage, layout: &Layout) -> Result<Vec<f32>> {
+    match storage {
+        CpuStorage::F32(_) => on_cpu::<f32>(storage, layout).map(<[f32]>::to_vec),
+        CpuStorage::F16(_) => {
+            on_cpu::<f16>(storage, layout).map(|halves| halves.iter().map(|value| value.to_f32()).collect())
+        }
+        _ => on_cpu::<bf16>(storage, layout).map(|halves| halves.iter().map(|value| value.to_f32()).collect()),
+    }
+}
+
+/// `values` in the precision of `like`.
+pub(super) fn rounded(values: Vec<f32>, like: &CpuStorage) -> CpuStorage {
+    match like {
+        CpuStorage::F32(_) => CpuStorage::F32(values),
+        CpuStorage::F16(_) => CpuStorage::F16(values.into_iter().map(f16::from_f32).collect()),
+        _ => CpuStorage::BF16(values.into_iter().map(bf16::from_f32).collect()),
     }
 }
 

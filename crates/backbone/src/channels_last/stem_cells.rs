@@ -14,7 +14,7 @@ const GREY_STD: f32 = 0.226;
 
 /// Taps of the stem's filters, and how many cells those are along a side.
 const TAPS: usize = 7;
-const CELLS: usize = 4;
+pub(super) const CELLS: usize = 4;
 
 /// From images (N, side, side, 1 or 3) to cells (N, side / 2 + 3, side / 2 + 3, 8 or 16): each has the four pixels of a square of
 /// two by two, so that the stem's convolution of 7 by 7 and stride 2 becomes one of 4 by 4 and stride 1 over eight channels. A

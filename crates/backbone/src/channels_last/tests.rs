@@ -1,15 +1,30 @@
 //! The pass on the CPU's twins beside the native engine, and the kernels themselves beside the twins.
 
 use candle_core::WithDType;
+use dataset::{Dataset, OpenOptions};
 use gpu::{Array, Machine as _, OnCpu, PassKernel, Program};
 use half::{bf16, f16};
+use stage::HashMemo;
 
 use super::*;
-use crate::{Backbone, FeatureBatch, Weights};
+use crate::{Backbone, FeatureBatch, Weights, preprocess::resize};
 
 fn image(colours: usize, number: usize) -> Vec<f32> {
     let value = |at: usize| ((at as f32 * 0.013 + number as f32).sin() + (at as f32 * 0.0007).cos() + 2.0) / 4.0;
     (0..IMAGE_SIDE * IMAGE_SIDE * colours).map(value).collect()
+}
+
+/// Real ones spread over the data set, resized; fewer where it is not there.
+fn faces() -> Vec<Vec<f32>> {
+    let Some(dir) = testdata::real_ferplus() else { return vec![image(1, 3)] };
+    let scratch = tempfile::tempdir().unwrap();
+    let memo = HashMemo::open(&scratch.path().join("memo"));
+    let dataset = Dataset::open(&dir, &OpenOptions::new(scratch.path()), &memo).unwrap();
+    let face = |number: usize| {
+        let pixels = dataset.decode(100 + 2000 * number).unwrap();
+        resize(&pixels.data, pixels.width, pixels.height, pixels.channels).unwrap()
+    };
+    (0..16).map(face).collect()
 }
 
 fn relative_error(got: &[f32], expected: &[f32]) -> f64 {
@@ -22,17 +37,39 @@ fn maps_are_those_of_the_native_engine_within_rounding() {
     let Some(weights) = testdata::real_weights() else { return };
     let weights = Weights::read(&weights).unwrap();
     let native = Backbone::new(&weights, crate::Engine::Native, &Device::Cpu).unwrap();
-    for (halves, most) in [(false, 1e-5), (true, 2e-2)] {
-        let engine = ChannelsLast::new(&Network::read(&weights).unwrap(), &Device::Cpu, halves).unwrap();
-        for images in [vec![image(1, 0)], vec![image(3, 1), image(1, 2)]] {
+    let [fused, unfused] = [true, false].map(|fused| Arithmetic::Halves { fused });
+    for (arithmetic, most) in [(Arithmetic::Floats, 1e-5), (fused, 2e-2), (unfused, 2e-2)] {
+        let engine = ChannelsLast::new(&Network::read(&weights).unwrap(), &Device::Cpu, arithmetic).unwrap();
+        for images in [vec![image(1, 0)], vec![image(3, 1), image(1, 2)], faces()] {
             let mut got = FeatureBatch::default();
             engine.run(&images, &mut got.sinks(images.len(), &Source::FEATURE_MAPS)).unwrap();
             let expected = native.feature_maps(&images, &Source::FEATURE_MAPS).unwrap();
             for ((source, got), (_, expected)) in got.maps.iter().zip(&expected.maps) {
                 let error = relative_error(got, expected);
-                assert!(error < most, "halves: {halves}: {source} is off by {error}");
+                println!("{arithmetic:?}, {} images: {source} is off by {error:.1e}", images.len());
+                assert!(error < most, "{arithmetic:?}: {source} is off by {error}");
             }
         }
+    }
+}
+
+#[test]
+fn biases_between_two_convolutions_are_exact_and_the_network_is_the_same() {
+    let Some(weights) = testdata::real_weights() else { return };
+    let network = Network::read(&Weights::read(&weights).unwrap()).unwrap();
+    let exact = with_exact_biases(&network);
+    for block in exact.stages.iter().flatten() {
+        assert!(block.conv1.bias.iter().all(|bias| bf16::from_f32(*bias).to_f32() == *bias));
+    }
+    let maps = |network: &Network<FoldedConv>| {
+        let (engine, mut maps) =
+            (ChannelsLast::new(network, &Device::Cpu, Arithmetic::Floats).unwrap(), FeatureBatch::default());
+        engine.run(&[image(1, 0)], &mut maps.sinks(1, &Source::FEATURE_MAPS)).unwrap();
+        maps
+    };
+    for ((source, got), (_, expected)) in maps(&exact).maps.iter().zip(&maps(&network).maps) {
+        let error = relative_error(got, expected);
+        assert!(error < 1e-5, "{source} is off by {error}");
     }
 }
 

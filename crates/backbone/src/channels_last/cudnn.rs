@@ -1,0 +1,159 @@
+//! cuDNN's convolutions that finish what they began: shortcut, bias and ReLU are applied to the sums while they are at hand.
+
+mod descriptor;
+mod plan;
+#[cfg(test)]
+mod tests;
+
+use std::{cell::RefCell, collections::HashMap, rc::Rc, sync::Arc};
+
+use candle_core::{
+    CudaDevice, CudaStorage, DType, Error, Layout, Result, Shape, Storage, Tensor,
+    backend::BackendStorage as _,
+    cuda_backend::{
+        CudaDType, DeviceId,
+        cudarc::{
+            cudnn::{
+                result::{self, CudnnError},
+                sys::cudnnHandle_t,
+            },
+            driver::{CudaStream, DevicePtrMut as _, DeviceRepr},
+        },
+    },
+};
+use half::{bf16, f16};
+
+use self::plan::{Epilogue, Places, Plan, Target, Work};
+use super::{
+    fused::Fused,
+    on_gpu::{place, written},
+};
+
+/// What cuDNN is called with, on one thread.
+struct Handle {
+    raw: cudnnHandle_t,
+    /// Where it asks for its work.
+    _stream: Arc<CudaStream>,
+}
+
+/// What a thread has of cuDNN: a handle, and what was made with it, serves one thread at a time.
+#[derive(Default)]
+struct OfThread {
+    plans: HashMap<(DeviceId, Work), Option<Rc<Plan>>>,
+    /// They outlive what was made with them.
+    handles: HashMap<DeviceId, Rc<Handle>>,
+}
+
+thread_local! {
+    static OF_THREAD: RefCell<OfThread> = RefCell::default();
+}
+
+impl Handle {
+    fn new(stream: Arc<CudaStream>) -> std::result::Result<Self, CudnnError> {
+        let raw = result::create_handle()?;
+        let handle = Self { raw, _stream: Arc::clone(&stream) };
+        // SAFETY: both are there, and the stream for as long as the handle.
+        unsafe { result::set_stream(raw, stream.cu_stream().cast()) }?;
+        Ok(handle)
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        // SAFETY: nobody else has it. A thread ends when its last pass has; there is nobody to tell.
+        let _ = unsafe { result::destroy_handle(self.raw) };
+    }
+}
+
+fn handle(device: &CudaDevice) -> Result<Rc<Handle>> {
+    OF_THREAD.with_borrow_mut(|OfThread { handles, .. }| {
+        if let Some(handle) = handles.get(&device.id()) {
+            return Ok(Rc::clone(handle));
+        }
+        let handle = Rc::new(Handle::new(device.cuda_stream()).map_err(Error::wrap)?);
+        handles.insert(device.id(), Rc::clone(&handle));
+        Ok(handle)
+    })
+}
+
+impl Fused {
+    fn work(&self, input: &Layout, shortcut: bool) -> Result<Work> {
+        Ok(Work {
+            convolve: self.convolve,
+            extent: self.convolve.extent(input, self.filters.layout())?,
+            dtype: self.filters.dtype(),
+            epilogue: Epilogue { shortcut, bias: self.bias.is_some(), relu: self.relu },
+        })
+    }
+}
+
+/// How cuDNN goes about `work` on this thread, if it can; looked for once.
+fn plan(work: Work, device: &CudaDevice) -> Result<Option<Rc<Plan>>> {
+    let key = (device.id(), work);
+    if let Some(plan) = OF_THREAD.with_borrow(|of| of.plans.get(&key).cloned()) {
+        return Ok(plan);
+    }
+    let plan = work.plan(Target::Handle(handle(device)?.raw)).map_err(Error::wrap)?.map(Rc::new);
+    OF_THREAD.with_borrow_mut(|of| of.plans.insert(key, plan.clone()));
+    Ok(plan)
+}
+
+/// Whether cuDNN has a kernel that does all of `fused`, which has a shortcut or not, with an input of this layout.
+pub(super) fn has_kernel(fused: &Fused, input: &Layout, shortcut: bool, device: &CudaDevice) -> Result<bool> {
+    Ok(plan(fused.work(input, shortcut)?, device)?.is_some())
+}
+
+/// Runs that kernel.
+pub(super) fn run(
+    fused: &Fused,
+    input: (&CudaStorage, &Layout),
+    shortcut: Option<(&CudaStorage, &Layout)>,
+) -> Result<(CudaStorage, Shape)> {
+    match input.0.dtype() {
+        DType::F16 => run_in::<f16>(fused, input, shortcut),
+        _ => run_in::<bf16>(fused, input, shortcut),
+    }
+}
+
+fn run_in<T: CudaDType + DeviceRepr>(
+    fused: &Fused,
+    (input, of_input): (&CudaStorage, &Layout),
+    shortcut: Option<(&CudaStorage, &Layout)>,
+) -> Result<(CudaStorage, Shape)> {
+    let (device, work) = (&input.device, fused.work(of_input, shortcut.is_some())?);
+    let Some(plan) = plan(work, device)? else {
+        candle_core::bail!("cuDNN has no kernel for {work:?}");
+    };
+    let handle = handle(device)?;
+    let filters = fused.filters.storage_and_layout();
+    let bias = fused.bias.as_ref().map(Tensor::storage_and_layout);
+    // SAFETY: cuDNN writes all of it.
+    unsafe {
+        written::<T>(device, work.extent.output(), |output, stream| {
+            // SAFETY: cuDNN reads of it only what it wrote.
+            let mut workspace = device.alloc::<u8>(plan.workspace_bytes.max(1))?;
+            let (workspace, _workspace) = workspace.device_ptr_mut(stream);
+            let (input, _input) = place::<T>(input, of_input, stream)?;
+            let (filters, _filters) = place::<T>(on_gpu(&filters.0)?, filters.1, stream)?;
+            let bias = bias.as_ref().map(|(bias, of)| place::<T>(on_gpu(bias)?, of, stream)).transpose()?;
+            let shortcut = shortcut.map(|(shortcut, of)| place::<T>(shortcut, of, stream)).transpose()?;
+            let places = Places {
+                input,
+                filters,
+                shortcut: shortcut.as_ref().map(|(place, _)| *place),
+                bias: bias.as_ref().map(|(place, _)| *place),
+                output,
+                workspace,
+            };
+            // SAFETY: the plan is this thread's; all memory is as large as the work says, and is freed behind it in the stream.
+            plan.run(handle.raw, &places).map_err(Error::wrap)
+        })
+    }
+}
+
+fn on_gpu(storage: &Storage) -> Result<&CudaStorage> {
+    match storage {
+        Storage::Cuda(storage) => Ok(storage),
+        _ => candle_core::bail!("the weights are on another device"),
+    }
+}

@@ -1,0 +1,69 @@
+use std::sync::Arc;
+
+use candle_core::{
+    CudaDevice, CudaStorage, Device, Error, Layout, Result, Shape,
+    cuda_backend::{
+        CudaDType,
+        cudarc::driver::{CudaSlice, CudaStream, DevicePtr as _, DevicePtrMut as _, DeviceRepr, SyncOnDrop},
+    },
+};
+use gpu::{Card, Machine as _, PassKernel, Program};
+
+use super::Kernels;
+
+impl Kernels {
+    pub(super) fn on(device: &Device) -> Result<Self> {
+        let Device::Cuda(device) = device else { return Ok(Self::default()) };
+        let card = Card::on(device.cuda_stream(), &Program::pass()).map_err(Error::wrap)?;
+        Ok(Self { card: Some(Arc::new(card)) })
+    }
+
+    /// Asks the GPU for `kernel`.
+    ///
+    /// # Safety
+    /// Its addresses are those of memory that holds what it reads and writes.
+    pub(super) unsafe fn launch(&self, kernel: &PassKernel) -> Result<()> {
+        let Some(card) = &self.card else { candle_core::bail!("the kernels are not on this device") };
+        // SAFETY: the caller vouches for the addresses; the rest is the kernel's.
+        unsafe { card.launch(kernel.name, [kernel.blocks, 1, 1], kernel.threads, &kernel.arguments) }
+            .map_err(Error::wrap)
+    }
+}
+
+/// Fails unless a tensor lies in its memory as it is.
+pub(super) fn check_whole(layout: &Layout) -> Result<()> {
+    if layout.is_contiguous() && layout.start_offset() == 0 {
+        return Ok(());
+    }
+    candle_core::bail!("the activations do not lie one behind the other")
+}
+
+/// Where a tensor of a GPU lies, which must lie there as it is, for kernels on `stream`. Whoever frees it, on whatever stream it
+/// was made, waits for what `stream` was asked for before the guard was dropped.
+pub(super) fn place<'a, T: CudaDType + 'a>(
+    storage: &'a CudaStorage,
+    layout: &Layout,
+    stream: &'a CudaStream,
+) -> Result<(u64, SyncOnDrop<'a>)> {
+    check_whole(layout)?;
+    Ok(storage.as_cuda_slice::<T>()?.device_ptr(stream))
+}
+
+/// A tensor of `shape` that `write` has a kernel write whole: it is told where the tensor lies, and the stream of `device`.
+///
+/// # Safety
+/// All of it is written.
+pub(super) unsafe fn written<T: CudaDType + DeviceRepr>(
+    device: &CudaDevice,
+    shape: Shape,
+    write: impl FnOnce(u64, &CudaStream) -> Result<()>,
+) -> Result<(CudaStorage, Shape)> {
+    let stream = device.cuda_stream();
+    // SAFETY: the caller vouches for what is written before anybody reads.
+    let mut out: CudaSlice<T> = unsafe { device.alloc(shape.elem_count()) }?;
+    {
+        let (address, _out) = out.device_ptr_mut(&stream);
+        write(address, &stream)?;
+    }
+    Ok((CudaStorage::wrap_cuda_slice(out, device.clone()), shape))
+}

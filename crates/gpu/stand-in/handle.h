@@ -1,0 +1,9 @@
+// What cuDNN is called with.
+
+#pragma once
+
+#include "card.h"
+
+struct Handle {
+    CUstream stream;
+};
