@@ -229,6 +229,21 @@ impl Backbone {
         (0..times).map(pass).collect()
     }
 
+    /// The convolutions of a pass over `images` by their names, and for each the seconds that the kernels take which cuDNN has for it, as a
+    /// mean of `times`: first those of the kernel that passes use. None but with cuDNN's fused convolutions.
+    #[cfg_attr(not(feature = "cudnn"), expect(unused_variables, reason = "there are no such kernels"))]
+    pub fn seconds_of_kernels(
+        &self,
+        images: &[Vec<f32>],
+        times: usize,
+    ) -> Result<Vec<(String, Vec<f64>)>, BackboneError> {
+        #[cfg(feature = "cudnn")]
+        if let Runner::ChannelsLast(engine) = &self.runner {
+            return Ok(engine.seconds_of_kernels(images, times)?);
+        }
+        Ok(Vec::new())
+    }
+
     /// How many calls of [`run`](Self::run) go well side by side, each on a thread of its own.
     pub fn passes_at_once(&self) -> usize {
         match &self.runner {

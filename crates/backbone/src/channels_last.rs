@@ -176,6 +176,34 @@ impl ChannelsLast {
         (0..times).map(pass).collect()
     }
 
+    /// For each convolution of a pass over `images`, which lie on the GPU already, its name and the seconds that each kernel takes which
+    /// cuDNN has for it, as a mean of `times`; those of its first choice first. None where no such kernel is used.
+    #[cfg(feature = "cudnn")]
+    pub(crate) fn seconds_of_kernels(&self, images: &[Vec<f32>], times: usize) -> Result<Vec<(String, Vec<f64>)>> {
+        let Some(Halves { stems: [grey, colour], kernels, fused: true }) = &self.halves else { return Ok(Vec::new()) };
+        let (input, seconds) = (self.input(images)?, cudnn::seconds_of_kernels);
+        let stem = if input.dim(3)? == 1 { grey } else { colour };
+        let cells = input.apply_op1_no_bwd(&StemCells { kernels: kernels.clone() })?;
+        let mut all = vec![("stem".to_owned(), seconds(stem, &cells, None, times)?)];
+        let mut hidden = self.stem(&input)?;
+        for (stage, blocks) in self.network.stages.iter().enumerate() {
+            for (number, block) in blocks.iter().enumerate() {
+                let mut add =
+                    |name: &str, seconds: Vec<f64>| all.push((format!("layer{}.{number}.{name}", stage + 1), seconds));
+                let mut shortcut = hidden.clone();
+                if let Some(downsample) = &block.downsample {
+                    add("downsample", seconds(&downsample.fused, &hidden, None, times)?);
+                    shortcut = self.conv(downsample, &hidden, None)?;
+                }
+                add("conv1", seconds(&block.conv1.fused, &hidden, None, times)?);
+                let inner = self.conv(&block.conv1, &hidden, None)?;
+                add("conv2", seconds(&block.conv2.fused, &inner, Some(&shortcut), times)?);
+                hidden = self.conv(&block.conv2, &inner, Some(&shortcut))?;
+            }
+        }
+        Ok(all)
+    }
+
     /// The images on the device, (N, 224, 224, 1 or 3).
     fn input(&self, images: &[Vec<f32>]) -> Result<Tensor> {
         let colours = images.first().map_or(1, |image| image.len() / (IMAGE_SIDE * IMAGE_SIDE));

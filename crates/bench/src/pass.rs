@@ -21,6 +21,21 @@ pub struct Measured {
     /// With cuDNN: its convolutions without what can be done within them.
     #[serde(skip_serializing_if = "Option::is_none")]
     bf16_unfused: Option<f64>,
+    /// With cuDNN: its kernels for each convolution.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    convolutions: Vec<Kernels>,
+}
+
+/// Seconds of the kernels for one convolution.
+#[derive(Debug, Serialize)]
+struct Kernels {
+    convolution: String,
+    /// The one that passes use, cuDNN's first choice.
+    used_s: f64,
+    fastest_s: f64,
+    /// Which choice of cuDNN's the fastest is, and of how many.
+    fastest: usize,
+    kernels: usize,
 }
 
 pub fn measure(arguments: &PassArguments) -> Result<Measured> {
@@ -43,12 +58,20 @@ pub fn measure(arguments: &PassArguments) -> Result<Measured> {
         }
         Engine::Auto | Engine::Candle => (Backbone::bf16_on(&weights, &opened)?, None),
     };
+    let mut convolutions = Vec::new();
+    for (convolution, seconds) in bf16.seconds_of_kernels(&resized, passes)? {
+        let (fastest, fastest_s) =
+            seconds.iter().copied().enumerate().min_by(|one, other| one.1.total_cmp(&other.1)).unwrap_or_default();
+        let (used_s, kernels) = (seconds.first().copied().unwrap_or_default(), seconds.len());
+        convolutions.push(Kernels { convolution, used_s, fastest_s, fastest, kernels });
+    }
     Ok(Measured {
         device: device.to_string(),
         images,
         f32: rate(Backbone::new(&weights, Engine::Auto, &opened)?)?,
         bf16: rate(bf16)?,
         bf16_unfused: unfused.map(rate).transpose()?,
+        convolutions,
     })
 }
 
@@ -60,5 +83,15 @@ pub fn table(measured: &Measured) -> String {
     if let Some(unfused) = measured.bf16_unfused {
         table.add_row(["bf16, unfused".to_owned(), format!("{unfused:.1}")]);
     }
-    format!("{}, {} images in a pass\n{table}", measured.device, measured.images)
+    let mut told = format!("{}, {} images in a pass\n{table}", measured.device, measured.images);
+    if !measured.convolutions.is_empty() {
+        let mut table = Table::new();
+        table.set_header(["convolution", "µs", "fastest, µs", "choice of cuDNN's", "of"]);
+        for Kernels { convolution, used_s, fastest_s, fastest, kernels } in &measured.convolutions {
+            let [used, least] = [used_s, fastest_s].map(|seconds| format!("{:.1}", 1e6 * seconds));
+            table.add_row([convolution.clone(), used, least, (fastest + 1).to_string(), kernels.to_string()]);
+        }
+        told = format!("{told}\n{table}");
+    }
+    told
 }

@@ -124,8 +124,9 @@ def chain():
             for keys in ([], ["model.fuse=seq"]):
                 remove(cache, "runs-v*")
                 told_where = timed("train", cache, *keys, order=order, memory=memory)
-                held = "nothing" not in re.findall(r"in the GPU's memory: (\S+)", told_where)
-                say(f"tokens are {where}", held == (where == "held"))
+                found = re.findall(r"in the GPU's memory for (training|validation): (\S+)", told_where)
+                is_held = {purpose: sources != "nothing" for purpose, sources in found}
+                say(f"tokens are {where}", is_held == dict.fromkeys(("training", "validation"), where == "held"))
                 outputs.append((keys, results(cache, "model.safetensors"), results(cache, "fm*/*.safetensors")))
         remove(cache, "runs-v*")
         timed("train", cache, order=order)

@@ -271,7 +271,8 @@ impl<'a> TokenReader<'a> {
         })
     }
 
-    /// Calls `consume` with every batch of `examples` in each of `views`, one view after the other, and the view's number.
+    /// Calls `consume` with every batch of `examples` in each of `views`, one view after the other, and the view's number. Batches say
+    /// which images of those they are, as [`held_image`] numbers them.
     pub(crate) fn for_each_view(
         &self,
         examples: &[Example],
@@ -279,10 +280,16 @@ impl<'a> TokenReader<'a> {
         mut consume: impl FnMut(usize, &Batch) -> Result<()>,
     ) -> Result<()> {
         std::thread::scope(|scope| {
-            let tasks = examples.chunks(INFERENCE_BATCH).flat_map(|chunk| {
-                views.iter().map(move |view| chunk.iter().map(|example| (example, *view)).collect::<Vec<_>>())
-            });
-            let mut batches = Ahead::start(scope, tasks, move |seen, batch| self.read(&seen, batch));
+            let chunks = (0..).step_by(INFERENCE_BATCH).zip(examples.chunks(INFERENCE_BATCH));
+            let tasks = chunks.flat_map(|of| views.iter().map(move |view| (of, *view)));
+            let mut batches =
+                Ahead::start(scope, tasks, move |((first, chunk), view): ((usize, &[Example]), View), batch| {
+                    let seen: Vec<Seen<'_>> = chunk.iter().map(|example| (example, view)).collect();
+                    self.read(&seen, batch)?;
+                    batch.held.clear();
+                    batch.held.extend((first..first + chunk.len()).map(|number| held_image(number, view, examples)));
+                    Ok(())
+                });
             let mut index = 0;
             while let Some(batch) = batches.next()? {
                 consume(index % views.len(), batch)?;
@@ -467,7 +474,7 @@ impl<'a> Order<'a> {
     }
 }
 
-/// The number of an image in a view among all that a trainer holds: one view of all `examples` after the other.
+/// The number of an image in a view among all that a GPU holds: one view of all `examples` after the other.
 const fn held_image(number: usize, view: View, examples: &[Example]) -> u32 {
     (view as usize * examples.len() + number) as u32
 }

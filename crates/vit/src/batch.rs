@@ -76,10 +76,10 @@ fn first<T: Copy + Sync>(values: &[T], is_bad: impl Fn(T) -> bool + Sync) -> Opt
 pub struct Batch {
     /// B.
     pub images: usize,
-    /// Of each source that a model reads, or of more: a batch may serve several models. Not of those whose tokens the trainer
-    /// [holds](crate::Holding).
+    /// Of each source that a model reads, or of more: a batch may serve several models. Not of those whose tokens are
+    /// [held](crate::Held).
     pub tokens: BTreeMap<Source, Tokens>,
-    /// Which of the images whose tokens the trainer holds these are: (B); of no meaning if it holds none.
+    /// Which of the images whose tokens are held these are: (B); of no meaning if none are.
     pub held: Vec<u32>,
     /// Tokens that have gone ahead to a GPU.
     pub sent: Sent,

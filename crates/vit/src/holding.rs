@@ -5,13 +5,22 @@ use sources::Source;
 
 use crate::{Batch, Trainer, VitError};
 
-/// Tokens of one source on their way into the memory of the GPU on which runs are trained. There they stay for as long as the
-/// trainers do: batches need only say which images they show ([`Batch::held`]), and nothing crosses the bus.
+/// Tokens of one source on their way into the memory of the GPU on which runs are trained.
 #[derive(Debug)]
 pub struct Holding {
     #[cfg(feature = "cuda")]
     tokens: crate::cuda::Holding,
     /// Nothing else has a memory of its own.
+    #[cfg(not(feature = "cuda"))]
+    tokens: Infallible,
+}
+
+/// Tokens of one source of some images in a GPU's memory. Batches for those who read them there need only say which images they show
+/// ([`Batch::held`]), and nothing crosses the bus. They stay for as long as this, or anybody who reads them, is there.
+#[derive(Clone, Debug)]
+pub struct Held {
+    #[cfg(feature = "cuda")]
+    pub(crate) tokens: crate::cuda::Held,
     #[cfg(not(feature = "cuda"))]
     tokens: Infallible,
 }
@@ -41,12 +50,20 @@ impl Holding {
         self.tokens.add(batch)
     }
 
-    /// Has `trainers`, with which it began, read from it from now on.
+    /// What is held now.
     ///
     /// # Errors
     /// If not all images have been taken.
-    pub fn finish(self, trainers: &[Trainer]) -> Result<(), VitError> {
-        self.tokens.finish(trainers.iter().filter_map(Trainer::member))
+    pub fn finish(self) -> Result<Held, VitError> {
+        Ok(Held { tokens: self.tokens.finish()? })
+    }
+}
+
+#[cfg(feature = "cuda")]
+impl Held {
+    /// Has `trainers`, for which it was made, read from it from now on.
+    pub fn lend_to(&self, trainers: &[Trainer]) {
+        trainers.iter().filter_map(Trainer::member).for_each(|member| self.tokens.lend_to(member));
     }
 }
 
@@ -68,7 +85,16 @@ impl Holding {
     }
 
     /// Never called.
-    pub fn finish(self, _: &[Trainer]) -> Result<(), VitError> {
+    pub fn finish(self) -> Result<Held, VitError> {
+        match self.tokens {}
+    }
+}
+
+#[cfg(not(feature = "cuda"))]
+#[expect(clippy::missing_const_for_fn, reason = "it is the other's twin, and never called")]
+impl Held {
+    /// Never called.
+    pub fn lend_to(&self, _: &[Trainer]) {
         match self.tokens {}
     }
 }

@@ -58,7 +58,7 @@ pub use config::{Collapse, Fuse, ModelConfig, Pool};
 pub use courier::{Courier, Sent};
 pub use draws::Draws;
 pub use error::VitError;
-pub use holding::Holding;
+pub use holding::{Held, Holding};
 pub use loss::{Loss, cross_entropy};
 pub use metrics::{METRICS_FILE, StepRecord, ValidationRecord, Written};
 pub use model::{About, Input, Model};

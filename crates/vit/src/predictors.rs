@@ -1,4 +1,4 @@
-use crate::{Batch, Model, Predictor, VitError};
+use crate::{Batch, Held, Model, Predictor, VitError};
 
 /// An answer of each model to each image: its logits (K).
 pub type Answers = Vec<Vec<Vec<f32>>>;
@@ -27,6 +27,20 @@ impl<'a> Predictors<'a> {
         }
         let each = models.iter().map(|model| Predictor::new(model)).collect::<Result<_, _>>()?;
         Ok(Self(Kind::EachByItself(each)))
+    }
+
+    /// The same, reading what is `held` where the models lie. Only who answers on a GPU can: others miss it in their batches.
+    #[cfg_attr(not(feature = "cuda"), expect(unused_variables, unused_mut, reason = "nothing is held elsewhere"))]
+    #[cfg_attr(not(feature = "cuda"), expect(clippy::missing_const_for_fn, reason = "it is the other's twin"))]
+    #[must_use]
+    pub fn reading(mut self, held: &[Held]) -> Self {
+        #[cfg(feature = "cuda")]
+        if let Kind::Cuda(groups) = &mut self.0 {
+            for (_, answers) in groups {
+                held.iter().for_each(|held| held.tokens.lend_to_answers(answers));
+            }
+        }
+        self
     }
 
     /// Bytes of a GPU's memory that asking `model` about batches of `images` takes beside others, nearly; none elsewhere.

@@ -5,11 +5,11 @@ mod plan;
 #[cfg(test)]
 mod tests;
 
-use std::{cell::RefCell, collections::HashMap, rc::Rc, sync::Arc};
+use std::{cell::RefCell, collections::HashMap, rc::Rc, sync::Arc, time::Instant};
 
 use candle_core::{
     CudaDevice, CudaStorage, DType, Error, Layout, Result, Shape, Storage, Tensor,
-    backend::BackendStorage as _,
+    backend::{BackendDevice as _, BackendStorage as _},
     cuda_backend::{
         CudaDType, DeviceId,
         cudarc::{
@@ -103,33 +103,66 @@ pub(super) fn has_kernel(fused: &Fused, input: &Layout, shortcut: bool, device: 
     Ok(plan(fused.work(input, shortcut)?, device)?.is_some())
 }
 
+/// A tensor in a GPU's memory.
+type Place<'a> = (&'a CudaStorage, &'a Layout);
+
 /// Runs that kernel.
-pub(super) fn run(
+pub(super) fn run(fused: &Fused, input: Place<'_>, shortcut: Option<Place<'_>>) -> Result<(CudaStorage, Shape)> {
+    let (device, work) = (&input.0.device, fused.work(input.1, shortcut.is_some())?);
+    let Some(plan) = plan(work, device)? else {
+        candle_core::bail!("cuDNN has no kernel for {work:?}");
+    };
+    let output = run_plan(&plan, fused, input, shortcut)?;
+    Ok((output, work.extent.output()))
+}
+
+/// Seconds that each kernel takes which does all of `fused`, as a mean of `times`; that which [`run`] runs is the first.
+pub(super) fn seconds_of_kernels(
     fused: &Fused,
-    input: (&CudaStorage, &Layout),
-    shortcut: Option<(&CudaStorage, &Layout)>,
-) -> Result<(CudaStorage, Shape)> {
+    input: &Tensor,
+    shortcut: Option<&Tensor>,
+    times: usize,
+) -> Result<Vec<f64>> {
+    let (input, shortcut) = (input.storage_and_layout(), shortcut.map(Tensor::storage_and_layout));
+    let input = (on_gpu(&input.0)?, input.1);
+    let shortcut = shortcut.as_ref().map(|(shortcut, of)| Ok::<_, Error>((on_gpu(shortcut)?, *of))).transpose()?;
+    let device = &input.0.device;
+    let target = Target::Handle(handle(device)?.raw);
+    let plans = fused.work(input.1, shortcut.is_some())?.plans(target).map_err(Error::wrap)?;
+    let seconds = |plan: std::result::Result<Plan, _>| {
+        let plan = plan.map_err(Error::wrap)?;
+        run_plan(&plan, fused, input, shortcut)?;
+        device.synchronize()?;
+        let begun = Instant::now();
+        for _ in 0..times {
+            run_plan(&plan, fused, input, shortcut)?;
+        }
+        device.synchronize()?;
+        Ok(begun.elapsed().as_secs_f64() / times as f64)
+    };
+    plans.map(seconds).collect()
+}
+
+fn run_plan(plan: &Plan, fused: &Fused, input: Place<'_>, shortcut: Option<Place<'_>>) -> Result<CudaStorage> {
     match input.0.dtype() {
-        DType::F16 => run_in::<f16>(fused, input, shortcut),
-        _ => run_in::<bf16>(fused, input, shortcut),
+        DType::F16 => run_in::<f16>(plan, fused, input, shortcut),
+        _ => run_in::<bf16>(plan, fused, input, shortcut),
     }
 }
 
 fn run_in<T: CudaDType + DeviceRepr>(
+    plan: &Plan,
     fused: &Fused,
-    (input, of_input): (&CudaStorage, &Layout),
-    shortcut: Option<(&CudaStorage, &Layout)>,
-) -> Result<(CudaStorage, Shape)> {
-    let (device, work) = (&input.device, fused.work(of_input, shortcut.is_some())?);
-    let Some(plan) = plan(work, device)? else {
-        candle_core::bail!("cuDNN has no kernel for {work:?}");
-    };
+    (input, of_input): Place<'_>,
+    shortcut: Option<Place<'_>>,
+) -> Result<CudaStorage> {
+    let (device, output) = (&input.device, fused.convolve.extent(of_input, fused.filters.layout())?.output());
     let handle = handle(device)?;
     let filters = fused.filters.storage_and_layout();
     let bias = fused.bias.as_ref().map(Tensor::storage_and_layout);
     // SAFETY: cuDNN writes all of it.
-    unsafe {
-        written::<T>(device, work.extent.output(), |output, stream| {
+    let (output, _) = unsafe {
+        written::<T>(device, output, |output, stream| {
             // SAFETY: cuDNN reads of it only what it wrote.
             let mut workspace = device.alloc::<u8>(plan.workspace_bytes.max(1))?;
             let (workspace, _workspace) = workspace.device_ptr_mut(stream);
@@ -148,7 +181,8 @@ fn run_in<T: CudaDType + DeviceRepr>(
             // SAFETY: the plan is this thread's; all memory is as large as the work says, and is freed behind it in the stream.
             plan.run(handle.raw, &places).map_err(Error::wrap)
         })
-    }
+    }?;
+    Ok(output)
 }
 
 fn on_gpu(storage: &Storage) -> Result<&CudaStorage> {

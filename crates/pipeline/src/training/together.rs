@@ -7,11 +7,14 @@ use indicatif::ProgressBar;
 use sources::Combination;
 use stage::{Lock, write_sealed_json};
 use vit::{
-    Batch, Batches, Courier, DueCheckpoint, METRICS_FILE, MODEL_FILE, Model, Predictors, Tally, TrainOutcome, Trainer,
-    Training, Validation, VitError,
+    Batch, Batches, Courier, DueCheckpoint, Held, METRICS_FILE, MODEL_FILE, Model, Predictors, Tally, TrainOutcome,
+    Trainer, Training, Validation, VitError,
 };
 
-use super::{Common, Waiting, resident::hold};
+use super::{
+    Common, Waiting,
+    resident::{Resident, Tokens, hold},
+};
 use crate::{
     examples::{Example, class_weights, draws_classes},
     loader::{Draws, TokenReader, TrainingBatches},
@@ -44,13 +47,14 @@ pub(super) fn train_together(
         recipe.batch,
     );
     let _features_lock = features.verify(context, sources)?;
-    let reader = TokenReader::new(context, features, sources.iter(), &context.study.model)?;
 
     let of_models: Vec<&Model> = models.iter().collect();
     let trainers = Trainer::together(&of_models, recipe, context.study.train.precision)?;
-    let streamed = if holds_tokens { hold(common, sources, &of_models, &trainers)? } else { sources.iter().collect() };
-    let courier = if streamed.is_empty() { None } else { Courier::to(&trainers)? };
-    let training_reader = TokenReader::new(context, features, streamed, &context.study.model)?;
+    let resident =
+        if holds_tokens { hold(common, sources, &of_models, &trainers)? } else { Resident::nothing(sources) };
+    let courier = if resident.training.streamed.is_empty() { None } else { Courier::to(&trainers)? };
+    let reader = |of: &Tokens| TokenReader::new(context, features, of.streamed.iter().copied(), &context.study.model);
+    let (training_reader, validation_reader) = (reader(&resident.training)?, reader(&resident.validation)?);
     let begun = runs.iter().zip(&digests).zip(models.iter_mut().zip(trainers));
     let begun = begun.map(|((waiting, digest), (model, trainer))| begin(common, waiting, digest, model, trainer));
     let name = if let [only] = runs { only.run.name() } else { format!("{} runs, seed {seed}", runs.len()) };
@@ -64,7 +68,8 @@ pub(super) fn train_together(
         };
         let mut batches = TrainingBatches::new(scope, &training_reader, &examples.train, draws, courier.as_ref());
         let mut members = Members::new(begun);
-        let validate = |due: &[&Training<'_>]| validate(&reader, &examples.valid, due);
+        let validate =
+            |due: &[&Training<'_>]| validate(&validation_reader, &resident.validation.held, &examples.valid, due);
         let finish = |number: usize, outcome| finish(common, runs[number].run, outcome);
         let names = batches.names();
         members.learn(&mut batches, &names, &validate, &finish, &bar)?;
@@ -270,10 +275,15 @@ fn blame<'a>(error: VitError, batch: &Batch, index: usize, names: &dyn Fn(usize)
     )
 }
 
-/// Asks all of `due` about `examples`.
-fn validate(reader: &TokenReader<'_>, examples: &[Example], due: &[&Training<'_>]) -> Result<Vec<Validation>> {
+/// Asks all of `due` about `examples`, some of whose tokens are `held`.
+fn validate(
+    reader: &TokenReader<'_>,
+    held: &[Held],
+    examples: &[Example],
+    due: &[&Training<'_>],
+) -> Result<Vec<Validation>> {
     let models: Vec<&Model> = due.iter().map(|training| training.model()).collect();
-    let mut predictors = Predictors::new(&models)?;
+    let mut predictors = Predictors::new(&models)?.reading(held);
     let mut tallies = vec![Tally::default(); due.len()];
     reader.ask(examples, &mut predictors, |index, logits, batch| {
         tallies[index].add(&logits, &batch.targets);

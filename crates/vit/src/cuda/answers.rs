@@ -1,6 +1,9 @@
-use gpu::{Array, Extent, Machine};
+use std::rc::Rc;
 
-use super::{activations::Forward, constants, network::Network};
+use gpu::{Array, Extent, Machine};
+use sources::Source;
+
+use super::{activations::Forward, constants, network::Network, sources::Stock};
 use crate::{Batch, Model, Precision, VitError, layers::LAYER_NORM_EPSILON};
 
 /// What several runs answer to the same batches, computed for all of them at once.
@@ -30,6 +33,11 @@ impl Answers {
         let numbers =
             images * constants.tokens * per_row + tokens + NUMBERS_PER_PARAMETER * model.parameters().elements();
         (numbers * size_of::<f32>()) as u64
+    }
+
+    /// Reads the tokens of `source` in `stock` from now on.
+    pub(super) fn hold(&mut self, source: Source, stock: &Rc<Stock>) {
+        self.network.hold(source, stock);
     }
 
     /// The logits (K) of each image, for each run.

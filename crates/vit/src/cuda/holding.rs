@@ -3,10 +3,10 @@ use std::{cell::RefCell, rc::Rc};
 use gpu::GpuError;
 use sources::Source;
 
-use super::{Member, group::Group, sources::Stock};
+use super::{Answers, Member, group::Group, sources::Stock};
 use crate::{Batch, VitError};
 
-/// Tokens of one source on their way into the memory of the machine on which members of some groups take their steps.
+/// Tokens of one source on their way into the memory of the machine on which members of a group take their steps.
 #[derive(Debug)]
 pub(crate) struct Holding {
     /// Any of them.
@@ -14,6 +14,13 @@ pub(crate) struct Holding {
     source: Source,
     stock: Stock,
     taken: usize,
+}
+
+/// Tokens of one source of some images, which stay there for as long as anybody reads them.
+#[derive(Clone, Debug)]
+pub(crate) struct Held {
+    source: Source,
+    stock: Rc<Stock>,
 }
 
 impl Holding {
@@ -43,20 +50,30 @@ impl Holding {
         Ok(())
     }
 
-    /// Has all `members` read from it from now on.
+    /// What is held now.
     ///
     /// # Errors
     /// If not all images have been taken.
-    pub(crate) fn finish<'a>(self, members: impl Iterator<Item = &'a Member>) -> Result<(), VitError> {
+    pub(crate) fn finish(self) -> Result<Held, VitError> {
         let Self { group, source, stock, taken } = self;
         if taken != stock.images() {
             let what = format!("what is held of {source}");
             return Err(VitError::Shape { what, expected: vec![stock.images()], got: vec![taken] });
         }
-        // The members' groups have streams of their own.
+        // Those who read it have streams of their own.
         group.borrow().machine().finish()?;
-        let stock = Rc::new(stock);
-        members.for_each(|member| member.group().borrow_mut().hold(source, &stock));
-        Ok(())
+        Ok(Held { source, stock: Rc::new(stock) })
+    }
+}
+
+impl Held {
+    /// Has `member`, and those of its group, read from it from now on.
+    pub(crate) fn lend_to(&self, member: &Member) {
+        member.group().borrow_mut().hold(self.source, &self.stock);
+    }
+
+    /// The same for who answers.
+    pub(crate) fn lend_to_answers(&self, answers: &mut Answers) {
+        answers.hold(self.source, &self.stock);
     }
 }

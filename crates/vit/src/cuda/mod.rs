@@ -31,6 +31,8 @@ pub(crate) use answers::Answers;
 pub(crate) use card::{AnswersOfGroup, answers, free_bytes, members};
 pub(crate) use courier::{Courier, Sent};
 pub(crate) use group::Member;
+#[cfg(feature = "cuda")]
+pub(crate) use holding::Held;
 pub(crate) use holding::Holding;
 pub(crate) use trainer::Trainer;
 

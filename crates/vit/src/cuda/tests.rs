@@ -361,10 +361,13 @@ fn tokens_that_are_held_are_those_that_come_with_the_batch() {
     };
     let (Some(streaming), Some(holding)) = (members(), members()) else { return };
     let parts = [batch(&config, 1.0), batch(&config, 2.0)];
+    let mut all_held = Vec::new();
     for source in [Orig, Fm2] {
         let mut held = Holding::begin(&holding[1], source, 2 * IMAGES, &parts[1]).unwrap().unwrap();
         parts.iter().for_each(|part| held.add(part).unwrap());
-        held.finish(holding.iter()).unwrap();
+        let held = held.finish().unwrap();
+        holding.iter().for_each(|member| held.lend_to(member));
+        all_held.push(held);
     }
     // Images of both parts in any order, one of them twice.
     let of_both = |images: [usize; IMAGES]| {
@@ -403,6 +406,17 @@ fn tokens_that_are_held_are_those_that_come_with_the_batch() {
             streaming.update(0.5, 1e-2, step + 1).unwrap();
             holding.update(0.5, 1e-2, step + 1).unwrap();
         }
+    }
+    // And so they are for who answers.
+    let answers = || Answers::new(machine(&about, Precision::F32).unwrap(), &[&model]).unwrap();
+    let (mut coming, mut reading) = (answers(), answers());
+    all_held.iter().for_each(|held| held.lend_to_answers(&mut reading));
+    for images in [[4, 0, 4], [1, 5, 2]] {
+        let streamed = of_both(images);
+        let mut named = streamed.clone();
+        named.tokens.retain(|source, _| *source == Fm3);
+        named.held = images.iter().map(|image| *image as u32).collect();
+        assert_eq!(reading.logits(&named).unwrap(), coming.logits(&streamed).unwrap(), "bit for bit");
     }
     let mut wrong = parts[0].clone();
     wrong.held = vec![0, 1, 2 * IMAGES as u32];

@@ -115,20 +115,29 @@ impl Work {
     /// The kernel that cuDNN's heuristics take for the fastest; the same on the same kind of GPU. None if it has none that does all at
     /// once, was compiled beforehand and uses tensor cores.
     pub(super) fn plan(&self, target: Target) -> Result<Option<Plan>, Refused> {
+        self.plans(target)?.next().transpose()
+    }
+
+    /// All such kernels, those that the heuristics take for the fastest first.
+    pub(super) fn plans<'a>(
+        &self,
+        target: Target<'a>,
+    ) -> Result<impl Iterator<Item = Result<Plan, Refused>> + use<'a>, Refused> {
         let heuristics = Descriptor::new(CUDNN_BACKEND_ENGINEHEUR_DESCRIPTOR)?
             .with_descriptors(CUDNN_ATTR_ENGINEHEUR_OPERATION_GRAPH, vec![self.graph(target)?])?
             .with(CUDNN_ATTR_ENGINEHEUR_MODE, &[CUDNN_HEUR_MODE_A])?;
         let heuristics = target.tell(heuristics, None, Some(CUDNN_ATTR_ENGINEHEUR_DEVICEPROP))?.finalised()?;
-        for config in heuristics.descriptors(CUDNN_ATTR_ENGINEHEUR_RESULTS, CUDNN_BACKEND_ENGINECFG_DESCRIPTOR)? {
-            if !is_wanted(&config)? {
-                continue;
+        let configs = heuristics.descriptors(CUDNN_ATTR_ENGINEHEUR_RESULTS, CUDNN_BACKEND_ENGINECFG_DESCRIPTOR)?;
+        Ok(configs.into_iter().filter_map(move |config| {
+            // They speak of its graph.
+            let _heuristics = &heuristics;
+            match is_wanted(&config) {
+                // Some of what the heuristics name does not run on every GPU.
+                Ok(true) => Plan::new(config, target).ok().map(Ok),
+                Ok(false) => None,
+                Err(refused) => Some(Err(refused)),
             }
-            // Some of what the heuristics name does not run on every GPU.
-            if let Ok(plan) = Plan::new(config, target) {
-                return Ok(Some(plan));
-            }
-        }
-        Ok(None)
+        }))
     }
 
     fn graph(&self, target: Target) -> Result<Descriptor, Refused> {
