@@ -4,6 +4,7 @@ use candle_core::{DType, Device};
 use choice::choice;
 use half::bf16;
 use kernels::{Isa, ShapeError, UnavailableIsa};
+use serde::Serialize;
 use sources::Source;
 
 #[cfg(feature = "cudnn")]
@@ -49,6 +50,15 @@ impl Engine {
             _ => Self::Candle,
         }
     }
+}
+
+/// How long the kernels take that do one convolution of a pass.
+#[derive(Clone, Debug, Serialize)]
+pub struct KernelTimes {
+    /// Its name, like `layer1.0.conv1`.
+    pub convolution: String,
+    /// Seconds of each, first of the one that passes use; none for those that failed.
+    pub seconds: Vec<Option<f64>>,
 }
 
 /// How a pass with cuDNN computes.
@@ -229,17 +239,13 @@ impl Backbone {
         (0..times).map(pass).collect()
     }
 
-    /// The convolutions of a pass over `images` by their names, and for each the seconds that the kernels take which cuDNN has for it, as a
-    /// mean of `times`: first those of the kernel that passes use. None but with cuDNN's fused convolutions.
+    /// How long the kernels take that cuDNN has for each convolution of a pass over `images`, as a mean of `times`. Nothing but with
+    /// its fused convolutions.
     #[cfg_attr(not(feature = "cudnn"), expect(unused_variables, reason = "there are no such kernels"))]
-    pub fn seconds_of_kernels(
-        &self,
-        images: &[Vec<f32>],
-        times: usize,
-    ) -> Result<Vec<(String, Vec<f64>)>, BackboneError> {
+    pub fn times_of_kernels(&self, images: &[Vec<f32>], times: usize) -> Result<Vec<KernelTimes>, BackboneError> {
         #[cfg(feature = "cudnn")]
         if let Runner::ChannelsLast(engine) = &self.runner {
-            return Ok(engine.seconds_of_kernels(images, times)?);
+            return Ok(engine.times_of_kernels(images, times)?);
         }
         Ok(Vec::new())
     }

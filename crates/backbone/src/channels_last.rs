@@ -22,7 +22,7 @@ use sources::Source;
 use stem_cells::{StemCells, stem_filters};
 
 #[cfg(feature = "cudnn")]
-use crate::backbone::GPU_BATCH;
+use crate::backbone::{GPU_BATCH, KernelTimes};
 use crate::{
     Block, FeatureSink, FoldedConv, Network,
     backbone::Arithmetic,
@@ -65,7 +65,17 @@ struct Conv {
 }
 
 impl ChannelsLast {
+    /// Without fused convolutions, unless there are such for all of them in a batch of usual size.
     pub(crate) fn new(network: &Network<FoldedConv>, device: &Device, arithmetic: Arithmetic) -> Result<Self> {
+        let engine = Self::just_as_asked(network, device, arithmetic)?;
+        #[cfg(feature = "cudnn")]
+        if arithmetic == (Arithmetic::Halves { fused: true }) && !engine.fuses_all()? {
+            return Self::just_as_asked(network, device, Arithmetic::Halves { fused: false });
+        }
+        Ok(engine)
+    }
+
+    fn just_as_asked(network: &Network<FoldedConv>, device: &Device, arithmetic: Arithmetic) -> Result<Self> {
         let dtype = if arithmetic == Arithmetic::Floats { DType::F32 } else { DType::BF16 };
         let convert = |conv: &FoldedConv| -> Result<Conv> {
             let shape = conv.shape;
@@ -98,20 +108,17 @@ impl ChannelsLast {
             Arithmetic::Halves { fused: true } => with_exact_biases(network).try_map(convert)?,
             _ => network.try_map(convert)?,
         };
-        let engine = Self { network, crossing: Crossing::default(), device: device.clone(), halves };
-        #[cfg(feature = "cudnn")]
-        let engine = engine.fused_throughout()?;
-        Ok(engine)
+        Ok(Self { network, crossing: Crossing::default(), device: device.clone(), halves })
     }
 
-    /// Without fused convolutions, unless there are such for all of them in a batch of usual size.
+    /// Whether there are fused convolutions for all of them in a batch of usual size.
     #[cfg(feature = "cudnn")]
-    fn fused_throughout(mut self) -> Result<Self> {
+    fn fuses_all(&self) -> Result<bool> {
         let has_kernel = |fused: &Fused, side: usize, shortcut: bool| {
             let layout = Layout::contiguous((GPU_BATCH, side, side, fused.filters.dim(3)?));
             self.fuses(fused, &layout, shortcut)
         };
-        let Some(halves) = &self.halves else { return Ok(self) };
+        let Some(halves) = &self.halves else { return Ok(false) };
         let cells_along = IMAGE_SIDE / 2 + stem_cells::CELLS - 1;
         let mut all =
             has_kernel(&halves.stems[0], cells_along, false)? && has_kernel(&halves.stems[1], cells_along, false)?;
@@ -122,8 +129,7 @@ impl ChannelsLast {
             side /= conv1.fused.convolve.stride;
             all &= has_kernel(&conv2.fused, side, true)?;
         }
-        self.halves.iter_mut().for_each(|halves| halves.fused &= all);
-        Ok(self)
+        Ok(all)
     }
 
     /// How it computes.
@@ -136,7 +142,7 @@ impl ChannelsLast {
     }
 
     /// Feature maps of resized images, (224, 224, 1 or 3) each, into `sinks`, one per map and image. Grey and colour images pass
-    /// apart: no image's maps depend on those beside it.
+    /// apart: no image's maps depend on those beside it, but for the kernels that cuDNN takes for so many.
     pub(crate) fn run<S: FeatureSink>(&self, images: &[Vec<f32>], sinks: &mut [(Source, Vec<S>)]) -> Result<()> {
         let is_grey = |image: &Vec<f32>| image.len() == IMAGE_SIDE * IMAGE_SIDE;
         if images.iter().all(is_grey) || !images.iter().any(is_grey) {
@@ -176,28 +182,33 @@ impl ChannelsLast {
         (0..times).map(pass).collect()
     }
 
-    /// For each convolution of a pass over `images`, which lie on the GPU already, its name and the seconds that each kernel takes which
-    /// cuDNN has for it, as a mean of `times`; those of its first choice first. None where no such kernel is used.
+    /// How long the kernels take that cuDNN has for each convolution of a pass over `images`, which lie on the GPU already, as a mean of
+    /// `times`. Nothing where no such kernels are used.
     #[cfg(feature = "cudnn")]
-    pub(crate) fn seconds_of_kernels(&self, images: &[Vec<f32>], times: usize) -> Result<Vec<(String, Vec<f64>)>> {
+    pub(crate) fn times_of_kernels(&self, images: &[Vec<f32>], times: usize) -> Result<Vec<KernelTimes>> {
         let Some(Halves { stems: [grey, colour], kernels, fused: true }) = &self.halves else { return Ok(Vec::new()) };
-        let (input, seconds) = (self.input(images)?, cudnn::seconds_of_kernels);
+        let mut all = Vec::new();
+        let mut time = |convolution: String, fused: &Fused, input: &Tensor, shortcut: Option<&Tensor>| {
+            let seconds = cudnn::seconds_of_kernels(fused, input, shortcut, times)?;
+            all.push(KernelTimes { convolution, seconds });
+            Ok::<_, candle_core::Error>(())
+        };
+        let input = self.input(images)?;
         let stem = if input.dim(3)? == 1 { grey } else { colour };
         let cells = input.apply_op1_no_bwd(&StemCells { kernels: kernels.clone() })?;
-        let mut all = vec![("stem".to_owned(), seconds(stem, &cells, None, times)?)];
+        time("stem".to_owned(), stem, &cells, None)?;
         let mut hidden = self.stem(&input)?;
         for (stage, blocks) in self.network.stages.iter().enumerate() {
             for (number, block) in blocks.iter().enumerate() {
-                let mut add =
-                    |name: &str, seconds: Vec<f64>| all.push((format!("layer{}.{number}.{name}", stage + 1), seconds));
+                let name = |conv: &str| format!("layer{}.{number}.{conv}", stage + 1);
                 let mut shortcut = hidden.clone();
                 if let Some(downsample) = &block.downsample {
-                    add("downsample", seconds(&downsample.fused, &hidden, None, times)?);
+                    time(name("downsample"), &downsample.fused, &hidden, None)?;
                     shortcut = self.conv(downsample, &hidden, None)?;
                 }
-                add("conv1", seconds(&block.conv1.fused, &hidden, None, times)?);
+                time(name("conv1"), &block.conv1.fused, &hidden, None)?;
                 let inner = self.conv(&block.conv1, &hidden, None)?;
-                add("conv2", seconds(&block.conv2.fused, &inner, Some(&shortcut), times)?);
+                time(name("conv2"), &block.conv2.fused, &inner, Some(&shortcut))?;
                 hidden = self.conv(&block.conv2, &inner, Some(&shortcut))?;
             }
         }

@@ -38,7 +38,7 @@ mod stem;
 mod view;
 mod weights;
 
-pub use backbone::{Backbone, BackboneError, Engine, NUMERICS_VERSION};
+pub use backbone::{Backbone, BackboneError, Engine, KernelTimes, NUMERICS_VERSION};
 pub use calibration::{BlockRanges, Calibration, ChannelRanges};
 pub use feature_sink::{FeatureBatch, FeatureSink};
 pub use fold::FoldedConv;

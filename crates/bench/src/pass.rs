@@ -1,7 +1,7 @@
 //! The backbone pass alone on a device; with cuDNN no images are brought there and no maps fetched.
 
 use anyhow::{Result, bail};
-use backbone::{Backbone, Engine, Weights, preprocess::resize};
+use backbone::{Backbone, Engine, KernelTimes, Weights, preprocess::resize};
 use comfy_table::Table;
 use demo::FACE_SIZE_PX;
 use serde::Serialize;
@@ -23,19 +23,7 @@ pub struct Measured {
     bf16_unfused: Option<f64>,
     /// With cuDNN: its kernels for each convolution.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    convolutions: Vec<Kernels>,
-}
-
-/// Seconds of the kernels for one convolution.
-#[derive(Debug, Serialize)]
-struct Kernels {
-    convolution: String,
-    /// The one that passes use, cuDNN's first choice.
-    used_s: f64,
-    fastest_s: f64,
-    /// Which choice of cuDNN's the fastest is, and of how many.
-    fastest: usize,
-    kernels: usize,
+    convolutions: Vec<KernelTimes>,
 }
 
 pub fn measure(arguments: &PassArguments) -> Result<Measured> {
@@ -58,13 +46,7 @@ pub fn measure(arguments: &PassArguments) -> Result<Measured> {
         }
         Engine::Auto | Engine::Candle => (Backbone::bf16_on(&weights, &opened)?, None),
     };
-    let mut convolutions = Vec::new();
-    for (convolution, seconds) in bf16.seconds_of_kernels(&resized, passes)? {
-        let (fastest, fastest_s) =
-            seconds.iter().copied().enumerate().min_by(|one, other| one.1.total_cmp(&other.1)).unwrap_or_default();
-        let (used_s, kernels) = (seconds.first().copied().unwrap_or_default(), seconds.len());
-        convolutions.push(Kernels { convolution, used_s, fastest_s, fastest, kernels });
-    }
+    let convolutions = bf16.times_of_kernels(&resized, passes)?;
     Ok(Measured {
         device: device.to_string(),
         images,
@@ -85,13 +67,22 @@ pub fn table(measured: &Measured) -> String {
     }
     let mut told = format!("{}, {} images in a pass\n{table}", measured.device, measured.images);
     if !measured.convolutions.is_empty() {
-        let mut table = Table::new();
-        table.set_header(["convolution", "µs", "fastest, µs", "choice of cuDNN's", "of"]);
-        for Kernels { convolution, used_s, fastest_s, fastest, kernels } in &measured.convolutions {
-            let [used, least] = [used_s, fastest_s].map(|seconds| format!("{:.1}", 1e6 * seconds));
-            table.add_row([convolution.clone(), used, least, (fastest + 1).to_string(), kernels.to_string()]);
-        }
-        told = format!("{told}\n{table}");
+        told = format!("{told}\n{}", table_of_kernels(&measured.convolutions));
     }
     told
+}
+
+fn table_of_kernels(convolutions: &[KernelTimes]) -> Table {
+    let mut table = Table::new();
+    table.set_header(["convolution", "kernel used, µs", "fastest, µs", "its place among cuDNN's choices"]);
+    for KernelTimes { convolution, seconds } in convolutions {
+        let timed = seconds.iter().enumerate().filter_map(|(place, seconds)| Some((place, (*seconds)?)));
+        let fastest = timed.min_by(|one, other| one.1.total_cmp(&other.1));
+        let microseconds =
+            |seconds: Option<f64>| seconds.map_or("failed".to_owned(), |seconds| format!("{:.1}", 1e6 * seconds));
+        let used = microseconds(seconds.first().copied().flatten());
+        let place = fastest.map_or("none".to_owned(), |(place, _)| format!("{} of {}", place + 1, seconds.len()));
+        table.add_row([convolution.clone(), used, microseconds(fastest.map(|(_, seconds)| seconds)), place]);
+    }
+    table
 }

@@ -36,7 +36,11 @@ extern "C" {
 size_t cudnnGetVersion() { return CUDNN_VERSION; }
 
 cudnnStatus_t cudnnCreate(cudnnHandle_t *handle) { return create<Handle>(handle); }
-cudnnStatus_t cudnnDestroy(cudnnHandle_t handle) { return destroy<Handle>(handle); }
+cudnnStatus_t cudnnDestroy(cudnnHandle_t handle) {
+    Lock lock(everything);
+    if (of<Handle>(handle).plans > 0) stop("cuDNN: a handle goes before the plans that were made with it");
+    return destroy<Handle>(handle);
+}
 cudnnStatus_t cudnnCreateTensorDescriptor(cudnnTensorDescriptor_t *made) { return create<Dims>(made); }
 cudnnStatus_t cudnnDestroyTensorDescriptor(cudnnTensorDescriptor_t made) { return destroy<Dims>(made); }
 cudnnStatus_t cudnnCreateFilterDescriptor(cudnnFilterDescriptor_t *made) { return create<Dims>(made); }

@@ -26,13 +26,14 @@ struct Fused {
     Tensor in, filters, out;
     Conv conv;
     std::optional<Tensor> shortcut, bias;
-    bool relu = false;
+    bool relu = false, keeps_nan = false;
     // Whether it is of the form that there are kernels for.
     bool is_known = true;
 };
 
 struct Engine {
-    bool is_compiled_late, runs;
+    std::vector<int> numerical, behaviour;
+    bool runs = true;
 };
 
 struct Descriptor {
@@ -43,6 +44,9 @@ struct Descriptor {
     std::map<int, std::vector<unsigned char>> attributes;
     std::shared_ptr<Fused> graph;
     Engine engine{};
+    // Those that it speaks of, and how many that are there speak of it.
+    std::vector<void *> of;
+    int users = 0;
 };
 
 Descriptor &descriptor_of(cudnnBackendDescriptor_t raw) { return *static_cast<Descriptor *>(raw); }
@@ -119,9 +123,12 @@ std::shared_ptr<Fused> graph_of(const Descriptor &descriptor) {
         if (!last || from.id != last->id) stop("cuDNN: an operation on something else than the one before gave");
         // Rounded in between, sums are none of those that there are kernels for.
         graph->is_known &= last->is_virtual && last->dims.type == CUDNN_DATA_FLOAT;
-        auto mode = one<cudnnPointwiseMode_t>(other(operation, CUDNN_ATTR_OPERATION_POINTWISE_PW_DESCRIPTOR), CUDNN_ATTR_POINTWISE_MODE);
+        auto &pointwise = other(operation, CUDNN_ATTR_OPERATION_POINTWISE_PW_DESCRIPTOR);
+        auto mode = one<cudnnPointwiseMode_t>(pointwise, CUDNN_ATTR_POINTWISE_MODE);
         if (mode == CUDNN_POINTWISE_RELU_FWD) {
             graph->relu = true;
+            graph->keeps_nan = has(pointwise, CUDNN_ATTR_POINTWISE_NAN_PROPAGATION) &&
+                               one<cudnnNanPropagation_t>(pointwise, CUDNN_ATTR_POINTWISE_NAN_PROPAGATION) == CUDNN_PROPAGATE_NAN;
         } else if (mode == CUDNN_POINTWISE_ADD) {
             auto added = tensor(operation, CUDNN_ATTR_OPERATION_POINTWISE_BDESC);
             bool is_bias = added.dims.dims[0] == 1 && added.dims.dims[2] == 1;
@@ -137,8 +144,15 @@ std::shared_ptr<Fused> graph_of(const Descriptor &descriptor) {
     return graph;
 }
 
-// The heuristics' answer: one kernel that would have to be compiled, one that does not run on this card, and one that does.
-const Engine ENGINES[] = {{true, true}, {false, false}, {false, true}};
+// The heuristics' answer: kernels that would have to be compiled, without tensor cores, with another result each time, one that does not
+// run on this card, and one that does.
+const Engine ENGINES[] = {
+    {{CUDNN_NUMERICAL_NOTE_TENSOR_CORE}, {CUDNN_BEHAVIOR_NOTE_RUNTIME_COMPILATION}, true},
+    {{}, {}, true},
+    {{CUDNN_NUMERICAL_NOTE_TENSOR_CORE, CUDNN_NUMERICAL_NOTE_NONDETERMINISTIC}, {}, true},
+    {{CUDNN_NUMERICAL_NOTE_TENSOR_CORE}, {}, false},
+    {{CUDNN_NUMERICAL_NOTE_TENSOR_CORE}, {}, true},
+};
 
 template <typename T> void give(std::vector<T> values, int64_t room, int64_t *count, void *into) {
     *count = values.size();
@@ -157,23 +171,34 @@ cudnnStatus_t cudnnBackendCreateDescriptor(cudnnBackendDescriptorType_t kind, cu
 }
 
 cudnnStatus_t cudnnBackendDestroyDescriptor(cudnnBackendDescriptor_t made) {
-    delete &descriptor_of(made);
+    Lock lock(everything);
+    auto &descriptor = descriptor_of(made);
+    if (descriptor.users > 0) stop("cuDNN: a descriptor goes before those that speak of it");
+    for (void *of : descriptor.of) descriptor_of(of).users--;
+    if (descriptor.kind == CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR && descriptor.is_final)
+        one<Handle *>(descriptor, CUDNN_ATTR_EXECUTION_PLAN_HANDLE)->plans--;
+    delete &descriptor;
     return CUDNN_STATUS_SUCCESS;
 }
 
 cudnnStatus_t cudnnBackendSetAttribute(cudnnBackendDescriptor_t made, cudnnBackendAttributeName_t name, cudnnBackendAttributeType_t type,
                                        int64_t count, const void *values) {
+    Lock lock(everything);
     auto &descriptor = descriptor_of(made);
     if (descriptor.is_final) stop("cuDNN: an attribute is set after the descriptor was final");
     auto from = static_cast<const unsigned char *>(values);
     descriptor.attributes[name].assign(from, from + count * bytes_of(type));
     if (type == CUDNN_TYPE_BACKEND_DESCRIPTOR)
-        for (void *raw : all<void *>(descriptor, name))
+        for (void *raw : all<void *>(descriptor, name)) {
             if (!descriptor_of(raw).is_final) stop("cuDNN: a descriptor is used before it is final");
+            descriptor_of(raw).users++;
+            descriptor.of.push_back(raw);
+        }
     return CUDNN_STATUS_SUCCESS;
 }
 
 cudnnStatus_t cudnnBackendFinalize(cudnnBackendDescriptor_t made) {
+    Lock lock(everything);
     auto &descriptor = descriptor_of(made);
     if (descriptor.kind == CUDNN_BACKEND_OPERATIONGRAPH_DESCRIPTOR) {
         one<void *>(descriptor, CUDNN_ATTR_OPERATIONGRAPH_HANDLE);
@@ -184,8 +209,10 @@ cudnnStatus_t cudnnBackendFinalize(cudnnBackendDescriptor_t made) {
         one<void *>(descriptor, CUDNN_ATTR_EXECUTION_PLAN_HANDLE);
         auto &config = other(descriptor, CUDNN_ATTR_EXECUTION_PLAN_ENGINE_CONFIG);
         if (!config.engine.runs) return CUDNN_STATUS_NOT_SUPPORTED;
-        if (config.engine.is_compiled_late) stop("cuDNN: a kernel is compiled, which takes seconds");
+        if (!config.engine.behaviour.empty() || config.engine.numerical != std::vector<int>{CUDNN_NUMERICAL_NOTE_TENSOR_CORE})
+            stop("cuDNN: a kernel that the pass should not want");
         descriptor.graph = config.graph;
+        one<Handle *>(descriptor, CUDNN_ATTR_EXECUTION_PLAN_HANDLE)->plans++;
     }
     descriptor.is_final = true;
     return CUDNN_STATUS_SUCCESS;
@@ -208,11 +235,10 @@ cudnnStatus_t cudnnBackendGetAttribute(cudnnBackendDescriptor_t made, cudnnBacke
         if (into && room > 0) fill(0, descriptor.graph, descriptor.engine);
         return CUDNN_STATUS_SUCCESS;
     case CUDNN_ATTR_ENGINE_NUMERICAL_NOTE:
-        give(std::vector<int>{CUDNN_NUMERICAL_NOTE_TENSOR_CORE}, room, count, into);
+        give(descriptor.engine.numerical, room, count, into);
         return CUDNN_STATUS_SUCCESS;
     case CUDNN_ATTR_ENGINE_BEHAVIOR_NOTE:
-        give(descriptor.engine.is_compiled_late ? std::vector<int>{CUDNN_BEHAVIOR_NOTE_RUNTIME_COMPILATION} : std::vector<int>{}, room, count,
-             into);
+        give(descriptor.engine.behaviour, room, count, into);
         return CUDNN_STATUS_SUCCESS;
     case CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE:
         give(std::vector<int64_t>{1000}, room, count, into);
@@ -244,7 +270,8 @@ cudnnStatus_t cudnnBackendExecute(cudnnHandle_t handle, cudnnBackendDescriptor_t
         convolve(graph.in.dims, x, graph.filters.dims, w, graph.conv, out, [&](float sum, long n, long c, long row, long column) {
             if (z) sum += read(z, graph.shortcut->dims.type, graph.shortcut->dims.place(n, c, row, column));
             if (b) sum += read(b, graph.bias->dims.type, graph.bias->dims.place(0, c, 0, 0));
-            write(y, out.type, out.place(n, c, row, column), graph.relu && sum < 0 ? 0 : sum);
+            if (graph.relu && (sum < 0 || (sum != sum && !graph.keeps_nan))) sum = 0;
+            write(y, out.type, out.place(n, c, row, column), sum);
         });
     });
     return CUDNN_STATUS_SUCCESS;

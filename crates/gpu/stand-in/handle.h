@@ -6,4 +6,6 @@
 
 struct Handle {
     CUstream stream;
+    // Made with it, and not destroyed yet.
+    int plans;
 };

@@ -26,7 +26,7 @@ PACKAGES = ["extract", "train", "eval", "fmstudy", "vit", "backbone", "gpu"]
 # Bytes of the card's memory: more and less than the 2 GiB that the program leaves to libraries before it holds tokens there.
 MEMORY = {"held": 4 << 30, "streamed": 1 << 30}
 # What an error says that tells of too little memory.
-SIGNS = ("bytes of memory left", "OUT_OF_MEMORY")
+SIGNS = ("bytes of memory left", "OUT_OF_MEMORY", "_ALLOCATION_FAILED")
 
 arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 arguments.add_argument("dir", type=pathlib.Path)
@@ -154,7 +154,14 @@ def chain():
 
 
 def cudnn():
-    """What cuDNN itself says of GPUs that need not be there."""
+    """The pass's convolutions beside their twins; and what cuDNN itself says of GPUs that need not be there."""
+    for order in options.orders:
+        for unfused in (False, True):
+            which = ["--skip", "fused_convolutions"] if unfused else []
+            done = run([tests["backbone"], "cudnn", *which], order=order, unfused=unfused, cwd=ROOT / "crates/backbone")
+            say(f"tests of the pass, {order}{', unfused' if unfused else ''}", done.returncode == 0)
+            if done.returncode:
+                print(told(done)[-4000:])
     environment = {**os.environ, "LD_LIBRARY_PATH": os.environ["CUDA_WITHOUT_GPU"]}
     done = subprocess.run([tests["backbone"], "--ignored", "fused_kernels"], env=environment, cwd=ROOT / "crates/backbone")
     say("cuDNN has fused kernels for all convolutions, on seven kinds of GPUs", done.returncode == 0)

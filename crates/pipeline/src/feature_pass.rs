@@ -131,8 +131,27 @@ struct Writers<'scope> {
     /// Memory that has been written comes back.
     written: Receiver<(Source, Vec<Encoded>)>,
     spare: Vec<(Source, Vec<Encoded>)>,
-    /// The shard whose maps came last, and whose turn it is.
-    current: Option<(usize, usize)>,
+    turns: Turns,
+}
+
+/// Whose turn it is among the threads of a source: that of the shard before until the next shard begins.
+#[derive(Default)]
+struct Turns {
+    /// The shard whose maps came last, and whose turn that was.
+    last: Option<(usize, usize)>,
+}
+
+impl Turns {
+    /// Who writes the maps of `shard` that come now.
+    const fn of(&mut self, shard: usize) -> usize {
+        let turn = match self.last {
+            Some((last, turn)) if last == shard => turn,
+            Some((_, turn)) => (turn + 1) % WRITERS_OF_A_SOURCE,
+            None => 0,
+        };
+        self.last = Some((shard, turn));
+        turn
+    }
 }
 
 /// A thread that writes shards of one source when it is its turn.
@@ -159,7 +178,7 @@ impl<'scope> Writers<'scope> {
         };
         let sources = extraction.features.iter().copied();
         let turns = sources.flat_map(|source| (0..WRITERS_OF_A_SOURCE).map(move |turn| (source, turn)));
-        Ok(Self { all: turns.map(start).collect::<Result<_>>()?, written, spare: Vec::new(), current: None })
+        Ok(Self { all: turns.map(start).collect::<Result<_>>()?, written, spare: Vec::new(), turns: Turns::default() })
     }
 
     /// Room for the maps that `images` images have of each of `sources`.
@@ -179,12 +198,7 @@ impl<'scope> Writers<'scope> {
         if self.all.iter().any(|writer| writer.thread.is_finished()) {
             return false;
         }
-        let turn = match self.current {
-            Some((current, turn)) if current == shard => turn,
-            Some((_, turn)) => (turn + 1) % WRITERS_OF_A_SOURCE,
-            None => 0,
-        };
-        self.current = Some((shard, turn));
+        let turn = self.turns.of(shard);
         maps.into_iter().all(|(source, maps)| {
             let writer = self.all.iter().find(|writer| writer.source == source && writer.turn == turn);
             writer.is_some_and(|writer| writer.to_write.send(Computed { shard, maps }).is_ok())
@@ -347,4 +361,17 @@ pub(crate) fn grey_of(values: &[f32], channels: usize) -> Vec<f32> {
 /// Luma of a colour (Rec. 601, <https://www.itu.int/rec/R-REC-BT.601>).
 fn luma(rgb: &[f32]) -> f32 {
     0.299 * rgb[0] + 0.587 * rgb[1] + 0.114 * rgb[2]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shard_has_one_writer_and_the_next_another() {
+        let mut turns = Turns::default();
+        // Shards that are there already are left out.
+        let found = [3, 3, 3, 4, 7, 7, 8].map(|shard| turns.of(shard));
+        assert_eq!(found, [0, 0, 0, 1, 0, 0, 1]);
+    }
 }

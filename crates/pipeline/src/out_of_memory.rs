@@ -3,8 +3,14 @@ use std::fmt::Display;
 /// Whether an error, told with its causes, says that a GPU had too little memory, so that less at once may do.
 pub(crate) fn says_out_of_memory(error: impl Display) -> bool {
     // It comes from four libraries, most of which give it as text only: our kernels' machine, the driver, cuDNN and cuBLAS.
-    const SIGNS: [&str; 4] =
-        ["bytes of memory left", "CUDA_ERROR_OUT_OF_MEMORY", "out of memory", "STATUS_ALLOC_FAILED"];
+    const SIGNS: [&str; 5] = [
+        "bytes of memory left",
+        "CUDA_ERROR_OUT_OF_MEMORY",
+        "out of memory",
+        "STATUS_ALLOC_FAILED",
+        // As cuDNN 9 calls it.
+        "_ALLOCATION_FAILED",
+    ];
     let text = error.to_string();
     SIGNS.iter().any(|sign| text.contains(sign))
 }
@@ -35,6 +41,7 @@ mod tests {
         let of_batch = VitError::Caller { step: 7, source: Box::new(driver) };
         assert!(says_out_of_memory(format!("{:#}", anyhow::Error::from(of_batch).context("train fm2"))));
         assert!(says_out_of_memory("CUDNN_STATUS_ALLOC_FAILED"));
+        assert!(says_out_of_memory("CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"));
         assert!(!says_out_of_memory(
             "DriverError(CUDA_ERROR_ILLEGAL_ADDRESS, \"an illegal memory access was encountered\")"
         ));

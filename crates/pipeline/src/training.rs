@@ -177,7 +177,7 @@ fn train_some<'a>(
             bytes as f64 / 1e9
         );
     }
-    let trained = match train_together(common, &together, &mut models, sharing.holds_tokens) {
+    let trained = match train_together(common, &together, &mut models, sharing.holds) {
         Err(error) if is_out_of_memory(&error) && sharing.reduce(together.len()) => {
             waiting.splice(..0, together);
             return Ok(ended);

@@ -1,40 +1,31 @@
 //! cuDNN's convolutions that finish what they began: shortcut, bias and ReLU are applied to the sums while they are at hand.
 
 mod descriptor;
+mod handle;
 mod plan;
 #[cfg(test)]
 mod tests;
 
-use std::{cell::RefCell, collections::HashMap, rc::Rc, sync::Arc, time::Instant};
+use std::{cell::RefCell, collections::HashMap, rc::Rc, time::Instant};
 
 use candle_core::{
     CudaDevice, CudaStorage, DType, Error, Layout, Result, Shape, Storage, Tensor,
     backend::{BackendDevice as _, BackendStorage as _},
     cuda_backend::{
         CudaDType, DeviceId,
-        cudarc::{
-            cudnn::{
-                result::{self, CudnnError},
-                sys::cudnnHandle_t,
-            },
-            driver::{CudaStream, DevicePtrMut as _, DeviceRepr},
-        },
+        cudarc::driver::{DevicePtrMut as _, DeviceRepr},
     },
 };
 use half::{bf16, f16};
 
-use self::plan::{Epilogue, Places, Plan, Target, Work};
+use self::{
+    handle::Handle,
+    plan::{Epilogue, Places, Plan, Target, Work},
+};
 use super::{
     fused::Fused,
     on_gpu::{place, written},
 };
-
-/// What cuDNN is called with, on one thread.
-struct Handle {
-    raw: cudnnHandle_t,
-    /// Where it asks for its work.
-    _stream: Arc<CudaStream>,
-}
 
 /// What a thread has of cuDNN: a handle, and what was made with it, serves one thread at a time.
 #[derive(Default)]
@@ -46,23 +37,6 @@ struct OfThread {
 
 thread_local! {
     static OF_THREAD: RefCell<OfThread> = RefCell::default();
-}
-
-impl Handle {
-    fn new(stream: Arc<CudaStream>) -> std::result::Result<Self, CudnnError> {
-        let raw = result::create_handle()?;
-        let handle = Self { raw, _stream: Arc::clone(&stream) };
-        // SAFETY: both are there, and the stream for as long as the handle.
-        unsafe { result::set_stream(raw, stream.cu_stream().cast()) }?;
-        Ok(handle)
-    }
-}
-
-impl Drop for Handle {
-    fn drop(&mut self) {
-        // SAFETY: nobody else has it. A thread ends when its last pass has; there is nobody to tell.
-        let _ = unsafe { result::destroy_handle(self.raw) };
-    }
 }
 
 fn handle(device: &CudaDevice) -> Result<Rc<Handle>> {
@@ -93,7 +67,7 @@ fn plan(work: Work, device: &CudaDevice) -> Result<Option<Rc<Plan>>> {
     if let Some(plan) = OF_THREAD.with_borrow(|of| of.plans.get(&key).cloned()) {
         return Ok(plan);
     }
-    let plan = work.plan(Target::Handle(handle(device)?.raw)).map_err(Error::wrap)?.map(Rc::new);
+    let plan = work.plan(Target::Handle(&*handle(device)?)).map_err(Error::wrap)?.map(Rc::new);
     OF_THREAD.with_borrow_mut(|of| of.plans.insert(key, plan.clone()));
     Ok(plan)
 }
@@ -116,21 +90,22 @@ pub(super) fn run(fused: &Fused, input: Place<'_>, shortcut: Option<Place<'_>>) 
     Ok((output, work.extent.output()))
 }
 
-/// Seconds that each kernel takes which does all of `fused`, as a mean of `times`; that which [`run`] runs is the first.
+/// Seconds that each kernel takes which does all of `fused`, as a mean of `times`; that which [`run`] runs is the first. None for those
+/// that fail, as where there is no memory for their workspace.
 pub(super) fn seconds_of_kernels(
     fused: &Fused,
     input: &Tensor,
     shortcut: Option<&Tensor>,
     times: usize,
-) -> Result<Vec<f64>> {
+) -> Result<Vec<Option<f64>>> {
     let (input, shortcut) = (input.storage_and_layout(), shortcut.map(Tensor::storage_and_layout));
     let input = (on_gpu(&input.0)?, input.1);
     let shortcut = shortcut.as_ref().map(|(shortcut, of)| Ok::<_, Error>((on_gpu(shortcut)?, *of))).transpose()?;
     let device = &input.0.device;
-    let target = Target::Handle(handle(device)?.raw);
+    let handle = handle(device)?;
+    let target = Target::Handle(&handle);
     let plans = fused.work(input.1, shortcut.is_some())?.plans(target).map_err(Error::wrap)?;
-    let seconds = |plan: std::result::Result<Plan, _>| {
-        let plan = plan.map_err(Error::wrap)?;
+    let seconds = |plan: Plan| -> Result<f64> {
         run_plan(&plan, fused, input, shortcut)?;
         device.synchronize()?;
         let begun = Instant::now();
@@ -140,7 +115,7 @@ pub(super) fn seconds_of_kernels(
         device.synchronize()?;
         Ok(begun.elapsed().as_secs_f64() / times as f64)
     };
-    plans.map(seconds).collect()
+    plans.map(|plan| Ok(seconds(plan.map_err(Error::wrap)?).ok())).collect()
 }
 
 fn run_plan(plan: &Plan, fused: &Fused, input: Place<'_>, shortcut: Option<Place<'_>>) -> Result<CudaStorage> {
@@ -179,7 +154,7 @@ fn run_in<T: CudaDType + DeviceRepr>(
                 workspace,
             };
             // SAFETY: the plan is this thread's; all memory is as large as the work says, and is freed behind it in the stream.
-            plan.run(handle.raw, &places).map_err(Error::wrap)
+            plan.run(&handle, &places).map_err(Error::wrap)
         })
     }?;
     Ok(output)

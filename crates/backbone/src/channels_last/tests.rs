@@ -9,7 +9,7 @@ use stage::HashMemo;
 use super::*;
 use crate::{Backbone, FeatureBatch, Weights, preprocess::resize};
 
-fn image(colours: usize, number: usize) -> Vec<f32> {
+pub(super) fn image(colours: usize, number: usize) -> Vec<f32> {
     let value = |at: usize| ((at as f32 * 0.013 + number as f32).sin() + (at as f32 * 0.0007).cos() + 2.0) / 4.0;
     (0..IMAGE_SIDE * IMAGE_SIDE * colours).map(value).collect()
 }
@@ -27,7 +27,7 @@ fn faces() -> Vec<Vec<f32>> {
     (0..16).map(face).collect()
 }
 
-fn relative_error(got: &[f32], expected: &[f32]) -> f64 {
+pub(super) fn relative_error(got: &[f32], expected: &[f32]) -> f64 {
     let norm = |values: &mut dyn Iterator<Item = f32>| values.map(|value| f64::from(value).powi(2)).sum::<f64>().sqrt();
     norm(&mut got.iter().zip(expected).map(|(got, expected)| got - expected)) / norm(&mut expected.iter().copied())
 }
@@ -74,7 +74,7 @@ fn biases_between_two_convolutions_are_exact_and_the_network_is_the_same() {
 }
 
 /// `sin(offset + 0.37 i)` for element i.
-fn wave(dims: impl Into<candle_core::Shape>, offset: f64) -> Tensor {
+pub(super) fn wave(dims: impl Into<candle_core::Shape>, offset: f64) -> Tensor {
     let dims = dims.into();
     let values: Vec<f32> = (0..dims.elem_count()).map(|index| (offset + 0.37 * index as f64).sin() as f32).collect();
     Tensor::from_vec(values, dims, &Device::Cpu).unwrap()

@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 use sources::{Combination, Source};
 use vit::{Batch, Held, Holding, Model, Predictors, Trainer};
 
-use super::Common;
+use super::{Common, sharing::Holds};
 use crate::{
     examples::Example,
     loader::{BATCHES_IN_MEMORY, INFERENCE_BATCH, TokenReader},
@@ -55,15 +55,17 @@ impl Tokens {
 }
 
 /// Brings the tokens of all training images into the memory of the GPU on which `trainers` train `models`, of as many of `sources` as
-/// it has room for, and then those of the validation images, if these are asked about more than once. What a source takes is what it
+/// it has room for, and then those of the validation images, if these are asked about more than once; unless `holds` is less. What a source takes is what it
 /// spares the bus in every epoch, so the largest that fits comes first.
 pub(super) fn hold(
     common: &Common<'_>,
     sources: Combination,
     models: &[&Model],
     trainers: &[Trainer],
+    holds: Holds,
 ) -> Result<Resident> {
-    let Some(free_bytes) = Trainer::free_bytes(&common.device) else { return Ok(Resident::nothing(sources)) };
+    let free_bytes = Trainer::free_bytes(&common.device).filter(|_| holds != Holds::Nothing);
+    let Some(free_bytes) = free_bytes else { return Ok(Resident::nothing(sources)) };
     let (study, examples) = (&common.context.study, &common.examples);
     let of_runs = models.iter().map(|model| Trainer::bytes(model, study.recipe.batch, rayon::current_num_threads()));
     let of_validation: u64 = models.iter().map(|model| Predictors::bytes(model, INFERENCE_BATCH)).sum();
@@ -84,10 +86,13 @@ pub(super) fn hold(
     }
     let training = hold_images(common, "training", &candidates, (&examples.train, trainers), &mut room)?;
     training.held.iter().for_each(|held| held.lend_to(trainers));
-    let is_asked_again = study.train.validate_every < study.recipe.steps;
-    let validation = match is_asked_again {
-        true => hold_images(common, "validation", &candidates, (&examples.valid, trainers), &mut room)?,
-        false => Tokens::streamed(sources),
+    // 0 stands for the last step only.
+    let is_asked_again = (1..study.recipe.steps).contains(&study.train.validate_every);
+    let validation = match holds {
+        Holds::All if is_asked_again => {
+            hold_images(common, "validation", &candidates, (&examples.valid, trainers), &mut room)?
+        }
+        _ => Tokens::streamed(sources),
     };
     Ok(Resident { training, validation })
 }

@@ -3,29 +3,45 @@
 pub(super) struct Sharing {
     /// Runs that are trained together at most.
     pub(super) most_together: usize,
-    /// Whether the tokens of all images are brought there if they seem to fit.
-    pub(super) holds_tokens: bool,
+    pub(super) holds: Holds,
+}
+
+/// Whose tokens are brought into a GPU's memory if they seem to fit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Holds {
+    /// Those of the training images and of the validation images.
+    All,
+    /// Those of the training images.
+    Training,
+    /// Nobody's.
+    Nothing,
 }
 
 impl Sharing {
     /// As much as is foreseen to fit.
     pub(super) const fn as_foreseen() -> Self {
-        Self { most_together: usize::MAX, holds_tokens: true }
+        Self { most_together: usize::MAX, holds: Holds::All }
     }
 
-    /// Shares less, since it was too much with `together` runs, and says so; false if there is nothing left to do without.
+    /// Shares less, since it was too much with `together` runs, and says so; false if there is nothing left to do without. What costs
+    /// least comes first: validation images are asked about now and then, and runs that are not trained now are trained later.
     pub(super) fn reduce(&mut self, together: usize) -> bool {
-        if together > 1 {
-            self.most_together = together / 2;
-            tracing::warn!("no memory for {together} runs at once; going on with {} at most", self.most_together);
-            return true;
+        match self.holds {
+            Holds::All => {
+                self.holds = Holds::Training;
+                tracing::warn!("no memory for the tokens of all validation images; going on without holding them");
+            }
+            _ if together > 1 => {
+                self.most_together = together / 2;
+                tracing::warn!("no memory for {together} runs at once; going on with {} at most", self.most_together);
+            }
+            Holds::Training => {
+                self.holds = Holds::Nothing;
+                tracing::warn!("no memory for the tokens of all images; going on with those of a batch at a time");
+            }
+            Holds::Nothing => return false,
         }
-        if self.holds_tokens {
-            self.holds_tokens = false;
-            tracing::warn!("no memory for the tokens of all images; going on with those of a batch at a time");
-            return true;
-        }
-        false
+        true
     }
 }
 
@@ -34,14 +50,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn fewer_runs_then_no_tokens_then_no_more() {
+    fn no_validation_tokens_then_fewer_runs_then_no_tokens_then_no_more() {
         let mut sharing = Sharing::as_foreseen();
+        assert!(sharing.reduce(31));
+        assert_eq!(sharing, Sharing { most_together: usize::MAX, holds: Holds::Training });
         for most_together in [15, 7, 3, 1] {
             assert!(sharing.reduce(2 * most_together + 1));
-            assert_eq!(sharing, Sharing { most_together, holds_tokens: true });
+            assert_eq!(sharing, Sharing { most_together, holds: Holds::Training });
         }
         assert!(sharing.reduce(1));
-        assert_eq!(sharing, Sharing { most_together: 1, holds_tokens: false });
+        assert_eq!(sharing, Sharing { most_together: 1, holds: Holds::Nothing });
         assert!(!sharing.reduce(1));
     }
 }

@@ -13,7 +13,8 @@ use vit::{
 
 use super::{
     Common, Waiting,
-    resident::{Resident, Tokens, hold},
+    resident::{Tokens, hold},
+    sharing::Holds,
 };
 use crate::{
     examples::{Example, class_weights, draws_classes},
@@ -23,13 +24,13 @@ use crate::{
 };
 
 /// Trains all of `runs`, which have one seed, each with its place in `models`. What keeps a single run from being trained
-/// is its own result; what keeps all of them is this function's. A GPU with room for them holds the tokens of all images if
-/// `holds_tokens`.
+/// is its own result; what keeps all of them is this function's. A GPU with room for them holds the tokens of the images
+/// of `holds`.
 pub(super) fn train_together(
     common: &Common<'_>,
     runs: &[Waiting<'_>],
     models: &mut [Model],
-    holds_tokens: bool,
+    holds: Holds,
 ) -> Result<Vec<Result<Trained>>> {
     let &Common { context, features, examples, .. } = common;
     let recipe = &context.study.recipe;
@@ -50,8 +51,7 @@ pub(super) fn train_together(
 
     let of_models: Vec<&Model> = models.iter().collect();
     let trainers = Trainer::together(&of_models, recipe, context.study.train.precision)?;
-    let resident =
-        if holds_tokens { hold(common, sources, &of_models, &trainers)? } else { Resident::nothing(sources) };
+    let resident = hold(common, sources, &of_models, &trainers, holds)?;
     let courier = if resident.training.streamed.is_empty() { None } else { Courier::to(&trainers)? };
     let reader = |of: &Tokens| TokenReader::new(context, features, of.streamed.iter().copied(), &context.study.model);
     let (training_reader, validation_reader) = (reader(&resident.training)?, reader(&resident.validation)?);

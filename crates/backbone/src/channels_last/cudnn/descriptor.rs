@@ -11,7 +11,7 @@ use candle_core::cuda_backend::cudarc::cudnn::{
     sys::{
         self, cudnnBackendAttributeName_t as Name, cudnnBackendAttributeType_t as Type,
         cudnnBackendDescriptorType_t as Kind, cudnnBackendHeurMode_t, cudnnConvolutionMode_t, cudnnDataType_t,
-        cudnnHandle_t, cudnnPointwiseMode_t,
+        cudnnHandle_t, cudnnNanPropagation_t, cudnnPointwiseMode_t,
     },
 };
 
@@ -23,6 +23,13 @@ pub(super) struct Refused {
     status: CudnnError,
     /// In cuDNN's own words.
     reason: String,
+}
+
+impl Refused {
+    /// Whether it can do that nowhere, or not on this GPU; there are statuses for each reason.
+    pub(super) fn is_unsupported(&self) -> bool {
+        format!("{:?}", self.status.0).starts_with("CUDNN_STATUS_NOT_SUPPORTED")
+    }
 }
 
 /// What an attribute consists of.
@@ -67,11 +74,20 @@ attributes! {
     cudnnDataType_t: CUDNN_TYPE_DATA_TYPE,
     cudnnConvolutionMode_t: CUDNN_TYPE_CONVOLUTION_MODE,
     cudnnPointwiseMode_t: CUDNN_TYPE_POINTWISE_MODE,
+    cudnnNanPropagation_t: CUDNN_TYPE_NAN_PROPOGATION,
     cudnnBackendHeurMode_t: CUDNN_TYPE_HEUR_MODE,
     NumericalNote: CUDNN_TYPE_NUMERICAL_NOTE,
     BehaviorNote: CUDNN_TYPE_BEHAVIOR_NOTE,
     c_char: CUDNN_TYPE_CHAR,
 }
+
+/// What may be read: whatever cuDNN writes is a value of it.
+pub(super) trait Readable: Attribute {}
+
+impl Readable for i64 {}
+impl Readable for NumericalNote {}
+impl Readable for BehaviorNote {}
+impl Readable for sys::cudnnBackendDescriptor_t {}
 
 /// A descriptor, and those that it speaks of.
 pub(super) struct Descriptor {
@@ -119,7 +135,7 @@ impl Descriptor {
     }
 
     /// The attribute `name`: the first values of it, as many as `into` has room for; how many that are.
-    pub(super) fn get<T: Attribute>(&self, name: Name, into: &mut [T]) -> Result<usize, Refused> {
+    pub(super) fn get<T: Readable>(&self, name: Name, into: &mut [T]) -> Result<usize, Refused> {
         let (room, to, mut count) = (into.len() as i64, into.as_mut_ptr().cast::<c_void>(), 0);
         // SAFETY: there is room for so many values of that type.
         let status = unsafe { sys::cudnnBackendGetAttribute(self.raw, name, T::TYPE, room, &raw mut count, to) };

@@ -11,12 +11,15 @@ use candle_core::{
         cudnnBackendNumericalNote_t::*,
         cudnnConvolutionMode_t::CUDNN_CROSS_CORRELATION,
         cudnnDataType_t::{self, CUDNN_DATA_BFLOAT16, CUDNN_DATA_FLOAT, CUDNN_DATA_HALF},
-        cudnnHandle_t,
+        cudnnNanPropagation_t::CUDNN_PROPAGATE_NAN,
         cudnnPointwiseMode_t::{self, CUDNN_POINTWISE_ADD, CUDNN_POINTWISE_RELU_FWD},
     },
 };
 
-use super::descriptor::{Address, BehaviorNote, Descriptor, NumericalNote, Refused, check};
+use super::{
+    descriptor::{Address, BehaviorNote, Descriptor, NumericalNote, Refused, check},
+    handle::Handle,
+};
 use crate::channels_last::convolve::{Convolve, Extent};
 
 /// What is done to how much.
@@ -41,7 +44,7 @@ pub(super) struct Epilogue {
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Target<'a> {
     /// The GPU that a handle is for.
-    Handle(cudnnHandle_t),
+    Handle(&'a Handle),
     /// A GPU by its properties: nothing runs, but cuDNN says what would.
     #[cfg_attr(not(test), expect(dead_code, reason = "only tests ask for GPUs that are not there"))]
     Properties(&'a Descriptor),
@@ -104,7 +107,7 @@ impl Target<'_> {
         properties: Option<cudnnBackendAttributeName_t>,
     ) -> Result<Descriptor, Refused> {
         match (self, handle, properties) {
-            (Self::Handle(of), Some(name), _) => descriptor.with(name, &[of]),
+            (Self::Handle(of), Some(name), _) => descriptor.with(name, &[of.raw()]),
             (Self::Properties(of), _, Some(name)) => descriptor.with(name, &[of.raw()]),
             _ => Ok(descriptor),
         }
@@ -115,7 +118,10 @@ impl Work {
     /// The kernel that cuDNN's heuristics take for the fastest; the same on the same kind of GPU. None if it has none that does all at
     /// once, was compiled beforehand and uses tensor cores.
     pub(super) fn plan(&self, target: Target) -> Result<Option<Plan>, Refused> {
-        self.plans(target)?.next().transpose()
+        match self.plans(target).and_then(|mut plans| plans.next().transpose()) {
+            Err(refused) if refused.is_unsupported() => Ok(None),
+            plan => plan,
+        }
     }
 
     /// All such kernels, those that the heuristics take for the fastest first.
@@ -131,11 +137,12 @@ impl Work {
         Ok(configs.into_iter().filter_map(move |config| {
             // They speak of its graph.
             let _heuristics = &heuristics;
-            match is_wanted(&config) {
+            let plan =
+                is_wanted(&config).and_then(|is_wanted| is_wanted.then(|| Plan::new(config, target)).transpose());
+            match plan {
                 // Some of what the heuristics name does not run on every GPU.
-                Ok(true) => Plan::new(config, target).ok().map(Ok),
-                Ok(false) => None,
-                Err(refused) => Some(Err(refused)),
+                Err(refused) if refused.is_unsupported() => None,
+                plan => plan.transpose(),
             }
         }))
     }
@@ -230,6 +237,8 @@ fn pointwise(
     let what = Descriptor::new(CUDNN_BACKEND_POINTWISE_DESCRIPTOR)?
         .with(CUDNN_ATTR_POINTWISE_MODE, &[mode])?
         .with(CUDNN_ATTR_POINTWISE_MATH_PREC, &[CUDNN_DATA_FLOAT])?
+        // What is no number stays, and is found before it is stored.
+        .with(CUDNN_ATTR_POINTWISE_NAN_PROPAGATION, &[CUDNN_PROPAGATE_NAN])?
         .finalised()?;
     let mut operation = Descriptor::new(CUDNN_BACKEND_OPERATION_POINTWISE_DESCRIPTOR)?
         .with_descriptors(CUDNN_ATTR_OPERATION_POINTWISE_PW_DESCRIPTOR, vec![what])?
@@ -271,7 +280,7 @@ impl Plan {
     /// # Safety
     /// The plan was made for that handle; `places` has the work's tensors, and `workspace_bytes` of memory, until the stream of the
     /// handle has come there.
-    pub(super) unsafe fn run(&self, handle: cudnnHandle_t, places: &Places) -> Result<(), Refused> {
+    pub(super) unsafe fn run(&self, handle: &Handle, places: &Places) -> Result<(), Refused> {
         let Places { input, filters, shortcut, bias, output, workspace } = *places;
         let tensors = [
             (INPUT, Some(input)),
@@ -288,7 +297,7 @@ impl Plan {
             .with(CUDNN_ATTR_VARIANT_PACK_WORKSPACE, &[Address(workspace)])?
             .finalised()?;
         // SAFETY: the caller vouches for the plan and the memory.
-        let status = unsafe { sys::cudnnBackendExecute(handle, self.plan.raw(), pack.raw()) };
+        let status = unsafe { sys::cudnnBackendExecute(handle.raw(), self.plan.raw(), pack.raw()) };
         check(status, || "a convolution".to_owned())
     }
 }

@@ -1,9 +1,9 @@
-//! What cuDNN itself says of GPUs that need not be there.
+//! What cuDNN itself says of GPUs that need not be there; and what it computes, where one is.
 
 use std::ffi::c_char;
 
 use candle_core::{
-    DType,
+    DType, Device, Tensor,
     cuda_backend::cudarc::cudnn::sys::{
         cudnnBackendAttributeName_t::CUDNN_ATTR_DEVICEPROP_JSON_REPRESENTATION,
         cudnnBackendDescriptorType_t::CUDNN_BACKEND_DEVICEPROP_DESCRIPTOR,
@@ -17,9 +17,88 @@ use super::{
     plan::{Epilogue, Target, Work},
 };
 use crate::{
-    channels_last::convolve::{Convolve, Extent},
+    FeatureBatch, Network, Weights,
+    backbone::Arithmetic,
+    channels_last::{
+        ChannelsLast,
+        convolve::{Convolve, Extent},
+        fused::Fused,
+        tests::{image, relative_error, wave},
+    },
     preprocess::IMAGE_SIDE,
 };
+
+/// A GPU, or what stands in for one; none, with a message, where there is neither.
+fn first_gpu() -> Option<Device> {
+    Device::new_cuda(0).inspect_err(|error| eprintln!("skipped: there is no GPU: {error}")).ok()
+}
+
+fn values(tensor: &Tensor) -> Vec<f32> {
+    let here = tensor.to_device(&Device::Cpu).unwrap();
+    here.flatten_all().unwrap().to_dtype(DType::F32).unwrap().to_vec1().unwrap()
+}
+
+#[test]
+fn fused_convolutions_give_what_their_twins_give() {
+    const SIDE: usize = 8;
+    let Some(gpu) = first_gpu() else { return };
+    let there = |tensor: &Tensor| tensor.to_device(&gpu).unwrap();
+    for (dtype, kernel, stride, padding) in
+        [(DType::BF16, 3, 1, 1), (DType::BF16, 3, 2, 1), (DType::BF16, 1, 2, 0), (DType::F16, 4, 1, 0)]
+    {
+        let of = |dims: &[usize], offset, scale: f64| (wave(dims, offset) * scale).unwrap().to_dtype(dtype).unwrap();
+        let out_side = (SIDE + 2 * padding - kernel) / stride + 1;
+        let mut input = values(&of(&[2, SIDE, SIDE, 16], 0.5, 1.0));
+        // What is no number stays.
+        input[(2 * SIDE + 2) * 16 + 3] = f32::NAN;
+        let input = Tensor::from_vec(input, (2, SIDE, SIDE, 16), &Device::Cpu).unwrap().to_dtype(dtype).unwrap();
+        let (filters, bias) = (of(&[32, kernel, kernel, 16], 1.5, 1.0), of(&[32], 2.5, 4.0));
+        let shortcut = of(&[2, out_side, out_side, 32], 3.5, 4.0);
+        for (has_shortcut, has_bias, relu) in
+            [(false, false, false), (false, true, false), (false, true, true), (true, true, true)]
+        {
+            let fused = |there: &dyn Fn(&Tensor) -> Tensor| Fused {
+                convolve: Convolve { stride, padding },
+                filters: there(&filters),
+                bias: has_bias.then(|| there(&bias)),
+                relu,
+            };
+            let run = |there: &dyn Fn(&Tensor) -> Tensor| match has_shortcut {
+                true => there(&input).apply_op2_no_bwd(&there(&shortcut), &fused(there)),
+                false => there(&input).apply_op1_no_bwd(&fused(there)),
+            };
+            let (got, expected) = (values(&run(&there).unwrap()), values(&run(&Tensor::clone).unwrap()));
+            let what = format!("{dtype:?}, {kernel} by {kernel} at every {stride}, {has_shortcut} {has_bias} {relu}");
+            assert_eq!(got.len(), expected.len(), "{what}");
+            assert!(expected.iter().any(|value| value.is_nan()), "{what}");
+            for (at, (got, expected)) in got.iter().zip(&expected).enumerate() {
+                // Two roundings next to each other; sums in another order where they nearly cancel.
+                let is_near = (got - expected).abs() <= expected.abs() / 128.0 + 1e-4;
+                assert!(is_near || got.is_nan() && expected.is_nan(), "{what}: {got} instead of {expected} at {at}");
+            }
+        }
+    }
+}
+
+#[test]
+fn passes_are_fused_or_just_as_without() {
+    let (Some(gpu), Some(weights)) = (first_gpu(), testdata::real_weights()) else { return };
+    let network = Network::read(&Weights::read(&weights).unwrap()).unwrap();
+    let [asked, unfused] = [true, false].map(|fused| {
+        let engine = ChannelsLast::new(&network, &gpu, Arithmetic::Halves { fused }).unwrap();
+        let mut maps = FeatureBatch::default();
+        engine.run(&[image(1, 0)], &mut maps.sinks(1, &[Source::Fm1, Source::Fm4])).unwrap();
+        (engine.arithmetic(), maps)
+    });
+    for ((source, asked_for), (_, without)) in asked.1.maps.iter().zip(&unfused.1.maps) {
+        let error = relative_error(asked_for, without);
+        println!("{:?}: {source} is off by {error:.1e}", asked.0);
+        match asked.0 == unfused.0 {
+            true => assert!(asked_for == without, "{source}"),
+            false => assert!(error > 0.0 && error < 3e-2, "{source} is off by {error}"),
+        }
+    }
+}
 
 /// A GPU that need not be there, with what cuDNN looks at.
 fn gpu(
