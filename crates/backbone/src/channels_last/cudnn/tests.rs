@@ -88,12 +88,17 @@ fn passes_are_fused_or_just_as_without() {
         let engine = ChannelsLast::new(&network, &gpu, Arithmetic::Halves { fused }).unwrap();
         let mut maps = FeatureBatch::default();
         engine.run(&[image(1, 0)], &mut maps.sinks(1, &[Source::Fm1, Source::Fm4])).unwrap();
-        (engine.arithmetic(), maps)
+        (engine, maps)
     });
+    let [arithmetic, unfused_arithmetic] = [&asked.0, &unfused.0].map(ChannelsLast::arithmetic);
+    let times = asked.0.times_of_kernels(&[image(1, 0)], 1).unwrap();
+    // The stem, two in each of eight blocks, and three on shortcuts.
+    assert_eq!(times.len(), if arithmetic == unfused_arithmetic { 0 } else { 20 });
+    assert!(times.iter().all(|of| of.seconds.first().is_some_and(Option::is_some)), "{times:?}");
     for ((source, asked_for), (_, without)) in asked.1.maps.iter().zip(&unfused.1.maps) {
         let error = relative_error(asked_for, without);
-        println!("{:?}: {source} is off by {error:.1e}", asked.0);
-        match asked.0 == unfused.0 {
+        println!("{arithmetic:?}: {source} is off by {error:.1e}");
+        match arithmetic == unfused_arithmetic {
             true => assert!(asked_for == without, "{source}"),
             false => assert!(error > 0.0 && error < 3e-2, "{source} is off by {error}"),
         }
