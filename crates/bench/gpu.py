@@ -70,17 +70,16 @@ def synchronise(torch):
         torch.cuda.synchronize()
 
 
-def rate(torch, step, times=20):
-    """Median seconds of `step`, warm."""
+def rate(torch, step):
+    """Median seconds of 20 times `step`, warm."""
     seconds = []
-    for turn in range(times + 5):
+    for _ in range(25):
         synchronise(torch)
         begun = time.perf_counter()
         step()
         synchronise(torch)
-        if turn >= 5:
-            seconds.append(time.perf_counter() - begun)
-    return statistics.median(seconds)
+        seconds.append(time.perf_counter() - begun)
+    return statistics.median(seconds[5:])
 
 
 def machine():
