@@ -72,6 +72,8 @@ def stage(name, cache, *keys, device="cuda:0", **card):
     common = ["extract.limit=40", "extract.features=fm2+fm4", "extract.precision=bf16", "model.depth=1", "model.width=16"]
     common += ["recipe.batch=3", "recipe.steps=4", "train.validate_every=2", "train.checkpoint_every=2", "study.seeds=0,1"]
     common += ["combo=fm2,orig+fm4", f"device={device}", f"cache.dir={cache}"]
+    other = {key.split("=")[0] for key in keys}
+    common = [key for key in common if key.split("=")[0] not in other]
     program = work / "target" / TARGET / "release" / name
     return run([program, "--config", work / "demo.toml", *common, *keys], **card)
 
@@ -167,6 +169,22 @@ def cudnn():
     say("cuDNN has fused kernels for all convolutions, on seven kinds of GPUs", done.returncode == 0)
 
 
+def views():
+    """Training and validation on both views of more images than a batch has."""
+    cache, found = work / "cache-views", {}
+    shutil.rmtree(cache, ignore_errors=True)
+    keys = ["extract.limit=0", "extract.features=fm4", "extract.views=plain+flip", "combo=orig+fm4", "study.seeds=0"]
+    timed("extract", cache, *keys, "extract.precision=f32", order="late", device="cpu")
+    for where, how in {"cpu": {"device": "cpu"}, **{where: {"memory": memory} for where, memory in MEMORY.items()}}.items():
+        remove(cache, "runs-v*")
+        timed("train", cache, *keys, "extract.precision=f32", order=options.orders[0], **how)
+        records = [json.loads(line) for text in results(cache, "metrics.jsonl").values() for line in text.decode().splitlines()]
+        found[where] = [record["loss"] for record in records if record["kind"] == "validation"]
+    say(f"{len(found['held'])} validations on both views, held and streamed", bool(found["held"]) and found["held"] == found["streamed"])
+    error = max(abs(one - other) / other for one, other in zip(found["held"], found["cpu"], strict=True))
+    say(f"they are the CPU's, relatively within {error:.1e}", error < 1e-6)
+
+
 def timed(name, cache, *keys, order, **card):
     """A command that must succeed; gives what it told."""
     begun = time.perf_counter()
@@ -226,6 +244,7 @@ for order in options.orders:
     if done.returncode:
         print(told(done)[-4000:])
 whole = chain()
+views()
 without_memory("train", whole, ["runs-v*"], "model.safetensors")
 without_memory("eval", whole, ["evaluation"], "*_logits.npy")
 without_memory("extract", whole, ["runs-v*", "features-v*"], "fm*/*.safetensors")
