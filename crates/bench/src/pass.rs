@@ -80,7 +80,7 @@ fn table_of_kernels(convolutions: &[KernelTimes]) -> Table {
         let fastest = timed.min_by(|one, other| one.1.total_cmp(&other.1));
         let microseconds =
             |seconds: Option<f64>| seconds.map_or("failed".to_owned(), |seconds| format!("{:.1}", 1e6 * seconds));
-        let used = microseconds(seconds.first().copied().flatten());
+        let used = seconds.first().map_or("unfused".to_owned(), |seconds| microseconds(*seconds));
         let place = fastest.map_or("none".to_owned(), |(place, _)| format!("{} of {}", place + 1, seconds.len()));
         table.add_row([convolution.clone(), used, microseconds(fastest.map(|(_, seconds)| seconds)), place]);
     }

@@ -177,7 +177,7 @@ fn train_some<'a>(
             bytes as f64 / 1e9
         );
     }
-    let trained = match train_together(common, &together, &mut models, sharing.holds) {
+    let trained = match train_together(common, &together, &mut models, sharing) {
         Err(error) if is_out_of_memory(&error) && sharing.reduce(together.len()) => {
             waiting.splice(..0, together);
             return Ok(ended);
@@ -191,7 +191,11 @@ fn train_some<'a>(
         trained => trained?,
     };
     let is_short = trained.iter().any(|trained| trained.as_ref().is_err_and(is_out_of_memory));
-    if !is_short || !sharing.reduce(together.len()) {
+    let goes_on = is_short && sharing.reduce(together.len());
+    if is_short && !goes_on {
+        *sharing = Sharing::as_foreseen();
+    }
+    if !goes_on {
         ended.extend(together.into_iter().zip(trained));
         return Ok(ended);
     }

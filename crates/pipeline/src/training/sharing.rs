@@ -23,6 +23,13 @@ impl Sharing {
         Self { most_together: usize::MAX, holds: Holds::All }
     }
 
+    /// Takes note that no validation image's tokens are held, for want of room or of a GPU: there is nothing to gain by giving them up.
+    pub(super) fn holds_no_validation(&mut self) {
+        if self.holds == Holds::All {
+            self.holds = Holds::Training;
+        }
+    }
+
     /// Shares less, since it was too much with `together` runs, and says so; false if there is nothing left to do without. What costs
     /// least comes first: validation images are asked about now and then, and runs that are not trained now are trained later.
     pub(super) fn reduce(&mut self, together: usize) -> bool {
@@ -61,5 +68,16 @@ mod tests {
         assert!(sharing.reduce(1));
         assert_eq!(sharing, Sharing { most_together: 1, holds: Holds::Nothing });
         assert!(!sharing.reduce(1));
+    }
+
+    #[test]
+    fn what_is_not_held_is_not_given_up() {
+        let mut sharing = Sharing::as_foreseen();
+        sharing.holds_no_validation();
+        assert!(sharing.reduce(31));
+        assert_eq!(sharing, Sharing { most_together: 15, holds: Holds::Training });
+        let mut nothing = Sharing { most_together: 1, holds: Holds::Nothing };
+        nothing.holds_no_validation();
+        assert_eq!(nothing.holds, Holds::Nothing);
     }
 }

@@ -14,7 +14,7 @@ use vit::{
 use super::{
     Common, Waiting,
     resident::{Tokens, hold},
-    sharing::Holds,
+    sharing::Sharing,
 };
 use crate::{
     examples::{Example, class_weights, draws_classes},
@@ -24,13 +24,12 @@ use crate::{
 };
 
 /// Trains all of `runs`, which have one seed, each with its place in `models`. What keeps a single run from being trained
-/// is its own result; what keeps all of them is this function's. A GPU with room for them holds the tokens of the images
-/// of `holds`.
+/// is its own result; what keeps all of them is this function's. A GPU with room for them holds tokens as `sharing` says.
 pub(super) fn train_together(
     common: &Common<'_>,
     runs: &[Waiting<'_>],
     models: &mut [Model],
-    holds: Holds,
+    sharing: &mut Sharing,
 ) -> Result<Vec<Result<Trained>>> {
     let &Common { context, features, examples, .. } = common;
     let recipe = &context.study.recipe;
@@ -51,7 +50,10 @@ pub(super) fn train_together(
 
     let of_models: Vec<&Model> = models.iter().collect();
     let trainers = Trainer::together(&of_models, recipe, context.study.train.precision)?;
-    let resident = hold(common, sources, &of_models, &trainers, holds)?;
+    let resident = hold(common, sources, &of_models, &trainers, sharing.holds)?;
+    if resident.validation.held.is_empty() {
+        sharing.holds_no_validation();
+    }
     let courier = if resident.training.streamed.is_empty() { None } else { Courier::to(&trainers)? };
     let reader = |of: &Tokens| TokenReader::new(context, features, of.streamed.iter().copied(), &context.study.model);
     let (training_reader, validation_reader) = (reader(&resident.training)?, reader(&resident.validation)?);

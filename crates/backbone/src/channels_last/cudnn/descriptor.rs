@@ -26,9 +26,9 @@ pub(super) struct Refused {
 }
 
 impl Refused {
-    /// Whether it can do that nowhere, or not on this GPU; there are statuses for each reason.
-    pub(super) fn is_unsupported(&self) -> bool {
-        format!("{:?}", self.status.0).starts_with("CUDNN_STATUS_NOT_SUPPORTED")
+    /// Whether there was too little memory: what it refuses now it may do later.
+    pub(super) fn is_short_of_memory(&self) -> bool {
+        format!("{:?}", self.status.0).contains("ALLOC")
     }
 }
 

@@ -16,6 +16,8 @@ use candle_core::{
     },
 };
 
+use stage::warn_once;
+
 use super::{
     descriptor::{Address, BehaviorNote, Descriptor, NumericalNote, Refused, check},
     handle::Handle,
@@ -119,7 +121,10 @@ impl Work {
     /// once, was compiled beforehand and uses tensor cores.
     pub(super) fn plan(&self, target: Target) -> Result<Option<Plan>, Refused> {
         match self.plans(target).and_then(|mut plans| plans.next().transpose()) {
-            Err(refused) if refused.is_unsupported() => Ok(None),
+            Err(refused) if !refused.is_short_of_memory() => {
+                warn_once(format!("{refused}; the pass goes on without fused convolutions"));
+                Ok(None)
+            }
             plan => plan,
         }
     }
@@ -140,9 +145,9 @@ impl Work {
             let plan =
                 is_wanted(&config).and_then(|is_wanted| is_wanted.then(|| Plan::new(config, target)).transpose());
             match plan {
+                Err(refused) if refused.is_short_of_memory() => Some(Err(refused)),
                 // Some of what the heuristics name does not run on every GPU.
-                Err(refused) if refused.is_unsupported() => None,
-                plan => plan.transpose(),
+                plan => plan.ok().flatten().map(Ok),
             }
         }))
     }

@@ -14,6 +14,7 @@ use sources::Source;
 
 use super::{
     descriptor::Descriptor,
+    has_kernel,
     plan::{Epilogue, Target, Work},
 };
 use crate::{
@@ -54,9 +55,10 @@ fn fused_convolutions_give_what_their_twins_give() {
         let input = Tensor::from_vec(input, (2, SIDE, SIDE, 16), &Device::Cpu).unwrap().to_dtype(dtype).unwrap();
         let (filters, bias) = (of(&[32, kernel, kernel, 16], 1.5, 1.0), of(&[32], 2.5, 4.0));
         let shortcut = of(&[2, out_side, out_side, 32], 3.5, 4.0);
-        for (has_shortcut, has_bias, relu) in
-            [(false, false, false), (false, true, false), (false, true, true), (true, true, true)]
-        {
+        let epilogues = [(false, false, false), (false, true, false), (false, true, true), (true, true, true)];
+        // The stem has none.
+        let epilogues = if dtype == DType::F16 { &epilogues[..1] } else { &epilogues[..] };
+        for &(has_shortcut, has_bias, relu) in epilogues {
             let fused = |there: &dyn Fn(&Tensor) -> Tensor| Fused {
                 convolve: Convolve { stride, padding },
                 filters: there(&filters),
@@ -67,6 +69,11 @@ fn fused_convolutions_give_what_their_twins_give() {
                 true => there(&input).apply_op2_no_bwd(&there(&shortcut), &fused(there)),
                 false => there(&input).apply_op1_no_bwd(&fused(there)),
             };
+            if !has_kernel(&fused(&there), there(&input).layout(), has_shortcut, gpu.as_cuda_device().unwrap()).unwrap()
+            {
+                eprintln!("skipped: this GPU's cuDNN has no such kernel: {dtype:?}, {kernel} by {kernel}");
+                continue;
+            }
             let (got, expected) = (values(&run(&there).unwrap()), values(&run(&Tensor::clone).unwrap()));
             let what = format!("{dtype:?}, {kernel} by {kernel} at every {stride}, {has_shortcut} {has_bias} {relu}");
             assert_eq!(got.len(), expected.len(), "{what}");
