@@ -11,7 +11,6 @@ use cudarc::{
     },
     nvrtc::Ptx,
 };
-
 use stage::warn_once;
 
 use crate::{

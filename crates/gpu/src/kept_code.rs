@@ -2,14 +2,11 @@
 
 use std::{io, path::PathBuf};
 
-use stage::{ContentHash, write_atomically};
+use stage::{ContentHash, read_sealed_bytes, write_sealed_bytes};
 
 /// Where in the user's cache it is kept: `~/.cache` on Linux, or `$XDG_CACHE_HOME`. Who removes it loses seconds.
 #[cfg(feature = "cuda")]
 const FOLDER: &str = "fmstudy/kernels";
-
-/// Hexadecimal digits of a hash.
-const SEAL_BYTES: usize = 64;
 
 /// What is, or will be, kept of one compilation.
 #[derive(Debug)]
@@ -30,9 +27,7 @@ impl KeptCode {
 
     /// The code; none if it was not kept, or is not what was written.
     pub(crate) fn read(&self) -> Option<Vec<u8>> {
-        let mut file = fs_err::read(&self.path).ok()?;
-        let seal = file.split_off(file.len().checked_sub(SEAL_BYTES)?);
-        (ContentHash::of(&file).to_string().as_bytes() == seal).then_some(file)
+        read_sealed_bytes(&self.path).ok().flatten()
     }
 
     /// Keeps `code`, and behind it its hash.
@@ -43,7 +38,7 @@ impl KeptCode {
         if let Some(folder) = self.path.parent() {
             fs_err::create_dir_all(folder)?;
         }
-        write_atomically(&self.path, &[code, ContentHash::of(code).to_string().as_bytes()].concat())
+        write_sealed_bytes(&self.path, code.to_vec())
     }
 }
 

@@ -184,18 +184,13 @@ fn train_some<'a>(
         }
         // There is nothing left that this run could do without; others may need less.
         Err(error) if is_out_of_memory(&error) && together.len() == 1 => {
-            *sharing = Sharing::as_foreseen();
             ended.extend(together.into_iter().zip([Err(error)]));
             return Ok(ended);
         }
         trained => trained?,
     };
     let is_short = trained.iter().any(|trained| trained.as_ref().is_err_and(is_out_of_memory));
-    let goes_on = is_short && sharing.reduce(together.len());
-    if is_short && !goes_on {
-        *sharing = Sharing::as_foreseen();
-    }
-    if !goes_on {
+    if !is_short || !sharing.reduce(together.len()) {
         ended.extend(together.into_iter().zip(trained));
         return Ok(ended);
     }

@@ -26,6 +26,9 @@ pub(crate) const JSON_SEAL: (&str, &str) = (",\n  \"blake3\": \"", "\"\n}\n");
 /// The same in a file of lines.
 pub(crate) const LINES_SEAL: (&str, &str) = ("blake3 ", "\n");
 
+/// The same in a file of bytes, whatever they are: the hash alone.
+const BYTES_SEAL: (&str, &str) = ("", "");
+
 /// Hexadecimal digits of a hash.
 pub(crate) const HASH_DIGITS: usize = 64;
 
@@ -134,6 +137,19 @@ pub fn parse_sealed_lines(
     file.read_to_end(&mut found)?;
     let hash = ContentHash::from_hasher(&hasher);
     if block.is_empty() && found == seal(hash, LINES_SEAL).as_bytes() { Ok(hash) } else { Err(unsealed(path)) }
+}
+
+/// Writes `bytes` to `path` atomically, with their seal.
+pub fn write_sealed_bytes(path: &Path, bytes: Vec<u8>) -> io::Result<()> {
+    write_atomically(path, &sealed(bytes, BYTES_SEAL))
+}
+
+/// Reads what [`write_sealed_bytes`] wrote to `path`; none if there is no such file.
+pub fn read_sealed_bytes(path: &Path) -> Result<Option<Vec<u8>>, SealError> {
+    let Some(mut bytes) = read(path)? else { return Ok(None) };
+    let length = content(path, &bytes, BYTES_SEAL)?.len();
+    bytes.truncate(length);
+    Ok(Some(bytes))
 }
 
 /// Whether the sealed file `path`, JSON or lines, is what was written.

@@ -44,7 +44,7 @@ fn handle(device: &CudaDevice) -> Result<Rc<Handle>> {
         if let Some(handle) = handles.get(&device.id()) {
             return Ok(Rc::clone(handle));
         }
-        let handle = Rc::new(Handle::new(device.cuda_stream()).map_err(Error::wrap)?);
+        let handle = Rc::new(Handle::new(device.cuda_stream())?);
         handles.insert(device.id(), Rc::clone(&handle));
         Ok(handle)
     })

@@ -30,7 +30,8 @@ impl Sharing {
         }
     }
 
-    /// Shares less, since it was too much with `together` runs, and says so; false if there is nothing left to do without. What costs
+    /// Shares less, since it was too much with `together` runs, and says so; false if there is nothing left to do without: others,
+    /// which may need less, begin as foreseen. What costs
     /// least comes first: validation images are asked about now and then, and runs that are not trained now are trained later.
     pub(super) fn reduce(&mut self, together: usize) -> bool {
         match self.holds {
@@ -46,7 +47,10 @@ impl Sharing {
                 self.holds = Holds::Nothing;
                 tracing::warn!("no memory for the tokens of all images; going on with those of a batch at a time");
             }
-            Holds::Nothing => return false,
+            Holds::Nothing => {
+                *self = Self::as_foreseen();
+                return false;
+            }
         }
         true
     }
@@ -68,6 +72,7 @@ mod tests {
         assert!(sharing.reduce(1));
         assert_eq!(sharing, Sharing { most_together: 1, holds: Holds::Nothing });
         assert!(!sharing.reduce(1));
+        assert_eq!(sharing, Sharing::as_foreseen(), "for the next run");
     }
 
     #[test]

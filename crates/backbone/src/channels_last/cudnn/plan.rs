@@ -15,7 +15,6 @@ use candle_core::{
         cudnnPointwiseMode_t::{self, CUDNN_POINTWISE_ADD, CUDNN_POINTWISE_RELU_FWD},
     },
 };
-
 use stage::warn_once;
 
 use super::{
