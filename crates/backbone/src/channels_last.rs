@@ -183,13 +183,13 @@ impl ChannelsLast {
     }
 
     /// How long the kernels take that cuDNN has for each convolution of a pass over `images`, which lie on the GPU already, as a mean of
-    /// `times`. Nothing where no such kernels are used.
+    /// `times`. This thread's passes over as many images run the fastest from then on. Nothing where no such kernels are used.
     #[cfg(feature = "cudnn")]
-    pub(crate) fn times_of_kernels(&self, images: &[Vec<f32>], times: usize) -> Result<Vec<KernelTimes>> {
+    pub(crate) fn take_fastest_kernels(&self, images: &[Vec<f32>], times: usize) -> Result<Vec<KernelTimes>> {
         let Some(Halves { stems: [grey, colour], kernels, fused: true }) = &self.halves else { return Ok(Vec::new()) };
         let mut all = Vec::new();
         let mut time = |convolution: String, fused: &Fused, input: &Tensor, shortcut: Option<&Tensor>| {
-            let seconds = cudnn::seconds_of_kernels(fused, input, shortcut, times)?;
+            let seconds = cudnn::take_fastest_kernel(fused, input, shortcut, times)?;
             all.push(KernelTimes { convolution, seconds });
             Ok::<_, candle_core::Error>(())
         };

@@ -90,9 +90,10 @@ pub(super) fn run(fused: &Fused, input: Place<'_>, shortcut: Option<Place<'_>>) 
     Ok((output, work.extent.output()))
 }
 
-/// Seconds that each kernel takes which does all of `fused`, as a mean of `times`; that which [`run`] runs is the first. None for those
-/// that fail, as where there is no memory for their workspace; nothing if there are no kernels.
-pub(super) fn seconds_of_kernels(
+/// Times every kernel that does all of `fused`, and has this thread's passes run the fastest from then on. Seconds of each as a mean of
+/// `times`, first of the heuristics' first choice; none for those that fail, as where there is no memory for their workspace; nothing if
+/// there are no kernels.
+pub(super) fn take_fastest_kernel(
     fused: &Fused,
     input: &Tensor,
     shortcut: Option<&Tensor>,
@@ -103,19 +104,32 @@ pub(super) fn seconds_of_kernels(
     let shortcut = shortcut.as_ref().map(|(shortcut, of)| Ok::<_, Error>((on_gpu(shortcut)?, *of))).transpose()?;
     let device = &input.0.device;
     let handle = handle(device)?;
-    let target = Target::Handle(&handle);
-    let Ok(plans) = fused.work(input.1, shortcut.is_some())?.plans(target) else { return Ok(Vec::new()) };
-    let seconds = |plan: Plan| -> Result<f64> {
-        run_plan(&plan, fused, input, shortcut)?;
+    let work = fused.work(input.1, shortcut.is_some())?;
+    let Ok(plans) = work.plans(Target::Handle(&handle)) else { return Ok(Vec::new()) };
+    let time = |plan: &Plan| -> Result<f64> {
+        run_plan(plan, fused, input, shortcut)?;
         device.synchronize()?;
         let begun = Instant::now();
         for _ in 0..times {
-            run_plan(&plan, fused, input, shortcut)?;
+            run_plan(plan, fused, input, shortcut)?;
         }
         device.synchronize()?;
         Ok(begun.elapsed().as_secs_f64() / times as f64)
     };
-    Ok(plans.map(|plan| seconds(plan.ok()?).ok()).collect())
+    let (mut all, mut fastest) = (Vec::new(), None::<(f64, Plan)>);
+    for plan in plans {
+        let timed = plan.ok().and_then(|plan| Some((time(&plan).ok()?, plan)));
+        all.push(timed.as_ref().map(|(seconds, _)| *seconds));
+        if let Some(timed) = timed
+            && fastest.as_ref().is_none_or(|(least, _)| timed.0 < *least)
+        {
+            fastest = Some(timed);
+        }
+    }
+    if let Some((_, plan)) = fastest {
+        OF_THREAD.with_borrow_mut(|of| of.plans.insert((device.id(), work), Some(Rc::new(plan))));
+    }
+    Ok(all)
 }
 
 fn run_plan(plan: &Plan, fused: &Fused, input: Place<'_>, shortcut: Option<Place<'_>>) -> Result<CudaStorage> {
