@@ -173,10 +173,11 @@ fn known_hashes(dir: &Path, found: &[FoundImage], memo: &HashMemo) -> Vec<Option
 /// it is one the next time, too.
 fn hash_image(path: &Path, memo: &HashMemo) -> Result<ContentHash, Fault> {
     let unreadable = |error: std::io::Error| Fault::Unreadable { reason: error.to_string() };
+    let reading = memo.reading(path).map_err(unreadable)?;
     let bytes = image_file::read(path)?;
     container::check(&bytes)?;
     let hash = ContentHash::of(&bytes);
-    memo.remember(path, hash).map_err(unreadable)?;
+    reading.remember(hash);
     Ok(hash)
 }
 

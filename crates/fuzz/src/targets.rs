@@ -74,7 +74,7 @@ pub const TARGETS: &[Target] = &[
     sealed("png", PNG, mend::png, decode),
     plain("jpeg", JPEG, decode),
     plain("bmp", BMP, decode),
-    sealed("memo", &[b"fmstudy hashes 2"], stage::fuzzing::resealed_memo, stage::fuzzing::memo),
+    sealed("memo", &[b"fmstudy hashes 3"], stage::fuzzing::resealed_memo, stage::fuzzing::memo),
     sealed("sealed", JSON, stage::fuzzing::resealed_json, stage::fuzzing::sealed_file),
 ];
 

@@ -78,7 +78,7 @@ pub fn remove(leftovers: &Leftovers) -> Result<()> {
     for leftover in &leftovers.leftovers {
         if leftover.path.is_dir() {
             let lock = match Lock::acquire(&leftover.path) {
-                Err(held @ LockError::Held { .. }) => {
+                Err(held @ (LockError::Written { .. } | LockError::Read { .. })) => {
                     tracing::warn!("{held}; it is kept");
                     continue;
                 }

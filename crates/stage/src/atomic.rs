@@ -49,7 +49,12 @@ impl Write for AtomicFile {
 pub(crate) fn temporary_for(path: &Path) -> io::Result<NamedTempFile> {
     let folder = folder_of(path);
     create_folder(folder)?;
-    let file = tempfile::Builder::new().prefix(TEMPORARY_PREFIX).tempfile_in(folder).map_err(|error| {
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(TEMPORARY_PREFIX);
+    // As readable as any file that the user makes, not private as temporary files usually are.
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    let file = builder.tempfile_in(folder).map_err(|error| {
         io::Error::new(error.kind(), format!("cannot create a file in `{}`: {error}", folder.display()))
     })?;
     // Tells others that somebody is at work. A file system that knows no locks does without.
@@ -68,9 +73,7 @@ pub fn is_abandoned(path: &Path) -> bool {
 pub(crate) fn appear(temporary: NamedTempFile, path: &Path) -> io::Result<()> {
     let named = |error: io::Error| io::Error::new(error.kind(), format!("cannot write `{}`: {error}", path.display()));
     temporary.as_file().sync_all().map_err(named)?;
-    let file = temporary.persist(path).map_err(|error| named(error.error))?;
-    // Temporary files are private to the user; a finished one is as readable as any other.
-    set_default_permissions(&file).map_err(named)?;
+    temporary.persist(path).map_err(|error| named(error.error))?;
     sync_folder(folder_of(path)).map_err(named)
 }
 
@@ -112,17 +115,6 @@ pub(crate) fn folder_of(path: &Path) -> &Path {
 }
 
 #[cfg(unix)]
-fn set_default_permissions(file: &std::fs::File) -> io::Result<()> {
-    use std::os::unix::fs::PermissionsExt;
-    file.set_permissions(std::fs::Permissions::from_mode(0o644))
-}
-
-#[cfg(not(unix))]
-fn set_default_permissions(_: &std::fs::File) -> io::Result<()> {
-    Ok(())
-}
-
-#[cfg(unix)]
 pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
     fs_err::File::open(folder)?.sync_all()
 }
@@ -135,6 +127,19 @@ pub(crate) fn sync_folder(_: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[cfg(unix)]
+    #[test]
+    fn a_finished_file_is_as_readable_as_any_other() {
+        use std::os::unix::fs::PermissionsExt;
+
+        let folder = tempfile::tempdir().unwrap();
+        let [ours, usual] = ["ours", "usual"].map(|name| folder.path().join(name));
+        write_atomically(&ours, b"x").unwrap();
+        fs_err::write(&usual, b"x").unwrap();
+        let mode = |path| fs_err::metadata(path).unwrap().permissions().mode();
+        assert_eq!(mode(&ours), mode(&usual));
+    }
 
     #[test]
     fn an_abandoned_file_leaves_the_old_one() {

@@ -27,7 +27,7 @@ pub use fingerprint::{Change, Fingerprint, Freshness};
 pub use hash::{ContentHash, ParseHashError};
 pub use large_file::LargeFile;
 pub use lock::{Lock, LockError};
-pub use memo::HashMemo;
+pub use memo::{HashMemo, Reading};
 pub use sealed::{
     SealError, check_seal, parse_sealed_json, parse_sealed_lines, read_sealed_bytes, read_sealed_json,
     read_sealed_lines, read_sound_json, write_sealed_bytes, write_sealed_json, write_sealed_lines,

@@ -15,6 +15,7 @@ use std::{
     io,
     path::{Path, PathBuf},
     sync::{OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+    time::SystemTime,
 };
 
 use bytemuck::{Pod, Zeroable};
@@ -31,8 +32,9 @@ const RECENT_SHARE: usize = 8;
 
 /// Remembered hashes of files, so that an unchanged file is not read again.
 ///
-/// A hash is trusted while the file's size, modification time (nanoseconds) and inode are the ones it was
-/// taken under. The memo is an aid only: losing it costs time, never correctness.
+/// A hash is trusted while the file's size, times of modification and of change (nanoseconds) and inode are the ones it was taken
+/// under. Losing the memo costs time only. A file that changes between these would be missed; the time of change is the system's, which
+/// no program sets, and hashes of files that changed a moment ago are not remembered, since another change may have the same time.
 #[derive(Debug)]
 pub struct HashMemo {
     store: PathBuf,
@@ -77,17 +79,19 @@ impl HashMemo {
     }
 
     /// The content hash of `path`: remembered if the file looks untouched, else computed and remembered.
-    ///
-    /// The stamp is taken before the content is read, so a write in between is noticed next time.
     pub fn hash_file(&self, path: &Path) -> io::Result<ContentHash> {
-        let stamp = Stamp::of(path)?;
-        let known = self.look().known(key(path), stamp);
-        if let Some(hash) = known {
+        let reading = self.reading(path)?;
+        if let Some(hash) = self.look().known(reading.key, reading.stamp) {
             return Ok(hash);
         }
         let hash = ContentHash::of_file(path)?;
-        self.remember_as(path, stamp, hash);
+        reading.remember(hash);
         Ok(hash)
+    }
+
+    /// To be asked before the content of `path` is read, so that a write in between is noticed next time.
+    pub fn reading(&self, path: &Path) -> io::Result<Reading<'_>> {
+        Ok(Reading { memo: self, key: key(path), stamp: Stamp::of(path)?, begun: SystemTime::now() })
     }
 
     /// Whether the remembered hash of `path` still stands, and which it is. Reads no content.
@@ -139,9 +143,9 @@ impl HashMemo {
         is_sound
     }
 
-    /// Remembers a hash that the caller computed while writing or reading `path` just now.
+    /// Remembers a hash that the caller computed while writing `path` just now, which nobody else writes.
     pub fn remember(&self, path: &Path, hash: ContentHash) -> io::Result<()> {
-        self.remember_as(path, Stamp::of(path)?, hash);
+        self.remember_as(key(path), Stamp::of(path)?, hash);
         Ok(())
     }
 
@@ -186,9 +190,8 @@ impl HashMemo {
         }
     }
 
-    fn remember_as(&self, path: &Path, stamp: Stamp, hash: ContentHash) {
-        let entry = Entry { key: key(path), stamp, hash: *hash.as_bytes() };
-        self.lock().learned.insert(entry.key, entry);
+    fn remember_as(&self, key: Key, stamp: Stamp, hash: ContentHash) {
+        self.lock().learned.insert(key, Entry { key, stamp, hash: *hash.as_bytes() });
     }
 
     fn state(&self) -> &RwLock<State> {
@@ -212,6 +215,24 @@ impl HashMemo {
     fn lock(&self) -> RwLockWriteGuard<'_, State> {
         // As above.
         self.state().write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A file whose content is read, as it was before.
+#[derive(Debug)]
+pub struct Reading<'a> {
+    memo: &'a HashMemo,
+    key: Key,
+    stamp: Stamp,
+    begun: SystemTime,
+}
+
+impl Reading<'_> {
+    /// Remembers the hash of what was read, unless the file had changed a moment before: another change may have the same time.
+    pub fn remember(self, hash: ContentHash) {
+        if self.stamp.is_settled(self.begun) {
+            self.memo.remember_as(self.key, self.stamp, hash);
+        }
     }
 }
 
@@ -263,6 +284,11 @@ fn key(path: &Path) -> Key {
 mod tests {
     use super::*;
 
+    /// Waits until what was written is old enough for its hash to be remembered.
+    fn settle() {
+        std::thread::sleep(std::time::Duration::from_millis(60));
+    }
+
     #[test]
     fn remembers_across_runs_and_notices_a_change() {
         let folder = tempfile::tempdir().unwrap();
@@ -270,7 +296,11 @@ mod tests {
         fs_err::write(&file, b"one").unwrap();
         let memo = HashMemo::open(&store);
         assert_eq!(memo.known(&file), None);
+        // Another change might have the same time.
         let first = memo.hash_file(&file).unwrap();
+        assert_eq!(memo.known(&file), None);
+        settle();
+        assert_eq!(memo.hash_file(&file).unwrap(), first);
         memo.save().unwrap();
 
         let memo = HashMemo::open(&store);
@@ -286,8 +316,9 @@ mod tests {
         let store = folder.path().join("hashes");
         let files: Vec<PathBuf> = (0..5).map(|number| folder.path().join(number.to_string())).collect();
         let memo = HashMemo::open(&store);
+        files.iter().for_each(|file| fs_err::write(file, b"content").unwrap());
+        settle();
         for file in &files {
-            fs_err::write(file, b"content").unwrap();
             memo.hash_file(file).unwrap();
         }
         memo.save().unwrap();
@@ -310,8 +341,9 @@ mod tests {
         let file = |number: usize| folder.path().join(number.to_string());
         let learn = |numbers: std::ops::Range<usize>| {
             let memo = HashMemo::open(&store);
+            numbers.clone().for_each(|number| fs_err::write(file(number), number.to_string()).unwrap());
+            settle();
             for number in numbers {
-                fs_err::write(file(number), number.to_string()).unwrap();
                 memo.hash_file(&file(number)).unwrap();
             }
             memo.save().unwrap();
@@ -356,6 +388,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (store, file) = (folder.path().join("hashes"), folder.path().join("a.png"));
         fs_err::write(&file, b"one").unwrap();
+        settle();
         let memo = HashMemo::open(&store);
         memo.hash_file(&file).unwrap();
         memo.save().unwrap();

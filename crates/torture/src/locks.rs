@@ -66,7 +66,7 @@ fn two_at_once(victim: &Victim, stage: &str, first_file: &str, more: &[&str]) ->
     let outputs = [first.wait_with_output()?, second?];
     ensure!(outputs.iter().any(|output| output.status.success()), "neither {stage} succeeded");
     for output in outputs.iter().filter(|output| !output.status.success()) {
-        require_clear_failure(stage, output, &["is in use by process"])?;
+        require_clear_failure(stage, output, &["is in use by process", "is being read by another process"])?;
     }
     victim.require_sound()?;
     Ok(outputs.iter().filter(|output| !output.status.success()).count() as u64)

@@ -13,7 +13,7 @@ use crate::AtomicFile;
 
 /// First bytes of the file; another version's, or those of a machine that writes numbers the other way round, are ignored
 /// and the file is made anew.
-const MAGIC: [u8; 16] = [*b"fmstudy hashes 2", *b"fmstudy hashes B"][cfg!(target_endian = "big") as usize];
+const MAGIC: [u8; 16] = [*b"fmstudy hashes 3", *b"fmstudy hashes C"][cfg!(target_endian = "big") as usize];
 
 pub(super) fn read(store: &Path) -> io::Result<Vec<Entry>> {
     let file = fs_err::File::open(store)?;
