@@ -172,6 +172,29 @@ fn labels_and_weights_that_are_not_what_they_were_are_named() {
 }
 
 #[test]
+fn verify_reads_what_other_configurations_made_and_misses_what_is_gone() {
+    let study = Study::new();
+    study.run("extract", &["extract.dtype=f32"]);
+    let other = study.features();
+    study.run("extract", &[]);
+    study.run("fmstudy", &["verify"]);
+    let flipped = other.join("fm3/00002.safetensors");
+    let sound = fs::read(&flipped).unwrap();
+    flip_a_bit(&flipped);
+    let told = String::from_utf8(study.output("fmstudy", &["verify"]).stdout).unwrap();
+    assert!(told.contains("fm3/00002.safetensors` has content hash"), "{told}");
+    fs::write(&flipped, &sound).unwrap();
+    study.run("fmstudy", &["verify"]);
+
+    for name in ["fm3/00001.safetensors", "fm3/00001.record.json"] {
+        fs::remove_file(other.join(name)).unwrap();
+    }
+    let output = study.output("fmstudy", &["verify"]);
+    let told = String::from_utf8(output.stdout).unwrap();
+    assert!(!output.status.success() && told.contains("fm3/00001.safetensors"), "{told}");
+}
+
+#[test]
 fn a_value_that_is_not_finite_is_traced_to_its_image() {
     let study = Study::new();
     study.run("extract", &[]);

@@ -51,7 +51,7 @@ fn what_a_training_reads_is_not_written_meanwhile() {
     let reading = stage::Lock::shared(&study.features()).unwrap();
     std::fs::copy(study.path("faces/FER2013Train/fer0000001.png"), study.path("faces/FER2013Train/fer0000020.png"))
         .unwrap();
-    assert!(study.fails("extract", &[], 1).contains("is in use by process"));
+    assert!(study.fails("extract", &[], 1).contains("is being read by another process"));
     let kept = study.run("fmstudy", &["clean-stale", "--yes", "dtype=f32"]);
     assert!(
         kept.contains("other weights, engine, precision, view, dtype or numerics"),

@@ -50,6 +50,20 @@ fn another_learning_rate_trains_and_evaluates_only() {
 }
 
 #[test]
+fn runs_of_the_same_configuration_are_no_leftovers_whatever_the_study_names() {
+    let study = Study::new();
+    study.run("extract", &["features=fm3+fm4"]);
+    for more in [&["combo=fm4"], &["seed=5"], &["recipe.lr=0.001"]] {
+        study.run("train", more);
+    }
+    let listed = study.run("fmstudy", &["clean-stale", "--yes"]);
+    assert!(listed.contains("another configuration") && listed.contains("1 leftover,"), "{listed}");
+    for kept in ["combo=fm4", "seed=5"] {
+        assert_eq!(study.json("train", &[kept])["runs"][0]["before"]["state"], "fresh", "{kept}");
+    }
+}
+
+#[test]
 fn other_classes_need_no_extraction() {
     let study = Study::new();
     study.run("extract", &[]);

@@ -69,8 +69,7 @@ pub fn table(measured: &Measured) -> String {
     table.set_header(["precision", "images/s"]);
     table.add_row(["f32".to_owned(), format!("{:.1}", measured.f32)]);
     table.add_row(["bf16".to_owned(), format!("{:.1}", measured.bf16)]);
-    let of_cudnn =
-        [("bf16, unfused", measured.bf16_unfused), ("bf16, fastest kernels", measured.bf16_fastest_kernels)];
+    let of_cudnn = [("bf16, unfused", measured.bf16_unfused), ("bf16, fastest kernels", measured.bf16_fastest_kernels)];
     for (what, rate) in of_cudnn.into_iter().filter_map(|(what, rate)| Some((what, rate?))) {
         table.add_row([what.to_owned(), format!("{rate:.1}")]);
     }

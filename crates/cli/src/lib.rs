@@ -13,14 +13,24 @@ use anyhow::Result;
 use clap::Args;
 use pipeline::Context;
 use serde::Serialize;
-use study::{Study, StudyError};
+use study::{Key, Stage, Study, StudyError, key_of};
 use tracing_subscriber::EnvFilter;
 
 /// Where the configuration is looked for.
 const DEFAULT_CONFIG: &str = "study.toml";
 
-/// Recipes that hints recommend.
-const RECIPES: [&str; 6] = ["extract", "train", "eval", "study", "report", "verify"];
+/// Recipes that hints recommend, and the stage whose keys they read if they do not read all of them.
+const RECIPES: [(&str, Option<Stage>); 9] = [
+    ("extract", Some(Stage::Extract)),
+    ("train", Some(Stage::Train)),
+    ("eval", Some(Stage::Eval)),
+    ("study", None),
+    ("report", None),
+    ("figure", None),
+    ("predict", None),
+    ("verify", None),
+    ("status", None),
+];
 
 /// Arguments of every binary.
 #[derive(Debug, Args)]
@@ -82,26 +92,38 @@ impl Arguments {
 
     /// What to type for `recipe` of the justfile with this configuration.
     pub fn command(&self, recipe: &str) -> String {
-        let mut words = vec!["just".to_owned(), recipe.to_owned()];
-        words.extend(self.overrides.iter().cloned());
-        if self.config != Path::new(DEFAULT_CONFIG) {
-            words.extend(["--config".to_owned(), self.config.display().to_string()]);
-        }
-        words.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" ")
+        self.typed(recipe, &self.overrides.iter().map(String::as_str).collect::<Vec<_>>())
     }
 
-    /// `text` with the commands that it recommends as they are to be typed with this configuration.
-    fn with_config(&self, text: String) -> String {
-        if self.config == Path::new(DEFAULT_CONFIG) {
-            return text;
-        }
-        let config = quoted(&self.config.to_string_lossy());
-        let typed = |text: String, recipe: &&str| {
-            let with = format!("`just {recipe} --config {config}");
-            let text = text.replace(&format!("`just {recipe} "), &format!("{with} "));
-            text.replace(&format!("`just {recipe}`"), &format!("{with}`"))
+    fn typed(&self, recipe: &str, overrides: &[&str]) -> String {
+        let config = self.config.to_string_lossy();
+        let config = if self.config == Path::new(DEFAULT_CONFIG) { vec![] } else { vec!["--config", &config] };
+        let words = ["just", recipe].into_iter().chain(overrides.iter().copied()).chain(config);
+        words.map(quoted).collect::<Vec<_>>().join(" ")
+    }
+
+    /// `text` with the commands that it recommends as they are to be typed to go on with this configuration.
+    fn as_typed(&self, text: &str) -> String {
+        // What stands between two backticks is every second part.
+        let parts = text.split('`').enumerate().map(|(place, part)| {
+            let command = (place % 2 == 1).then(|| self.recommended(part)).flatten();
+            command.unwrap_or_else(|| part.to_owned())
+        });
+        parts.collect::<Vec<_>>().join("`")
+    }
+
+    /// `command`, if it is a recipe with overrides of its own, with ours before them, as far as the recipe reads them.
+    fn recommended(&self, command: &str) -> Option<String> {
+        let mut words = command.strip_prefix("just ")?.split_whitespace();
+        let recipe = words.next()?;
+        let (_, stage) = RECIPES.iter().find(|(name, _)| *name == recipe)?;
+        let own: Vec<&str> = words.collect();
+        let is_wanted = |key: &Key| {
+            let is_read = stage.is_none_or(|stage| key.stages.contains(&stage));
+            is_read && !own.iter().any(|own| key_of(own).is_some_and(|other| other.name == key.name))
         };
-        RECIPES.iter().fold(text, typed)
+        let ours = self.overrides.iter().map(String::as_str).filter(|of| key_of(of).is_some_and(is_wanted));
+        Some(self.typed(recipe, &ours.chain(own.iter().copied()).collect::<Vec<_>>()))
     }
 
     fn open(&self, study: Study) -> Result<Context> {
@@ -154,7 +176,7 @@ impl Output {
 /// Runs a binary's work on a study and turns its result into the exit code; errors go to stderr with their causes and hints.
 pub fn run(arguments: &Arguments, work: impl FnOnce(&Arguments) -> Result<()>) -> ExitCode {
     arguments.output.start_messages();
-    exit_code(work(arguments), |text| arguments.with_config(text))
+    exit_code(work(arguments), |text| arguments.as_typed(&text))
 }
 
 /// The same of work that knows no study.
@@ -168,7 +190,7 @@ fn exit_code(result: Result<()>, as_typed: impl FnOnce(String) -> String) -> Exi
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            let mut text = message(&error);
+            let mut text = pipeline::message(&error);
             if let Some(hint) = pipeline::memory_hint(&text) {
                 text = format!("{text}\n\n{hint}");
             }
@@ -185,19 +207,6 @@ fn quoted(word: &str) -> String {
         return word.to_owned();
     }
     format!("'{}'", word.replace('\'', "'\\''"))
-}
-
-/// The error with its causes, outermost first; what another says as well is left out.
-fn message(error: &anyhow::Error) -> String {
-    let mut text = String::new();
-    for cause in error.chain().map(ToString::to_string) {
-        if cause.starts_with(&text) {
-            text = cause;
-        } else if !text.contains(&cause) {
-            text = format!("{text}: {cause}");
-        }
-    }
-    text
 }
 
 /// Without characters that would steer a terminal: names and fields come from files of strangers.
@@ -235,16 +244,24 @@ mod tests {
         arguments.overrides = vec!["data.dir=it's".to_owned()];
         arguments.config = "other.toml".into();
         assert_eq!(arguments.command("study"), r"just study 'data.dir=it'\''s' --config other.toml");
-        let hint = "hint: run `just extract`, which goes on".to_owned();
-        assert_eq!(arguments.with_config(hint), "hint: run `just extract --config other.toml`, which goes on");
-        let hint = "hint: run `just extract extract.features=fm1`".to_owned();
-        assert_eq!(arguments.with_config(hint), "hint: run `just extract --config other.toml extract.features=fm1`");
     }
 
     #[test]
-    fn nothing_is_said_twice() {
-        let error = anyhow::anyhow!("`a` cannot be `b`, expected `c`").context("`a` cannot be `b`");
-        assert_eq!(message(&error), "`a` cannot be `b`, expected `c`");
+    fn hints_go_on_with_the_same_configuration() {
+        let arguments = Arguments {
+            overrides: ["data=my faces", "combo=fm2", "weights=other.pth", "lr=0.1"].map(str::to_owned).to_vec(),
+            config: "other.toml".into(),
+            output: Output { json: false, quiet: false, verbose: false },
+        };
+        assert_eq!(
+            arguments.as_typed("`my faces`: no features\n\nhint: run `just extract`, which goes on"),
+            "`my faces`: no features\n\nhint: run `just extract 'data=my faces' weights=other.pth --config other.toml`, which goes on"
+        );
+        assert_eq!(
+            arguments.as_typed("run `just train combo=fm3`"),
+            "run `just train 'data=my faces' weights=other.pth lr=0.1 combo=fm3 --config other.toml`"
+        );
+        assert_eq!(arguments.as_typed("run `just demo`, or `just"), "run `just demo`, or `just");
     }
 
     #[test]

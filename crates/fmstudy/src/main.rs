@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Result, bail};
 use clap::{Parser, Subcommand};
 use pipeline::{
-    Context, clean, evaluation, extraction, predict,
+    Context, clean, evaluation, extraction, message, predict,
     status::{self, StudyStatus, VariantStatus},
     summary::{self, counted},
     training, transfer, verify,
@@ -128,14 +128,14 @@ impl Failures {
     fn take<T>(&mut self, result: Result<T>) -> Option<T> {
         result
             .map_err(|error| {
-                tracing::error!("{error:#}");
+                tracing::error!("{}", message(&error));
                 self.0.push(error);
             })
             .ok()
     }
 
     fn into_result(self) -> Result<()> {
-        let all: Vec<String> = self.0.iter().map(|error| format!("{error:#}")).collect();
+        let all: Vec<String> = self.0.iter().map(message).collect();
         match self.0.into_iter().next() {
             None => Ok(()),
             Some(only) if all.len() == 1 => Err(only),

@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use candle_core::Device;
-use dataset::{ClassSet, Layout};
+use dataset::{ClassSet, Layout, Split};
 use ndarray::Array2;
 use ndarray_npy::{ReadNpyExt as _, WriteNpyExt as _};
 use serde::{Deserialize, Serialize};
@@ -18,6 +18,7 @@ use vit::{MODEL_FILE, Model, Predictors, Trainer, first_largest};
 
 use crate::{
     Context,
+    copies::Copies,
     examples::{Example, Examples},
     failed::Failed,
     features::Features,
@@ -30,7 +31,7 @@ use crate::{
 };
 
 /// Version of everything between a trained model and its scores.
-const NUMERICS_VERSION: u32 = 2;
+const NUMERICS_VERSION: u32 = 3;
 
 /// Runs that are evaluated in one pass over the images. What a pass has found is kept, whatever becomes of the next; on a GPU a pass
 /// takes seconds, and most of them to bring the images' features there.
@@ -38,7 +39,7 @@ const MOST_TOGETHER: usize = 16;
 const MOST_TOGETHER_ON_GPU: usize = 64;
 
 const FOLDER: &str = "evaluation";
-const FILE: &str = "evaluation.json";
+pub(crate) const FILE: &str = "evaluation.json";
 
 /// `evaluation/evaluation.json`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -51,7 +52,7 @@ pub struct Evaluation {
     pub valid: Scores,
     /// On the test images.
     pub test: Scores,
-    /// Test accuracy without the images that have a byte-identical copy in the training split.
+    /// Test accuracy without the images that show what a training image shows, byte for byte or nearly.
     pub test_without_copies: Accuracy,
     /// Logits, labels and predictions beside this file: hashes by name.
     pub files: BTreeMap<String, ContentHash>,
@@ -98,10 +99,12 @@ pub fn run(context: &Context) -> Result<EvaluationReport> {
     let paper = paper_rows(context)?;
     let (mut report, mut due) = judge(context, &features, &examples, &paper)?;
     let mut failed = Failed::to("evaluate");
+    let copies = if due.is_empty() { HashSet::new() } else { Copies::find(context)?.indices(context, Split::Test) };
+    let evaluator = Evaluator { context, features: &features, examples: &examples, device: &device, copies };
     let mut most = if device.is_cpu() { MOST_TOGETHER } else { MOST_TOGETHER_ON_GPU };
     while !due.is_empty() {
         let together: Vec<Due> = due.drain(..due.len().min(most)).collect();
-        let outcomes = match evaluate(context, (&features, &examples, &device), &together) {
+        let outcomes = match evaluator.evaluate(&together) {
             Err(error) if together.len() > 1 && is_out_of_memory(&error) => {
                 most = together.len() / 2;
                 tracing::warn!("no memory to ask {} runs at once; going on with {most} at most", together.len());
@@ -224,9 +227,7 @@ fn fingerprint(context: &Context, examples: &Examples, run: &Run, trained: &Trai
     fingerprint.set("run", run.fingerprint.digest());
     fingerprint.set("model", trained.model);
     fingerprint.set("data.test", examples.digests(context).test);
-    let leaked = context.dataset.leaked_test_images();
-    let leaked: Vec<&[u8]> = leaked.iter().map(|index| context.dataset.images[*index].id.as_bytes()).collect();
-    fingerprint.set("data.copies", ContentHash::of_parts(leaked));
+    fingerprint.set("data.copies", examples.digests(context).copies);
     fingerprint.set("eval.numerics", NUMERICS_VERSION);
     fingerprint
 }
@@ -316,67 +317,102 @@ enum Outcome {
     Left,
 }
 
-/// Evaluates those that are due in one pass over the images, so that the cache is read once for all of them.
-fn evaluate(
-    context: &Context,
-    (features, examples, device): (&Features, &Examples, &Device),
-    due: &[Due],
-) -> Result<Vec<Outcome>> {
-    let Some(sources) = Combination::new(due.iter().flat_map(|due| due.run.combination.iter())) else {
-        return Ok(Vec::new());
-    };
-    let name = match due {
-        [only] => only.run.name(),
-        several => format!("{} runs", several.len()),
-    };
-    tracing::info!("evaluate {name}");
-    let _features_lock = features.verify(context, sources)?;
-    let allowed_bytes = Trainer::free_bytes(device).map_or(u64::MAX, |free| free / 2);
-    let (mut members, mut outcomes, mut bytes) = (Vec::with_capacity(due.len()), Vec::with_capacity(due.len()), 0);
-    for (place, due) in due.iter().enumerate() {
-        outcomes.push(Outcome::Left);
-        match open_locked(&due.run, device) {
-            Ok((model, lock)) => {
-                bytes += Predictors::bytes(&model, INFERENCE_BATCH);
-                if members.is_empty() || bytes <= allowed_bytes {
-                    members.push(Member { place, due, model, _lock: lock });
+/// What runs are evaluated with.
+struct Evaluator<'a> {
+    context: &'a Context,
+    features: &'a Features,
+    examples: &'a Examples,
+    device: &'a Device,
+    /// Test images that show what a training image shows.
+    copies: HashSet<usize>,
+}
+
+impl Evaluator<'_> {
+    /// Evaluates those that are due in one pass over the images, so that the cache is read once for all of them.
+    fn evaluate(&self, due: &[Due]) -> Result<Vec<Outcome>> {
+        let &Self { context, features, examples, device, .. } = self;
+        let Some(sources) = Combination::new(due.iter().flat_map(|due| due.run.combination.iter())) else {
+            return Ok(Vec::new());
+        };
+        let name = match due {
+            [only] => only.run.name(),
+            several => format!("{} runs", several.len()),
+        };
+        tracing::info!("evaluate {name}");
+        let _features_lock = features.verify(context, sources)?;
+        let allowed_bytes = Trainer::free_bytes(device).map_or(u64::MAX, |free| free / 2);
+        let (mut members, mut outcomes, mut bytes) = (Vec::with_capacity(due.len()), Vec::with_capacity(due.len()), 0);
+        for (place, due) in due.iter().enumerate() {
+            outcomes.push(Outcome::Left);
+            match open_locked(&due.run, device) {
+                Ok((model, lock)) => {
+                    bytes += Predictors::bytes(&model, INFERENCE_BATCH);
+                    if members.is_empty() || bytes <= allowed_bytes {
+                        members.push(Member { place, due, model, _lock: lock });
+                    }
                 }
+                Err(error) if !members.is_empty() && is_out_of_memory(&error) => {}
+                Err(error) => outcomes[place] = Outcome::Failed(error),
             }
-            Err(error) if !members.is_empty() && is_out_of_memory(&error) => {}
-            Err(error) => outcomes[place] = Outcome::Failed(error),
         }
-    }
-    if members.is_empty() {
-        return Ok(outcomes);
-    }
-    let mut predictors = Predictors::new(&members.iter().map(|member| &member.model).collect::<Vec<_>>())?;
-    let reader = TokenReader::new(context, features, sources.iter(), &context.study.model)?;
+        if members.is_empty() {
+            return Ok(outcomes);
+        }
+        let mut predictors = Predictors::new(&members.iter().map(|member| &member.model).collect::<Vec<_>>())?;
+        let reader = TokenReader::new(context, features, sources.iter(), &context.study.model)?;
 
-    let bar = progress::bar(context.show_progress, examples.iter().count() as u64, &name, "images");
-    let splits = [("train", &examples.train), ("valid", &examples.valid), ("test", &examples.test)];
-    let mut found: Vec<Found> = members.iter().map(|_| Found::default()).collect();
-    for (split, images) in splits {
-        let mut logits: Vec<Vec<Vec<f32>>> = vec![Vec::with_capacity(images.len()); members.len()];
-        reader.ask(images, &mut predictors, |index, found, batch| {
-            logits[index].extend(found);
-            if index == 0 {
-                bar.inc(batch.images as u64);
+        let bar = progress::bar(context.show_progress, examples.iter().count() as u64, &name, "images");
+        let splits = [(Split::Train, &examples.train), (Split::Valid, &examples.valid), (Split::Test, &examples.test)];
+        let mut found: Vec<Found> = members.iter().map(|_| Found::default()).collect();
+        for (split, images) in splits {
+            let mut logits: Vec<Vec<Vec<f32>>> = vec![Vec::with_capacity(images.len()); members.len()];
+            reader.ask(images, &mut predictors, |index, found, batch| {
+                logits[index].extend(found);
+                if index == 0 {
+                    bar.inc(batch.images as u64);
+                }
+                Ok(())
+            })?;
+            for ((member, found), logits) in members.iter().zip(&mut found).zip(logits) {
+                self.score(found, &member.due.run.folder.join(FOLDER), split, images, &logits)?;
             }
-            Ok(())
-        })?;
-        for ((member, found), logits) in members.iter().zip(&mut found).zip(logits) {
-            found.add(context, &member.due.run.folder.join(FOLDER), split, images, &logits)?;
         }
-    }
-    bar.finish_and_clear();
-    drop(predictors);
+        bar.finish_and_clear();
+        drop(predictors);
 
-    for (Member { place, due, _lock, .. }, found) in members.into_iter().zip(found) {
-        let evaluation = found.into_evaluation(due.fingerprint.clone())?;
-        write_sealed_json(&due.run.folder.join(FOLDER).join(FILE), &evaluation)?;
-        outcomes[place] = Outcome::Evaluated(Box::new(evaluation));
+        for (Member { place, due, _lock, .. }, found) in members.into_iter().zip(found) {
+            let evaluation = found.into_evaluation(due.fingerprint.clone())?;
+            write_sealed_json(&due.run.folder.join(FOLDER).join(FILE), &evaluation)?;
+            outcomes[place] = Outcome::Evaluated(Box::new(evaluation));
+        }
+        Ok(outcomes)
     }
-    Ok(outcomes)
+
+    /// Scores the answers about the `images` of a split, and writes them to `folder`.
+    fn score(
+        &self,
+        found: &mut Found,
+        folder: &Path,
+        split: Split,
+        images: &[Example],
+        logits: &[Vec<f32>],
+    ) -> Result<()> {
+        let names = self.context.study.data.classes.names();
+        let class_and_answer =
+            |(example, logits): (&Example, &Vec<f32>)| (example.target.class(), first_largest(logits));
+        let answers: Vec<(usize, usize)> = images.iter().zip(logits).map(class_and_answer).collect();
+        found.scores.insert(split, Scores::new(&names, &answers));
+        if split == Split::Test {
+            let apart = images.iter().zip(&answers).filter(|(example, _)| !self.copies.contains(&example.index));
+            let apart: Vec<(usize, usize)> = apart.map(|(_, answer)| *answer).collect();
+            found.without_copies = Some(Scores::new(&names, &apart).overall);
+        }
+        for name in write_answers(self.context, folder, split, images, logits, &names)? {
+            let hash = self.context.memo.hash_written(&folder.join(&name))?;
+            found.files.insert(name, hash);
+        }
+        Ok(())
+    }
 }
 
 /// The trained model of `run`, whose folder nobody else works in as long as the lock lives.
@@ -388,49 +424,18 @@ pub(crate) fn open_locked(run: &Run, device: &Device) -> Result<(Model, Lock)> {
 /// What has been found of a run.
 #[derive(Default)]
 struct Found {
-    scores: HashMap<&'static str, Scores>,
+    scores: BTreeMap<Split, Scores>,
+    without_copies: Option<Accuracy>,
     files: BTreeMap<String, ContentHash>,
 }
 
 impl Found {
-    /// Scores the answers about the `images` of a split, and writes them to `folder`.
-    fn add(
-        &mut self,
-        context: &Context,
-        folder: &Path,
-        split: &'static str,
-        images: &[Example],
-        logits: &[Vec<f32>],
-    ) -> Result<()> {
-        let names = context.study.data.classes.names();
-        let answers: Vec<(usize, usize)> = images
-            .iter()
-            .zip(logits)
-            .map(|(example, logits)| (example.target.class(), first_largest(logits)))
-            .collect();
-        self.scores.insert(split, Scores::new(&names, &answers));
-        if split == "test" {
-            self.scores.insert("without copies", Scores::new(&names, &without_copies(context, images, &answers)));
-        }
-        for name in write_answers(context, folder, split, images, logits, &names)? {
-            let hash = context.memo.hash_file(&folder.join(&name))?;
-            self.files.insert(name, hash);
-        }
-        Ok(())
-    }
-
     fn into_evaluation(mut self, fingerprint: Fingerprint) -> Result<Evaluation> {
-        let mut take = |split| self.scores.remove(split).ok_or_else(|| anyhow!("no scores of {split}"));
-        let (train, valid, test) = (take("train")?, take("valid")?, take("test")?);
-        let test_without_copies = take("without copies")?.overall;
+        let mut take = |split| self.scores.remove(&split).ok_or_else(|| anyhow!("no scores of {split}"));
+        let (train, valid, test) = (take(Split::Train)?, take(Split::Valid)?, take(Split::Test)?);
+        let test_without_copies = self.without_copies.context("no scores of test images without copies")?;
         Ok(Evaluation { fingerprint, train, valid, test, test_without_copies, files: self.files })
     }
-}
-
-fn without_copies(context: &Context, members: &[Example], answers: &[(usize, usize)]) -> Vec<(usize, usize)> {
-    let leaked: HashSet<usize> = context.dataset.leaked_test_images().iter().copied().collect();
-    let kept = members.iter().zip(answers).filter(|(example, _)| !leaked.contains(&example.index));
-    kept.map(|(_, answer)| *answer).collect()
 }
 
 /// `test_logits.npy` (images, classes), `test_labels.npy` (images), `test_predictions.csv`; likewise for the
@@ -438,7 +443,7 @@ fn without_copies(context: &Context, members: &[Example], answers: &[(usize, usi
 fn write_answers(
     context: &Context,
     folder: &Path,
-    split: &str,
+    split: Split,
     members: &[Example],
     logits: &[Vec<f32>],
     names: &[&str],

@@ -6,7 +6,7 @@ use dataset::{LabelRule, Split, Target, target};
 use rayon::prelude::*;
 use stage::ContentHash;
 
-use crate::Context;
+use crate::{Context, copies};
 
 /// A labelled image.
 #[derive(Clone, Debug)]
@@ -32,6 +32,8 @@ pub(crate) struct Digests {
     pub(crate) train: ContentHash,
     pub(crate) valid: ContentHash,
     pub(crate) test: ContentHash,
+    /// Of all images that copies are looked for among.
+    pub(crate) copies: ContentHash,
 }
 
 impl Examples {
@@ -60,7 +62,12 @@ impl Examples {
     /// The splits' hashes; taken by who first asks.
     pub(crate) fn digests(&self, context: &Context) -> &Digests {
         let of = |split: &[Example]| digest(context, split);
-        self.digests.get_or_init(|| Digests { train: of(&self.train), valid: of(&self.valid), test: of(&self.test) })
+        self.digests.get_or_init(|| Digests {
+            train: of(&self.train),
+            valid: of(&self.valid),
+            test: of(&self.test),
+            copies: copies::digest(context),
+        })
     }
 }
 

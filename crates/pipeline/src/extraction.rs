@@ -21,6 +21,7 @@ use stage::{ContentHash, Lock, warn_once};
 pub use crate::feature_pass::Waited;
 use crate::{
     Context, calibration,
+    copies::{Copies, CopyCounts},
     feature_cache::FeatureCache,
     feature_pass::{self, Pass, PassError},
     inputs::Inputs,
@@ -70,6 +71,8 @@ pub struct ExtractionReport {
     pub engine: Option<String>,
     /// Bad input that was left out (with data.skip_bad).
     pub skipped: Vec<String>,
+    /// Validation and test images that show what a training image shows.
+    pub copies: Vec<CopyCounts>,
 }
 
 impl Extraction {
@@ -237,7 +240,9 @@ pub fn run(context: &mut Context) -> Result<ExtractionReport> {
             Some(before) => before.and(report),
         });
     }
-    whole.context("there is no view to extract")
+    // Behind the pass, which says of images if they cannot be decoded.
+    let copies = Copies::find(context)?.counts().to_vec();
+    Ok(ExtractionReport { copies, ..whole.context("there is no view to extract")? })
 }
 
 fn run_view(context: &mut Context, weights: &Weights, view: View) -> Result<ExtractionReport> {
@@ -319,6 +324,7 @@ fn report(context: &Context, extraction: &Extraction, computed: Option<Computed>
         waited: pass.map_or_else(Waited::default, |pass| pass.waited),
         engine: computed.map(|computed| computed.engine),
         skipped: context.dataset.audit.skipped.iter().map(ToString::to_string).collect(),
+        copies: Vec::new(),
     }
 }
 

@@ -1,6 +1,6 @@
 use anyhow::Result;
 
-use crate::runs::Run;
+use crate::{message, runs::Run};
 
 /// Runs with which a stage failed. They hold no others up: each is told at once, and all of them at the end.
 pub(crate) struct Failed {
@@ -16,7 +16,7 @@ impl Failed {
     }
 
     pub(crate) fn add(&mut self, run: &Run, error: anyhow::Error) {
-        tracing::error!("{} {}: {error:#}", self.verb, run.name());
+        tracing::error!("{} {}: {}", self.verb, run.name(), message(&error));
         self.runs.push((run.name(), error));
     }
 

@@ -12,6 +12,7 @@
 mod calibration;
 pub mod clean;
 mod context;
+mod copies;
 pub mod evaluation;
 mod examples;
 pub mod export;
@@ -23,6 +24,7 @@ mod features;
 mod inputs;
 pub mod inspect;
 mod loader;
+mod message;
 mod out_of_memory;
 pub mod paper;
 mod passes;
@@ -41,5 +43,7 @@ pub mod transfer;
 pub mod verify;
 
 pub use context::Context;
+pub use copies::CopyCounts;
 pub use feature_cache::FeatureCache;
+pub use message::message;
 pub use out_of_memory::memory_hint;

@@ -107,17 +107,7 @@ pub(crate) fn requested(context: &Context, features: &Features, examples: &Examp
             continue;
         }
         for seed in context.study.seeds() {
-            let mut fingerprint = shared.clone();
-            fingerprint.set("combo", combination);
-            fingerprint.set("seed", seed);
-            for source in combination.iter() {
-                fingerprint.set(format!("features.{source}"), feature_digest(features, source)?);
-                if let Some(flipped) = &features.flipped {
-                    fingerprint.set(format!("features.{source}.flip"), feature_digest(flipped, source)?);
-                }
-            }
-            let folder = context.paths.run(combination, seed, &fingerprint.digest());
-            runs.push(Run { combination, seed, fingerprint, folder });
+            runs.push(Run::new(context, features, &shared, combination, seed)?);
         }
     }
     let needed = |source: &Source| blocked.iter().any(|combination| combination.iter().any(|one| one == *source));
@@ -132,8 +122,21 @@ pub(crate) fn place(context: &Context, combination: Combination, seed: u64) -> (
     (combination, seeds.iter().position(|one| *one == seed))
 }
 
+/// The run in `folder`, if its configuration is the current one whatever `combo` and the seeds say.
+pub(crate) fn of_current_configuration(
+    context: &Context,
+    features: &Features,
+    shared: &Fingerprint,
+    folder: &Path,
+) -> Option<Run> {
+    let found = read_fingerprint(folder)?;
+    let (combination, seed) = (found.get("combo")?.parse().ok()?, found.get("seed")?.parse().ok()?);
+    let run = Run::new(context, features, shared, combination, seed).ok()?;
+    (run.fingerprint == found && run.folder == folder).then_some(run)
+}
+
 /// What all runs of a configuration have in common.
-fn shared_fingerprint(context: &Context, examples: &Examples) -> Result<Fingerprint> {
+pub(crate) fn shared_fingerprint(context: &Context, examples: &Examples) -> Result<Fingerprint> {
     let mut fingerprint = Fingerprint::default();
     let data = &context.study.data;
     fingerprint.set("train.numerics", NUMERICS_VERSION);
@@ -167,6 +170,26 @@ fn feature_digest(features: &Features, source: Source) -> Result<ContentHash> {
 }
 
 impl Run {
+    fn new(
+        context: &Context,
+        features: &Features,
+        shared: &Fingerprint,
+        combination: Combination,
+        seed: u64,
+    ) -> Result<Self> {
+        let mut fingerprint = shared.clone();
+        fingerprint.set("combo", combination);
+        fingerprint.set("seed", seed);
+        for source in combination.iter() {
+            fingerprint.set(format!("features.{source}"), feature_digest(features, source)?);
+            if let Some(flipped) = &features.flipped {
+                fingerprint.set(format!("features.{source}.flip"), feature_digest(flipped, source)?);
+            }
+        }
+        let folder = context.paths.run(combination, seed, &fingerprint.digest());
+        Ok(Self { combination, seed, fingerprint, folder })
+    }
+
     /// How the training stands.
     pub fn freshness(&self, memo: &HashMemo, steps: usize) -> Freshness {
         if self.trained(memo).is_some() {
@@ -218,7 +241,7 @@ impl Run {
 }
 
 /// Folders directly below `folder` that hold a finished training.
-pub(crate) fn trained_below(folder: &Path) -> Vec<PathBuf> {
+fn trained_below(folder: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
     let mut folders: Vec<PathBuf> = entries.filter(|path| path.join(TRAIN_FILE).is_file()).collect();
     folders.sort();

@@ -5,9 +5,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, anyhow, bail};
 use backbone::{Backbone, View, preprocess};
 use dataset::{DatasetError, IMAGE_ENDINGS, Pixels, has_image_ending};
-use half::f16;
 use rayon::prelude::*;
-use shards::Dtype;
+use shards::{Dtype, ShardError};
 use sources::Source;
 
 use crate::{Context, feature_cache::FeatureCache, feature_pass, inspect::FeatureMap};
@@ -90,6 +89,7 @@ impl<'a> SinglePass<'a> {
     /// # Errors
     /// If an image cannot be read or decoded, or the backbone fails.
     pub fn run(&self, paths: &[PathBuf], view: View) -> Result<Vec<SingleImage>> {
+        let dtype = self.context.study.extract.dtype;
         let mut images = Vec::with_capacity(paths.len());
         for paths in paths.chunks(self.batch()) {
             let read = paths.par_iter().map(|path| read(path, view)).collect::<Result<Vec<_>>>()?;
@@ -97,8 +97,13 @@ impl<'a> SinglePass<'a> {
             if let Some(backbone) = &self.backbone {
                 for (source, values) in backbone.feature_maps(&resized, &self.wanted)?.maps {
                     for (image, values) in batch.iter_mut().zip(values.chunks_exact(source.values_per_image())) {
-                        let values = rounded(values, self.context.study.extract.dtype);
-                        image.maps.push(FeatureMap { source, values });
+                        let stored = as_stored(values, dtype).map_err(|value| ShardError::NotFinite {
+                            feature: source.to_string(),
+                            image: image.path.display().to_string(),
+                            value,
+                            dtype: dtype.to_string(),
+                        });
+                        image.maps.push(FeatureMap { source, values: stored? });
                     }
                 }
             }
@@ -122,11 +127,10 @@ fn read(path: &Path, view: View) -> Result<(Vec<f32>, SingleImage)> {
     Ok((resized, SingleImage { path: path.to_owned(), pixels, original, maps: Vec::new() }))
 }
 
-/// As they come back from a shard.
-fn rounded(values: &[f32], dtype: Dtype) -> Vec<f32> {
-    match dtype {
-        Dtype::F16 => values.iter().map(|value| f16::from_f32(*value).to_f32()).collect(),
-        Dtype::Bf16 => values.iter().map(|value| half::bf16::from_f32(*value).to_f32()).collect(),
-        Dtype::F32 => values.to_vec(),
-    }
+/// As they come back from a shard; else the first value that cannot be stored.
+fn as_stored(values: &[f32], dtype: Dtype) -> Result<Vec<f32>, f32> {
+    let (mut bytes, mut stored) = (Vec::with_capacity(values.len() * dtype.size_bytes()), vec![0.0; values.len()]);
+    dtype.encode(values, &mut bytes)?;
+    dtype.decode(&bytes, &mut stored);
+    Ok(stored)
 }

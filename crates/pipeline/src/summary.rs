@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use comfy_table::Table;
 
 use crate::{
-    Context,
+    Context, CopyCounts,
     clean::Leftovers,
     evaluation::EvaluationReport,
     extraction::{ExtractionReport, Waited},
@@ -29,9 +29,10 @@ pub fn extraction(context: &Context, report: &ExtractionReport) -> String {
     let share = |seconds: f64| format!("{:.0}%", 100.0 * seconds / report.wall_s);
     let Waited { images_s, network_s, disk_s } = report.waited;
     format!(
-        "{}\nextract {features}: {} of {} shards written, {} images in {:.1} s ({rate:.1} images/s, {}; waiting for images {}, \
+        "{}{}\nextract {features}: {} of {} shards written, {} images in {:.1} s ({rate:.1} images/s, {}; waiting for images {}, \
          for the network {}, for the disk {}); {} images, {size_gb:.2} GB in `{}`",
         context.dataset.audit,
+        copies(&report.copies),
         report.shards_written,
         report.shards,
         report.images_computed,
@@ -43,6 +44,15 @@ pub fn extraction(context: &Context, report: &ExtractionReport) -> String {
         report.images,
         report.cache.display(),
     )
+}
+
+/// A line of the audit for each split that has copies of training images.
+fn copies(counts: &[CopyCounts]) -> String {
+    let line = |of: &CopyCounts| {
+        let CopyCounts { split, identical, near } = of;
+        format!("\n  {split} images that a training image shows as well: {identical} byte for byte, {near} more nearly")
+    };
+    counts.iter().filter(|of| of.identical + of.near > 0).map(line).collect()
 }
 
 /// One line per run.

@@ -1,24 +1,20 @@
 //! Reads everything again and compares it with its recorded hash.
 
-use std::path::{Path, PathBuf};
+mod found;
+
+use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 use rayon::prelude::*;
 use serde::Serialize;
-use shards::{Plan, ShardRecord, shard_path};
-use sources::Source;
-use stage::{ContentHash, check_seal};
-use study::Paths;
+use stage::check_seal;
 use vit::{CHECKPOINT_FILE, Checkpoint};
 
+use self::found::Found;
 use crate::{
     Context,
-    clean::entries,
-    evaluation,
-    extraction::Extraction,
     inputs::Inputs,
     progress,
-    runs::{self, Trained},
     summary::{self, counted},
 };
 
@@ -35,16 +31,16 @@ pub struct Verification {
     pub damaged: Vec<String>,
 }
 
-/// Reads all images, tables of labels and weights, the shards of the current features, and all that lies in the data set's
-/// folder of the cache: small files that carry their own hash, checkpoints, trained models, evaluations.
+/// Reads all images, tables of labels and weights, and all that lies in the data set's folder of the cache, whatever configuration made it:
+/// shards, small files that carry their own hash, checkpoints, trained models, evaluations. The report is made anew every time.
 pub fn run(context: &Context) -> Result<Verification> {
     let mut damaged = verify_images(context);
     damaged.extend(Inputs::changed(context)?);
 
-    let known = known_hashes(context)?;
-    let own = files_below(context.paths.data_set(), &context.paths);
+    let Found { known, own, faults } = Found::below(context.paths.data_set(), context.paths.report());
+    damaged.extend(faults);
     let size = |path: &PathBuf| std::fs::metadata(path).map_or(0, |file| file.len());
-    let size_bytes = known.iter().map(|(path, _)| path).chain(&own).map(size).sum();
+    let size_bytes = known.keys().chain(&own).map(size).sum();
     let files = known.len() + own.len();
     let bar = progress::bar(context.show_progress, files as u64, "cache", "files");
     damaged.extend(own.iter().filter_map(|path| {
@@ -87,42 +83,6 @@ fn verify_images(context: &Context) -> Vec<String> {
         .collect();
     bar.finish_and_clear();
     damaged
-}
-
-/// Files whose hashes stand elsewhere: shards, models, metrics, answers.
-fn known_hashes(context: &Context) -> Result<Vec<(PathBuf, ContentHash)>> {
-    let mut files = Vec::new();
-    for Extraction { cache, plan, .. } in Extraction::plan_all(context)? {
-        for source in Source::FEATURE_MAPS {
-            let records = (0..plan.shards().len()).filter_map(|shard| {
-                let record = ShardRecord::read(&cache.folder, source, shard)?;
-                Some((shard_path(&cache.folder, source, shard), record.shard.blake3))
-            });
-            files.extend(records);
-        }
-    }
-    for combination in sources::Combination::all() {
-        for folder in runs::trained_below(&context.paths.runs_of(combination)) {
-            let trained = runs::read_trained(&folder);
-            files.extend(trained.iter().flat_map(Trained::files).map(|(name, hash)| (folder.join(name), hash)));
-            files.extend(evaluation::read(&folder).iter().flat_map(|found| evaluation::answers(&folder, found)));
-        }
-    }
-    Ok(files)
-}
-
-/// Files below `folder` that tell themselves whether they are sound. The report is none: it is made anew every time.
-fn files_below(folder: &Path, paths: &Paths) -> Vec<PathBuf> {
-    let mut files = Vec::new();
-    for path in entries(folder) {
-        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        if path.is_dir() && path != paths.report() {
-            files.extend(files_below(&path, paths));
-        } else if name.ends_with(".json") || name == Plan::FILE || name == CHECKPOINT_FILE {
-            files.push(path);
-        }
-    }
-    files
 }
 
 /// Fails if anything is damaged, after all has been reported.

@@ -39,17 +39,25 @@ pub enum ShardError {
         feature: String,
     },
     /// A value cannot be stored in the dtype.
-    #[error("{feature} of image `{image}` holds {value}, which {dtype} cannot store; use extract.dtype = bf16 or f32")]
+    #[error("{feature} of image `{image}` holds {value}, which {dtype} cannot store\n\nhint: {}", hint_for(*value))]
     NotFinite {
         /// The feature.
         feature: String,
-        /// The image's id.
+        /// The image's id, or its file.
         image: String,
         /// The offending value.
         value: f32,
         /// The cache's dtype.
         dtype: String,
     },
+}
+
+fn hint_for(value: f32) -> &'static str {
+    if value.is_finite() {
+        "set extract.dtype = bf16 or f32, which hold larger numbers"
+    } else {
+        "the backbone's sums are out of all bounds: check extract.weights, or set extract.precision = f32"
+    }
 }
 
 impl From<SealError> for ShardError {

@@ -18,6 +18,7 @@ use crate::{
 /// Reads single images' feature maps out of the shards of one feature.
 #[derive(Debug)]
 pub struct FeatureReader {
+    cache: PathBuf,
     source: Source,
     dtype: Dtype,
     moments: Moments,
@@ -46,7 +47,7 @@ impl FeatureReader {
                 Ok((*number, Shard { path, images: shard.images, data_start }))
             })
             .collect::<Result<_, ShardError>>()?;
-        Ok(Self { source, dtype: manifest.dtype, moments: entry.moments.clone(), shards })
+        Ok(Self { cache: cache.to_owned(), source, dtype: manifest.dtype, moments: entry.moments.clone(), shards })
     }
 
     /// Which feature this is.
@@ -140,7 +141,7 @@ impl FeatureReader {
     /// The file that holds the map at `place`, of `length` bytes, and where in it the map begins.
     fn locate(&self, place: Place, length: usize) -> Result<(fs_err::File, u64), ShardError> {
         let shard = self.shards.get(&(place.shard as usize)).ok_or_else(|| ShardError::MissingFeature {
-            path: PathBuf::from(format!("shard {}", place.shard)),
+            path: shard_path(&self.cache, self.source, place.shard as usize),
             feature: self.source.to_string(),
         })?;
         let slot = place.slot as usize;

@@ -28,6 +28,11 @@ impl ShardRecord {
         record.filter(|record| record.fits(source))
     }
 
+    /// The number of the shard whose record has this file name; none if no record has it.
+    pub fn number(name: &str) -> Option<usize> {
+        name.strip_suffix(RECORD_ENDING)?.parse().ok().filter(|number| *number < MOST_SHARDS)
+    }
+
     /// Whether it is a record of this version, of a shard of `source`.
     pub(crate) fn fits(&self, source: Source) -> bool {
         self.format == FORMAT_VERSION && self.sums.channels() == source.channels()
@@ -45,8 +50,10 @@ pub fn shard_path(cache: &Path, source: Source, shard: usize) -> PathBuf {
 
 /// The file of a shard's record.
 pub fn record_path(cache: &Path, source: Source, shard: usize) -> PathBuf {
-    cache.join(source.name()).join(format!("{shard:05}.record.json"))
+    cache.join(source.name()).join(format!("{shard:05}{RECORD_ENDING}"))
 }
+
+const RECORD_ENDING: &str = ".record.json";
 
 /// No plan has as many shards: a file whose name says so is none of ours.
 const MOST_SHARDS: usize = 1 << 20;

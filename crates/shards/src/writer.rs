@@ -118,6 +118,7 @@ impl<'a> ShardWriter<'a> {
         };
         memo.remember(&path, record.shard.blake3)?;
         record.write(self.cache, self.source, self.shard)?;
+        memo.hash_written(&record_path(self.cache, self.source, self.shard))?;
         Ok(record)
     }
 

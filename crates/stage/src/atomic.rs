@@ -1,6 +1,6 @@
 use std::{
     fs::File,
-    io::{self, BufWriter, Write},
+    io::{self, BufWriter, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
 };
 
@@ -25,6 +25,11 @@ impl AtomicFile {
         Ok(Self { path: path.to_owned(), writer: BufWriter::with_capacity(1 << 20, temporary_for(path)?) })
     }
 
+    /// The unfinished file, for who makes room in it before writing. What is written goes through a buffer.
+    pub fn as_file(&self) -> &File {
+        self.writer.get_ref().as_file()
+    }
+
     /// Syncs the content, renames it to its final name and syncs the folder.
     pub fn commit(self) -> io::Result<()> {
         let path = self.path;
@@ -42,6 +47,12 @@ impl Write for AtomicFile {
 
     fn flush(&mut self) -> io::Result<()> {
         self.writer.flush()
+    }
+}
+
+impl Seek for AtomicFile {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        self.writer.seek(to)
     }
 }
 

@@ -1,8 +1,9 @@
 //! For tests only: parsers as functions of bytes, which say whether they accept them, and seals that fit to whatever stands before them.
 
-use std::path::Path;
+use std::{io, path::Path};
 
 use crate::{
+    HashMemo,
     memo::{self, State},
     sealed::{JSON_SEAL, LINES_SEAL, parse_sealed_json, parse_sealed_lines, seal_bytes, sealed},
 };
@@ -13,6 +14,11 @@ pub fn memo(bytes: &[u8]) -> bool {
     let keys: Vec<memo::Key> = stored.iter().map(|entry| entry.key).collect();
     let state = State::of(stored, Vec::new());
     state.entries(&keys).flatten().count() <= keys.len()
+}
+
+/// Has the memo believe that what it knows as `known_as` is untouched, if it knows it: `path` is what has been touched.
+pub fn believe(memo: &HashMemo, known_as: &Path, path: &Path) -> io::Result<()> {
+    memo.restamp(known_as, path)
 }
 
 /// A sealed file of JSON or lines.

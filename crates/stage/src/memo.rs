@@ -143,9 +143,26 @@ impl HashMemo {
         is_sound
     }
 
+    /// The content hash of `path`, which this process has just written and nobody else writes, computed and remembered.
+    pub fn hash_written(&self, path: &Path) -> io::Result<ContentHash> {
+        let hash = ContentHash::of_file(path)?;
+        self.remember(path, hash)?;
+        Ok(hash)
+    }
+
     /// Remembers a hash that the caller computed while writing `path` just now, which nobody else writes.
     pub fn remember(&self, path: &Path, hash: ContentHash) -> io::Result<()> {
         self.remember_as(key(path), Stamp::of(path)?, hash);
+        Ok(())
+    }
+
+    /// Gives the hash of `known_as`, if there is one, the stamp that `path` has now.
+    pub(crate) fn restamp(&self, known_as: &Path, path: &Path) -> io::Result<()> {
+        let (key, stamp) = (key(known_as), Stamp::of(path)?);
+        let mut state = self.lock();
+        if let Some(entry) = state.entry(&key).copied().filter(|entry| entry.stamp != Stamp::NONE) {
+            state.learned.insert(key, Entry { stamp, ..entry });
+        }
         Ok(())
     }
 

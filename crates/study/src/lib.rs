@@ -18,4 +18,5 @@ pub use config::{
 };
 pub use error::StudyError;
 pub use keys::{KEYS, Key, Stage, help};
+pub use load::key_of;
 pub use paths::Paths;

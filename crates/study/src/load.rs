@@ -4,7 +4,7 @@ use choice::nearest;
 use toml::{Table, Value};
 use vit::{Recipe, RecipeName};
 
-use crate::{KEYS, Study, StudyError};
+use crate::{KEYS, Key, Study, StudyError};
 
 /// A table's name alone, and a last part that several keys have, mean this key.
 const SHORT_FORMS: [(&str, &str); 3] =
@@ -114,6 +114,13 @@ fn known_key(key: &str, place: &str) -> Result<(), StudyError> {
         .map_or_else(String::new, |word| format!("; did you mean `{word}`?"));
     let valid: Vec<&str> = KEYS.iter().map(|known| known.name).collect();
     Err(StudyError::UnknownKey { key: key.to_owned(), place: place.to_owned(), hint, valid: valid.join(", ") })
+}
+
+/// The key that an override (`key=value`) sets, if there is such a key.
+pub fn key_of(argument: &str) -> Option<&'static Key> {
+    let (key, _) = argument.split_once('=')?;
+    let full = full_key(key.trim()).ok()?;
+    KEYS.iter().find(|known| known.name == full)
 }
 
 /// The full name of a key as users type it: itself, a short form, or a last part that only one key has.

@@ -11,6 +11,7 @@ use crate::Study;
 /// cache/CACHEDIR.TAG
 /// cache/ferplus/
 ///   audit.json                         what is worth knowing about the data set
+///   copies.json                        validation and test images that show what a training image shows
 ///   hashes                             remembered content hashes
 ///   inputs.json                        hashes of the tables of labels and the weights
 ///   calibration-9c0d1e2f.json          what 8-bit integers stand for, one per weights
@@ -63,6 +64,11 @@ impl Paths {
     /// The data audit.
     pub fn audit(&self) -> PathBuf {
         self.data_set.join("audit.json")
+    }
+
+    /// Validation and test images that show what a training image shows.
+    pub fn copies(&self) -> PathBuf {
+        self.data_set.join("copies.json")
     }
 
     /// The calibration of this fingerprint.

@@ -305,7 +305,7 @@ fn finish(common: &Common<'_>, run: &Run, outcome: TrainOutcome) -> Result<Train
             outcome.class_entropy
         );
     }
-    let hash = |name| common.context.memo.hash_file(&run.folder.join(name));
+    let hash = |name| common.context.memo.hash_written(&run.folder.join(name));
     let trained = Trained {
         model: hash(MODEL_FILE)?,
         metrics: hash(METRICS_FILE)?,

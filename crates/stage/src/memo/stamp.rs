@@ -106,7 +106,10 @@ mod tests {
         fs_err::write(&path, b"two").unwrap();
         fs_err::OpenOptions::new().write(true).open(&path).unwrap().file().set_modified(modified).unwrap();
         let after = Stamp::of(&path).unwrap();
-        assert_eq!((before.size_bytes, before.modified_ns, before.inode), (after.size_bytes, after.modified_ns, after.inode));
+        assert_eq!(
+            (before.size_bytes, before.modified_ns, before.inode),
+            (after.size_bytes, after.modified_ns, after.inode)
+        );
         assert_ne!(before, after);
         let open = fs_err::File::open(folder.path()).unwrap();
         assert_eq!(Stamp::within(&open, "a.png"), Some(after));

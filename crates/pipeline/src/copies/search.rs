@@ -1,0 +1,93 @@
+use anyhow::Result;
+use indicatif::ProgressBar;
+use kernels::{Begin, Isa, Matrix, MatrixMut, Panels, Precision, multiply};
+use rayon::prelude::*;
+
+use super::outline::{LENGTH, outline};
+use crate::{Context, feature_pass::grey};
+
+/// Training images that are compared at a time: their outlines, a megabyte, stay in a core's cache.
+const TOGETHER: usize = 256;
+
+/// Other images that each of these is compared with at a time.
+const OTHERS_TOGETHER: usize = 64;
+
+/// A training image that is like another.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Like {
+    /// Correlation of both outlines.
+    pub(super) likeness: f32,
+    /// Its index in the data set.
+    pub(super) index: usize,
+}
+
+/// Which training images are most like an image, as it is and mirrored.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Nearest {
+    pub(super) plain: Like,
+    pub(super) mirrored: Like,
+}
+
+impl Like {
+    /// What is nearer than nothing.
+    const NOTHING: Self = Self { likeness: f32::NEG_INFINITY, index: usize::MAX };
+
+    /// The nearer of two; of equals the first in the data set.
+    fn or_nearer(self, other: Self) -> Self {
+        let is_nearer = other.likeness > self.likeness || other.likeness == self.likeness && other.index < self.index;
+        if is_nearer { other } else { self }
+    }
+}
+
+/// For each of `others` the nearest of `train`, all as indices in the data set. Images for training are decoded, compared with all others
+/// and forgotten.
+pub(super) fn nearest(context: &Context, train: &[usize], others: &[usize], bar: &ProgressBar) -> Result<Vec<Nearest>> {
+    let isa = Isa::choose()?;
+    let outlines_of = |indices: &[usize], mirrored: bool| -> Result<Vec<f32>> {
+        let mut outlines = Vec::with_capacity(indices.len() * LENGTH);
+        for index in indices {
+            let pixels = context.dataset.decode(*index)?;
+            let mut grey = grey(&pixels);
+            if mirrored {
+                grey.chunks_exact_mut(pixels.width).for_each(<[f32]>::reverse);
+            }
+            outlines.extend(outline(&grey, pixels.width, pixels.height));
+        }
+        bar.inc(if mirrored { 0 } else { indices.len() as u64 });
+        Ok(outlines)
+    };
+    let of_others = |mirrored: bool| -> Result<Vec<f32>> {
+        let parts = others.par_chunks(TOGETHER).map(|others| outlines_of(others, mirrored));
+        Ok(parts.collect::<Result<Vec<_>>>()?.concat())
+    };
+    let sought = [of_others(false)?, of_others(true)?].concat();
+    let nearest_among =
+        |train: &[usize]| -> Result<Vec<Like>> { Ok(nearest_each(isa, &sought, &outlines_of(train, false)?, train)) };
+    let nothing = || Ok(vec![Like::NOTHING; 2 * others.len()]);
+    let nearest: Vec<Like> = train.par_chunks(TOGETHER).map(nearest_among).reduce(nothing, |one, other| {
+        Ok(one?.into_iter().zip(other?).map(|(one, other)| one.or_nearer(other)).collect())
+    })?;
+    let (plain, mirrored) = nearest.split_at(others.len());
+    let both = plain.iter().zip(mirrored);
+    Ok(both.map(|(plain, mirrored)| Nearest { plain: *plain, mirrored: *mirrored }).collect())
+}
+
+/// For each outline of `sought` the nearest of `outlines`, which belong to the images of the `indices`.
+fn nearest_each(isa: Isa, sought: &[f32], outlines: &[f32], indices: &[usize]) -> Vec<Like> {
+    let columns = indices.len();
+    let mut panels = Panels::new(isa, Precision::F32, LENGTH, columns);
+    panels.pack(Matrix::rows(outlines, columns, LENGTH, LENGTH).transposed());
+    let mut correlations = vec![0.0; OTHERS_TOGETHER * columns];
+    let mut all = Vec::with_capacity(sought.len() / LENGTH);
+    for sought in sought.chunks(OTHERS_TOGETHER * LENGTH) {
+        let rows = sought.len() / LENGTH;
+        let values = &mut correlations[..rows * columns];
+        let to = MatrixMut { values: &mut *values, rows, columns, row_step: columns };
+        multiply(Matrix::rows(sought, rows, LENGTH, LENGTH), &panels, Begin::Zero, to);
+        all.extend(values.chunks_exact(columns).map(|row| {
+            let likes = row.iter().zip(indices).map(|(likeness, index)| Like { likeness: *likeness, index: *index });
+            likes.fold(Like::NOTHING, Like::or_nearer)
+        }));
+    }
+    all
+}
