@@ -48,6 +48,34 @@ impl MeanInterval {
     }
 }
 
+/// A standard deviation that groups of repeated measurements have in common.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PooledDeviation {
+    /// Root of the mean of the groups' variances, each weighted by its degrees of freedom, n − 1.
+    pub deviation: f64,
+    /// Sum of these degrees of freedom.
+    pub freedom: usize,
+}
+
+impl PooledDeviation {
+    /// Of `groups`; a group of a single measurement says nothing of it. None if there are no others.
+    pub fn of(groups: impl IntoIterator<Item = MeanInterval>) -> Option<Self> {
+        let (mut squares, mut freedom) = (0.0, 0);
+        for MeanInterval { count, deviation, .. } in groups {
+            let Some(deviation) = deviation else { continue };
+            squares += (count - 1) as f64 * deviation.powi(2);
+            freedom += count - 1;
+        }
+        (freedom > 0).then(|| Self { deviation: (squares / freedom as f64).sqrt(), freedom })
+    }
+
+    /// How far one more measurement lies at most from the mean of `count` > 0 others, in 95 of 100 cases: half of Student's
+    /// prediction interval (Hahn and Meeker 1991, <https://doi.org/10.1002/9780470316771>, chapter 4).
+    pub fn half_prediction_95(&self, count: usize) -> f64 {
+        student(self.freedom as f64).inverse_cdf(0.975) * self.deviation * (1.0 + 1.0 / count as f64).sqrt()
+    }
+}
+
 /// Student's distribution with `freedom` > 0 degrees of freedom.
 pub(crate) fn student(freedom: f64) -> StudentsT {
     StudentsT::new(0.0, 1.0, freedom).expect("a positive number of degrees of freedom")

@@ -11,6 +11,6 @@ mod rank;
 
 pub use calibration::{BINS, Bin, expected_calibration_error, reliability};
 pub use compare::{mcnemar_exact, sign_flip_exact};
-pub use interval::{MeanInterval, wilson_95};
+pub use interval::{MeanInterval, PooledDeviation, wilson_95};
 pub use multiple::holm;
-pub use rank::{Correlation, rmse, spearman};
+pub use rank::{Correlation, median, rmse, spearman};

@@ -66,6 +66,17 @@ pub fn rmse(pairs: &[(f64, f64)]) -> Option<f64> {
     (!pairs.is_empty()).then(|| (squares / pairs.len() as f64).sqrt())
 }
 
+/// The middle one of `values`, or the mean of the two in the middle; none without values.
+pub fn median(values: &[f64]) -> Option<f64> {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let middle = sorted.len() / 2;
+    match sorted.len() % 2 {
+        1 => Some(sorted[middle]),
+        _ => Some((sorted.get(middle.checked_sub(1)?)? + sorted[middle]) / 2.0),
+    }
+}
+
 /// Ranks from 1, equal values sharing their mean rank.
 fn ranks(values: &[f64]) -> Vec<f64> {
     let below = |value: f64| values.iter().filter(|other| **other < value).count();

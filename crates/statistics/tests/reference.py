@@ -12,6 +12,7 @@ import numpy
 import scipy
 import sklearn
 import statsmodels
+import statsmodels.api
 from scipy import stats
 from sklearn.calibration import calibration_curve
 from statsmodels.stats.contingency_tables import mcnemar
@@ -106,7 +107,31 @@ def reliability():
     }
 
 
-values = {of.__name__: list(of()) for of in [wilson, mean, mcnemar_exact, sign_flip, holm, spearman, reliability]}
+def pooled():
+    # Groups are the columns of a linear model: its residuals have the pooled variance, and it predicts one more observation.
+    for counts in [[3, 3, 3, 3], [2, 5, 1, 3], [3], [1, 2]]:
+        groups = [[draws.gauss(0.75, 0.01) for _ in range(count)] for count in counts]
+        members = numpy.repeat(numpy.eye(len(counts)), counts, axis=0)
+        fitted = statsmodels.api.OLS(numpy.concatenate(groups), members).fit()
+        frame = fitted.get_prediction(numpy.eye(len(counts))).summary_frame(alpha=0.05)
+        yield {
+            "groups": groups,
+            "deviation": float(numpy.sqrt(fitted.mse_resid)),
+            "freedom": int(fitted.df_resid),
+            "low": frame["obs_ci_lower"].tolist(),
+            "high": frame["obs_ci_upper"].tolist(),
+        }
+
+
+def median():
+    for count in [1, 2, 15, 30]:
+        values = [draws.gauss(0, 1) for _ in range(count)]
+        yield {"values": values, "median": float(numpy.median(values))}
+
+
+# New ones come last: all draw from the same numbers.
+all_of_them = [wilson, mean, mcnemar_exact, sign_flip, holm, spearman, reliability, pooled, median]
+values = {of.__name__: list(of()) for of in all_of_them}
 made_by = {module.__name__: module.__version__ for module in [numpy, scipy, statsmodels, sklearn]}
 json.dump({"made_by": made_by} | values, sys.stdout, indent=1)
 print()

@@ -3,8 +3,8 @@
 
 use serde_json::Value;
 use statistics::{
-    MeanInterval, expected_calibration_error, holm, mcnemar_exact, reliability, rmse, sign_flip_exact, spearman,
-    wilson_95,
+    MeanInterval, PooledDeviation, expected_calibration_error, holm, mcnemar_exact, median, reliability, rmse,
+    sign_flip_exact, spearman, wilson_95,
 };
 
 fn cases(of: &str) -> Vec<Value> {
@@ -53,6 +53,35 @@ fn intervals_of_means() {
         (75.5, None, None),
         "one says nothing of the spread"
     );
+}
+
+#[test]
+fn one_more_measurement() {
+    for case in cases("pooled") {
+        let groups = case["groups"].as_array().unwrap().iter();
+        let means: Vec<MeanInterval> = groups
+            .map(|group| group.as_array().unwrap().iter().map(|value| value.as_f64().unwrap()).collect::<Vec<_>>())
+            .map(|values| MeanInterval::of(&values).unwrap())
+            .collect();
+        let pooled = PooledDeviation::of(means.iter().copied()).unwrap();
+        assert_close(pooled.deviation, number(&case, "deviation"), &case);
+        assert_eq!(pooled.freedom as u64, case["freedom"].as_u64().unwrap(), "{case}");
+        for ((mean, low), high) in means.iter().zip(numbers(&case, "low")).zip(numbers(&case, "high")) {
+            let half = pooled.half_prediction_95(mean.count);
+            assert_close(mean.mean - half, low, &case);
+            assert_close(mean.mean + half, high, &case);
+        }
+    }
+    let single = MeanInterval::of(&[75.5]).unwrap();
+    assert_eq!((PooledDeviation::of([single; 3]), PooledDeviation::of([])), (None, None), "nothing to pool");
+}
+
+#[test]
+fn medians() {
+    for case in cases("median") {
+        assert_close(median(&numbers(&case, "values")).unwrap(), number(&case, "median"), &case);
+    }
+    assert_eq!(median(&[]), None);
 }
 
 #[test]
