@@ -1,7 +1,7 @@
 //! Every combination by itself: how it learned, what it confuses, how sure it is.
 
 use anyhow::Result;
-use statistics::{MeanInterval, expected_calibration_error, reliability};
+use statistics::{MeanInterval, reliability};
 
 use crate::{
     curves::Curves,
@@ -89,11 +89,9 @@ fn f1_of_classes(cells: &[&Cell], classes: &[String]) -> Table {
     };
     let row = |cell: &&Cell| {
         let f1 = |class: usize| move |run: &EvaluatedCell| Some(run.run.evaluation.test.classes.get(class)?.f1);
-        let error =
-            |run: &EvaluatedCell| expected_calibration_error(&reliability(&run.confidences().collect::<Vec<_>>()));
         let mut row = vec![cell.combination.to_string(), cell.runs.len().to_string()];
         row.extend((0..classes.len()).map(|class| mean(cell, &f1(class))));
-        row.extend([mean(cell, &|run| Measure::MacroF1.of(run)), mean(cell, &error)]);
+        row.extend([mean(cell, &|run| Measure::MacroF1.of(run)), mean(cell, &EvaluatedCell::calibration_error)]);
         row
     };
     let caption = "F1 of each class on the test images, their mean, and the expected calibration error (ECE); means over the seeds";

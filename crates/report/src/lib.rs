@@ -28,10 +28,10 @@ use std::{
 use anyhow::{Result, bail};
 use pipeline::{Context, inspect::Inspector, summary::without_hint};
 use serde::Serialize;
-use statistics::{expected_calibration_error, reliability};
+use statistics::reliability;
 
 use analysis::Variant;
-pub use analysis::{Agreement, Analysis, Claim, Comparison, Effect, Verdict};
+pub use analysis::{Agreement, Analysis, Claim, Comparison, Effect, Spread, Verdict};
 use each::Each;
 use faces::{Mistake, Portrait};
 use figures::Chart;
@@ -79,7 +79,7 @@ struct Numbers<'a> {
 /// Names of all charts and tables that a report may have.
 const CHARTS: [&str; 9] =
     ["all_confusions", "all_curves", "all_reliabilities", "cells", "curves", "effects", "maps", "reliability", "votes"];
-const TABLES: [&str; 13] = [
+const TABLES: [&str; 14] = [
     "agreement",
     "class_f1",
     "classes",
@@ -88,6 +88,7 @@ const TABLES: [&str; 13] = [
     "confusion",
     "effects",
     "runs",
+    "spread",
     "table1",
     "table2",
     "table3",
@@ -239,6 +240,7 @@ impl Report {
     fn tables(&self) -> Vec<Table> {
         let mut all = self.cells_table.clone();
         all.extend([tables::effects(&self.analysis.effects), tables::comparisons(&self.analysis)]);
+        all.extend(tables::spread(&self.analysis.spread));
         all.extend(self.agreement.iter().map(|agreement| tables::agreement(agreement)));
         all.extend(self.variants.iter().chain(&self.transfers).cloned());
         let more = [&self.best.classes, &self.best.confusion, &self.class_f1, &self.provenance.runs];
@@ -253,7 +255,6 @@ fn describe(context: &Context, cell: &EvaluatedCell) -> Result<(Best, Vec<Chart>
     let percent = |measure: Measure| tables::percent(measure.of(cell));
     let answers: Vec<(f64, bool)> = cell.confidences().collect();
     let bins = reliability(&answers);
-    let error = expected_calibration_error(&bins);
     let mut charts = vec![figures::reliability_diagram(&bins)?];
     match curves::Curves::read(&cell.run.folder) {
         Ok(curves) => charts.push(figures::learning_curves(cell.run.combination, cell.run.seed, &curves)?),
@@ -275,7 +276,9 @@ fn describe(context: &Context, cell: &EvaluatedCell) -> Result<(Best, Vec<Chart>
         ),
         classes: tables::classes(test),
         confusion: tables::confusion(test),
-        calibration_error: error.map_or_else(tables::absent, |error| format!("{:.1}%", 100.0 * error)),
+        calibration_error: cell
+            .calibration_error()
+            .map_or_else(tables::absent, |error| format!("{:.1}%", 100.0 * error)),
     };
     Ok((best, charts))
 }

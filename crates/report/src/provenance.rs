@@ -6,8 +6,8 @@ use statistics::MeanInterval;
 use sysinfo::System;
 
 use crate::{
-    results::Results,
-    tables::{Table, percent},
+    results::{Measure, Results},
+    tables::{Table, absent},
 };
 
 /// What the build script found out.
@@ -138,20 +138,28 @@ fn machine(seconds: &[f64]) -> Vec<(&'static str, String)> {
 }
 
 fn runs(results: &Results) -> Table {
-    let columns = ["inputs", "seed", "valid %", "test %", "final loss", "s", "collapsed", "model (BLAKE3)", "folder"];
+    let mut columns = vec!["inputs", "seed"];
+    let measures = Measure::ALL.map(|measure| format!("{} %", measure.title()));
+    columns.extend(measures.iter().map(String::as_str));
+    columns.extend(["ECE %", "final loss", "s", "collapsed", "model (BLAKE3)", "folder"]);
     let rows = results.runs().map(|cell| {
         let (run, outcome) = (&cell.run, &cell.run.trained.outcome);
-        vec![
-            run.combination.to_string(),
-            run.seed.to_string(),
-            percent(run.evaluation.valid.overall.accuracy),
-            percent(run.evaluation.test.overall.accuracy),
+        let mut row = vec![run.combination.to_string(), run.seed.to_string()];
+        row.extend(Measure::ALL.into_iter().map(|measure| countable_percent(measure.of(cell))));
+        row.extend([
+            countable_percent(cell.calibration_error()),
             format!("{:.3}", outcome.final_loss),
             format!("{:.0}", outcome.wall_s),
             if outcome.collapsed { "yes" } else { "no" }.to_owned(),
             run.trained.model.short(),
             run.folder.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(),
-        ]
+        ]);
+        row
     });
     Table::new("runs", "All runs", &columns, rows.collect())
+}
+
+/// A share in percent with decimals enough to tell one image of 100,000, so that the other tables can be computed from it.
+fn countable_percent(share: Option<f64>) -> String {
+    share.map_or_else(absent, |share| format!("{:.3}", 100.0 * share))
 }

@@ -9,7 +9,7 @@ use pipeline::{
     paper::{self, PaperRow},
 };
 use sources::Combination;
-use statistics::MeanInterval;
+use statistics::{MeanInterval, PooledDeviation, expected_calibration_error, reliability};
 
 /// A run with its answers about the test images.
 #[derive(Debug)]
@@ -34,7 +34,8 @@ pub struct Cell {
 }
 
 /// What of a run is looked at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Measure {
     /// Accuracy on the images trained on.
     Train,
@@ -95,6 +96,11 @@ impl Results {
         self.cells.iter().flat_map(|cell| cell.runs.values())
     }
 
+    /// Standard deviation of a run over the seeds, as a share, pooled over the combinations with several; none if there are none.
+    pub fn pooled(&self, measure: Measure) -> Option<PooledDeviation> {
+        PooledDeviation::of(self.evaluated().filter_map(|cell| cell.mean(measure)))
+    }
+
     /// The run whose validation accuracy is highest, the first of several in the order of the tables and of the seeds: chosen
     /// without a look at the test images.
     pub fn best_by_validation(&self) -> Option<&EvaluatedCell> {
@@ -107,6 +113,11 @@ impl EvaluatedCell {
     pub fn confidences(&self) -> impl Iterator<Item = (f64, bool)> {
         self.answers.confidences().zip(self.correct.iter().copied())
     }
+
+    /// Expected calibration error on the test images, as a share; none without images.
+    pub fn calibration_error(&self) -> Option<f64> {
+        expected_calibration_error(&reliability(&self.confidences().collect::<Vec<_>>()))
+    }
 }
 
 impl Cell {
@@ -116,10 +127,10 @@ impl Cell {
         MeanInterval::of(&values)
     }
 
-    /// 95% interval of `measure`: Student's over the seeds, and with a single seed Wilson's over the images, which balanced
-    /// accuracy and F1 have not.
+    /// 95% interval of `measure`: Student's over the seeds, as far as a share can be, and with a single seed Wilson's over the
+    /// images, which balanced accuracy and F1 have not.
     pub fn interval(&self, measure: Measure) -> Option<[f64; 2]> {
-        self.mean(measure)?.interval_95.or_else(|| {
+        self.mean(measure)?.interval_95.map(|ends| ends.map(|end| end.clamp(0.0, 1.0))).or_else(|| {
             let evaluation = &self.runs.values().next()?.run.evaluation;
             match measure {
                 Measure::Train => Some(evaluation.train.overall.interval_95),
@@ -129,6 +140,15 @@ impl Cell {
                 Measure::Balanced | Measure::MacroF1 => None,
             }
         })
+    }
+
+    /// Where `measure` of one more run would lie in 95 of 100 cases, from the `pooled` standard deviation of a run; where no
+    /// combination has several seeds, the [`interval`](Self::interval) takes its place.
+    pub fn range_of_one_run(&self, measure: Measure, pooled: Option<PooledDeviation>) -> Option<[f64; 2]> {
+        let Some(pooled) = pooled else { return self.interval(measure) };
+        let MeanInterval { count, mean, .. } = self.mean(measure)?;
+        let half = pooled.half_prediction_95(count);
+        Some([mean - half, mean + half].map(|end| end.clamp(0.0, 1.0)))
     }
 
     /// What the paper reports as a share; it reports training and test accuracy.
@@ -143,6 +163,22 @@ impl Cell {
 }
 
 impl Measure {
+    /// All that is measured.
+    pub const ALL: [Self; 6] =
+        [Self::Train, Self::Valid, Self::Test, Self::TestWithoutCopies, Self::Balanced, Self::MacroF1];
+
+    /// As columns are titled.
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::Train => "train",
+            Self::Valid => "valid",
+            Self::Test => "test",
+            Self::TestWithoutCopies => "without copies",
+            Self::Balanced => "balanced",
+            Self::MacroF1 => "macro F1",
+        }
+    }
+
     /// Of one run, as a share; none where there is nothing to measure it on.
     pub fn of(self, cell: &EvaluatedCell) -> Option<f64> {
         let evaluation = &cell.run.evaluation;

@@ -3,7 +3,7 @@ use std::fmt;
 use sources::{Combination, Source};
 use statistics::holm;
 
-use super::{ALPHA, Comparison, Effect};
+use super::{ALPHA, Comparison, Effect, Spread};
 use crate::results::{Measure, Results};
 
 /// What became of a claim.
@@ -50,6 +50,8 @@ pub struct Analysis {
     pub effects: Vec<Effect>,
     /// Tests that Holm's method adjusted together.
     pub tests: usize,
+    /// How far another seed moves a run; empty if no combination has several.
+    pub spread: Vec<Spread>,
 }
 
 /// A claim that one combination stands out from others.
@@ -100,7 +102,7 @@ impl Analysis {
         if has_paper {
             claims.push(adding_orig(effects.iter().find(|effect| effect.source == Source::Orig)));
         }
-        Self { claims, effects, tests: p_values.len() }
+        Self { claims, effects, tests: p_values.len(), spread: Spread::of(results) }
     }
 }
 

@@ -4,12 +4,14 @@ mod agreement;
 mod claims;
 mod comparison;
 mod effects;
+mod spread;
 
 pub use agreement::{Agreement, Variant, VariantFigures, agreement};
 pub(crate) use claims::p_value;
 pub use claims::{Analysis, Claim, Verdict};
 pub use comparison::Comparison;
 pub use effects::Effect;
+pub use spread::Spread;
 
 /// Differences with a smaller adjusted p are told apart.
 pub const ALPHA: f64 = 0.05;

@@ -18,8 +18,7 @@ pub fn cells_beside_the_paper(results: &Results) -> Result<Option<Chart>> {
     if cells.is_empty() || low > high || results.evaluated().next().is_none() {
         return Ok(None);
     }
-    // Student's interval of few seeds may reach beyond what an accuracy can be.
-    let (low, high) = ((low / 5.0).floor().max(0.0) * 5.0, ((high / 5.0).ceil() * 5.0).min(100.0));
+    let (low, high) = ((low / 5.0).floor() * 5.0, (high / 5.0).ceil() * 5.0);
     let names: Vec<String> = cells.iter().rev().map(|cell| cell.combination.to_string()).collect();
     let has_paper = cells.iter().any(|cell| cell.paper.is_some());
     let beside = if has_paper { ", and the paper's" } else { "" };
@@ -33,8 +32,7 @@ pub fn cells_beside_the_paper(results: &Results) -> Result<Option<Chart>> {
             let at = |share: f64| (percent(share), SegmentValue::CenterOf(row));
             if let (Some(mean), Some([from, to])) = (cell.mean(Measure::Test), cell.interval(Measure::Test)) {
                 let line = ShapeStyle { color: OURS.to_rgba(), filled: false, stroke_width: 2 };
-                chart
-                    .draw_series([PathElement::new(vec![at(from.max(low / 100.0)), at(to.min(high / 100.0))], line)])?;
+                chart.draw_series([PathElement::new(vec![at(from), at(to)], line)])?;
                 chart.draw_series([Circle::new(at(mean.mean), 4, OURS.filled())])?;
             }
             if let Some(paper) = cell.paper(Measure::Test) {

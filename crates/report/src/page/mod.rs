@@ -97,7 +97,8 @@ fn results(report: &Report) -> Option<Markup> {
     Some(html! {
         p {
             "Test accuracy. With several seeds the line is Student's 95% interval of their mean, which says how much the seed "
-            "decides; with one seed it is Wilson's, which says how much the choice of test images decides."
+            "decides; with one seed it is Wilson's, which says how much the choice of test images decides. One more run, such as each of "
+            "the paper's, may lie further off than the mean does."
         }
         (key(&[("ours", "ours")])) @if has_paper { (key(&[("paper", "the paper")])) }
         (figure(chart))
@@ -133,12 +134,25 @@ fn beside_the_paper(report: &Report) -> Option<Markup> {
     Some(html! {
         p {
             "Means over the seeds with their 95% intervals (one seed: Wilson's). "
-            @if report.agreement.is_some() { "‘Inside’ says whether the paper's accuracy lies in our interval. " }
+            @if report.agreement.is_some() { (within(!report.analysis.spread.is_empty())) }
             "‘Without copies’ leaves out the test images that have a byte-identical copy among the training images."
         }
         @for table in &report.cells_table { (sortable(table, true)) }
+        @if let Some(table) = tables::spread(&report.analysis.spread) { (sortable(&table, false)) }
         @if let Some(agreements) = &report.agreement { (sortable(&tables::agreement(agreements), false)) }
     })
+}
+
+/// What the columns say of the paper's figure.
+fn within(several_seeds: bool) -> &'static str {
+    if several_seeds {
+        "The paper's accuracies are those of one run each. ‘Within one run's range’ says whether they lie where 95% of further runs \
+         of ours would: Student's prediction interval, from the standard deviation over the seeds that is pooled over all \
+         combinations. What another choice of test images would change is not in it. "
+    } else {
+        "With a single seed nothing is known of what another would change: ‘within Wilson's interval of one run’ says whether the \
+         choice of images alone explains the difference from the paper's accuracy. "
+    }
 }
 
 fn effects(report: &Report) -> Option<Markup> {
