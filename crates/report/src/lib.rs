@@ -31,7 +31,7 @@ use serde::Serialize;
 use statistics::reliability;
 
 use analysis::Variant;
-pub use analysis::{Agreement, Analysis, Claim, Comparison, Effect, Spread, Verdict};
+pub use analysis::{Agreement, Analysis, Claim, Comparison, Discordant, Effect, Spread, Verdict};
 use each::Each;
 use faces::{Mistake, Portrait};
 use figures::Chart;

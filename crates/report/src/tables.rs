@@ -9,7 +9,7 @@ use pipeline::{
 };
 
 use crate::{
-    analysis::{Agreement, Analysis, Effect, Spread, Variant, VariantFigures, p_value},
+    analysis::{Agreement, Analysis, Discordant, Effect, Spread, Variant, VariantFigures, p_value},
     results::{Cell, Measure, Results},
 };
 
@@ -254,7 +254,18 @@ pub fn transfers(context: &Context, results: &Results) -> Option<Table> {
 
 /// All pairs that were tested.
 pub fn comparisons(analysis: &Analysis) -> Table {
-    let columns = ["claim", "first", "second", "seeds", "difference, points", "p", "adjusted p"];
+    let columns = [
+        "claim",
+        "first",
+        "second",
+        "seeds",
+        "only first / only second right, by seed",
+        "difference, points",
+        "p",
+        "adjusted p",
+    ];
+    let discordant =
+        |Discordant { seed, only_first, only_second }: &Discordant| format!("{seed}: {only_first} / {only_second}");
     let rows = analysis.claims.iter().flat_map(|claim| {
         claim.comparisons.iter().map(|comparison| {
             vec![
@@ -262,13 +273,15 @@ pub fn comparisons(analysis: &Analysis) -> Table {
                 comparison.first.to_string(),
                 comparison.second.to_string(),
                 comparison.seeds.to_string(),
+                comparison.discordant.iter().map(discordant).collect::<Vec<_>>().join(", "),
                 format!("{:+.2}", 100.0 * comparison.difference),
                 p_value(comparison.p),
-                p_value(comparison.adjusted_p),
+                comparison.adjusted_p.map_or_else(absent, p_value),
             ]
         })
     });
-    let caption = "Exact McNemar tests behind the claims";
+    let caption = "Exact McNemar tests behind the claims. With one seed p knows the choice of test images only, and decides \
+                   nothing";
     Table::new("comparisons", caption, &columns, rows.collect())
 }
 

@@ -10,11 +10,11 @@ use crate::results::{Measure, Results};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Verdict {
-    /// It is so in our runs, beyond what the choice of test images explains.
+    /// It is so in our runs, with every seed, beyond what the choice of test images explains.
     Holds,
     /// The opposite is so, in the same way.
     DoesNotHold,
-    /// The choice of test images or the seed may have decided, or runs are missing.
+    /// The choice of test images or the seed may have decided, as with a single one it always may, or runs are missing.
     CannotBeTold,
 }
 
@@ -77,10 +77,11 @@ impl Analysis {
         let claims = if has_paper { claims() } else { Vec::new() };
         let standing: Vec<(StandsOut, Vec<Comparison>)> = claims.into_iter().map(compared).collect();
 
-        // A pair that several claims ask for is one test; the effects are tests, too.
+        // A pair that several claims ask for is one test; the effects are tests, too. A single seed tests nothing, and its
+        // small p would make the others' adjustment too mild.
         let mut pairs: Vec<(Combination, Combination, f64)> = Vec::new();
         for comparison in standing.iter().flat_map(|(_, comparisons)| comparisons) {
-            if find(&pairs, comparison).is_none() {
+            if comparison.seeds > 1 && find(&pairs, comparison).is_none() {
                 pairs.push((comparison.first, comparison.second, comparison.p));
             }
         }
@@ -94,7 +95,7 @@ impl Analysis {
             .into_iter()
             .map(|(claim, mut comparisons)| {
                 for comparison in &mut comparisons {
-                    comparison.adjusted_p = find(&pairs, comparison).map_or(1.0, |index| adjusted[index]);
+                    comparison.adjusted_p = find(&pairs, comparison).map(|index| adjusted[index]);
                 }
                 claim.judge(results, comparisons)
             })
@@ -143,7 +144,7 @@ impl StandsOut {
 
     fn verdict(&self, results: &Results, comparisons: &[Comparison]) -> (Verdict, String) {
         let sign = if self.above { 1.0 } else { -1.0 };
-        let is_told = |comparison: &&Comparison| comparison.adjusted_p < ALPHA;
+        let is_told = |comparison: &&Comparison| comparison.is_told();
         let behind = |comparison: &&Comparison| sign * comparison.difference < 0.0;
         let furthest_ahead = comparisons
             .iter()
@@ -158,43 +159,66 @@ impl StandsOut {
             let because = format!("There are no runs of {} and of a rival of the same seed.", self.champion);
             return (Verdict::CannotBeTold, because);
         };
-        let [worse, best] = if self.above { ["worse", "highest"] } else { ["better", "lowest"] };
-        let (rivals, told) = (comparisons.len(), comparisons.iter().filter(is_told).count());
-        let rank = 1 + comparisons.iter().filter(behind).count();
+        let place = self.place(mean.mean, 1 + comparisons.iter().filter(behind).count(), comparisons.len());
+        let told = comparisons.iter().filter(is_told).count();
+        let missing = self.among.len() - 1 - comparisons.len();
+        let verdict = if missing == 0 && told == comparisons.len() { Verdict::Holds } else { Verdict::CannotBeTold };
+        let facts = [place].into_iter().chain(self.told(comparisons, told)).chain(doubts(comparisons, told, missing));
+        (verdict, format!("{}.", facts.collect::<Vec<_>>().join("; ")))
+    }
+
+    /// The champion's accuracy and rank among its `rivals` and itself.
+    fn place(&self, accuracy: f64, rank: usize, rivals: usize) -> String {
+        let best = if self.above { "highest" } else { "lowest" };
         let place = if rank == 1 { format!("the {best}") } else { format!("the {} {best}", ordinal(rank)) };
-        let facts = format!(
-            "{} has {}, {place} of {}; {told} of its {rivals} rivals are {worse} beyond what the choice of test images explains",
-            self.champion,
-            percent(mean.mean),
-            rivals + 1,
-        );
-        let missing = self.among.len() - 1 - rivals;
-        let disagreements = comparisons.iter().filter(|comparison| comparison.seeds_disagree).count();
-        match (missing, told == rivals) {
-            (0, true) => (Verdict::Holds, format!("{facts}.")),
-            (0, false) if disagreements > 0 => (
-                Verdict::CannotBeTold,
-                format!("{facts}; of {disagreements} rivals some seeds say one thing, some the other."),
-            ),
-            (0, false) => (Verdict::CannotBeTold, format!("{facts}; the test images do not tell it from all of them.")),
-            (missing, _) => {
-                (Verdict::CannotBeTold, format!("{facts}, and {missing} have no run of the same seed yet."))
-            }
-        }
+        format!("{} has {}, {place} of {}", self.champion, percent(accuracy), rivals + 1)
+    }
+
+    /// How many rivals are told apart; none where a single seed tells nothing of any.
+    fn told(&self, comparisons: &[Comparison], told: usize) -> Option<String> {
+        let worse = if self.above { "worse" } else { "better" };
+        comparisons.iter().any(|comparison| comparison.seeds > 1).then(|| {
+            let rivals = comparisons.len();
+            format!("{told} of its {rivals} rivals are {worse} beyond what the choice of test images explains")
+        })
     }
 
     fn beaten_by(&self, winner: &Comparison) -> String {
         let [champion, rival] = winner.accuracies.map(percent);
         format!(
-            "{} has {champion}; {}, with {rival}, is {} by {:.1} points ({}, adjusted p {}).",
+            "{} has {champion}; {}, with {rival}, is {} by {:.1} points ({} seeds, adjusted p {}).",
             self.champion,
             winner.second,
             if self.above { "better" } else { "worse" },
             100.0 * winner.difference.abs(),
-            if winner.seeds == 1 { "1 seed".to_owned() } else { format!("{} seeds", winner.seeds) },
-            p_value(winner.adjusted_p),
+            winner.seeds,
+            winner.adjusted_p.map(p_value).unwrap_or_default(),
         )
     }
+}
+
+/// Why a claim cannot be told; empty if every rival is told apart.
+fn doubts(comparisons: &[Comparison], told: usize, missing: usize) -> Vec<String> {
+    let rivals = comparisons.len();
+    let single = comparisons.iter().filter(|comparison| comparison.seeds == 1).count();
+    let disagreements = comparisons.iter().filter(|comparison| comparison.seeds_disagree).count();
+    let mut doubts = Vec::new();
+    if missing > 0 {
+        doubts.push(format!("{missing} have no run of the same seed yet"));
+    }
+    if single > 0 {
+        doubts.push(format!(
+            "with {single} of its {rivals} rivals it has 1 seed in common, and one seed cannot tell what another would \
+             have changed: with two or more (`study.seeds`) a difference can show with each"
+        ));
+    }
+    if disagreements > 0 {
+        doubts.push(format!("of {disagreements} rivals some seeds say one thing, some the other"));
+    }
+    if doubts.is_empty() && told < rivals {
+        doubts.push("the test images do not tell it from all of them".to_owned());
+    }
+    doubts
 }
 
 fn percent(share: f64) -> String {
@@ -240,7 +264,7 @@ pub(crate) fn p_value(p: f64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::Discordant, *};
     use crate::results::made_up::results;
 
     const IMAGES: usize = 1000;
@@ -250,11 +274,17 @@ mod tests {
         analysis.claims.into_iter().find(|claim| claim.statement == statement).unwrap()
     }
 
+    /// The same runs with seeds 0 and 1.
+    fn twice<'a>(runs: &[(&'a str, u64, usize)]) -> Vec<(&'a str, u64, usize)> {
+        let again = runs.iter().map(|(name, _, correct)| (*name, 1, *correct));
+        runs.iter().copied().chain(again).collect()
+    }
+
     #[test]
     fn the_best_is_the_best_only_beyond_chance() {
         const STATEMENT: &str = "FM2 is the best single input";
         let singles = |fm2: usize, fm3: usize| {
-            [("orig", 0, 500), ("fm1", 0, 600), ("fm2", 0, fm2), ("fm3", 0, fm3), ("fm4", 0, 400)]
+            twice(&[("fm2", 0, fm2), ("orig", 0, 500), ("fm1", 0, 600), ("fm3", 0, fm3), ("fm4", 0, 400)])
         };
         let clear = judged(&singles(800, 700), STATEMENT);
         assert_eq!(clear.verdict, Verdict::Holds, "{}", clear.because);
@@ -272,7 +302,7 @@ mod tests {
         assert_eq!(beaten.verdict, Verdict::DoesNotHold);
         assert!(beaten.because.contains("fm3, with 70.00%, is better by 5.0 points"), "{}", beaten.because);
 
-        let alone = judged(&singles(800, 700)[..3], STATEMENT);
+        let alone = judged(&twice(&[("fm2", 0, 800), ("orig", 0, 500), ("fm1", 0, 600)]), STATEMENT);
         assert_eq!(alone.verdict, Verdict::CannotBeTold, "two have no runs");
         assert!(alone.because.contains("2 have no run of the same seed yet"), "{}", alone.because);
         assert!(judged(&[], STATEMENT).because.contains("no runs of fm2"));
@@ -282,11 +312,34 @@ mod tests {
     fn the_weakest_is_judged_the_other_way_round() {
         const STATEMENT: &str = "FM4 is the weakest single input";
         let singles =
-            |fm4: usize| [("orig", 0, 500), ("fm1", 0, 600), ("fm2", 0, 700), ("fm3", 0, 700), ("fm4", 0, fm4)];
+            |fm4: usize| twice(&[("orig", 0, 500), ("fm1", 0, 600), ("fm2", 0, 700), ("fm3", 0, 700), ("fm4", 0, fm4)]);
         assert_eq!(judged(&singles(400), STATEMENT).verdict, Verdict::Holds);
         let strong = judged(&singles(750), STATEMENT);
         assert_eq!(strong.verdict, Verdict::DoesNotHold);
         assert!(strong.because.contains("orig, with 50.00%, is worse by 25.0 points"), "{}", strong.because);
+    }
+
+    #[test]
+    fn one_seed_tells_nothing() {
+        const STATEMENT: &str = "FM2 is the best single input";
+        let singles =
+            |fm3: usize| [("orig", 0, 500), ("fm1", 0, 600), ("fm2", 0, 800), ("fm3", 0, fm3), ("fm4", 0, 400)];
+        for fm3 in [700, 900] {
+            let claim = judged(&singles(fm3), STATEMENT);
+            assert_eq!(claim.verdict, Verdict::CannotBeTold, "{}", claim.because);
+            let said = "of 5; with 4 of its 4 rivals it has 1 seed in common, and one seed cannot tell";
+            assert!(claim.because.contains(said) && claim.because.contains("`study.seeds`"), "{}", claim.because);
+            assert!(claim.comparisons.iter().all(|comparison| comparison.p < 0.001 && comparison.adjusted_p.is_none()));
+        }
+        assert_eq!(Analysis::of(&results(IMAGES, &singles(700))).tests, 0);
+        // One rival with a second seed is enough to be beaten by, not to be the best.
+        let runs = |fm3| [&singles(fm3)[..], &[("fm2", 1, 800), ("fm3", 1, fm3)]].concat();
+        let best = judged(&runs(700), STATEMENT);
+        assert_eq!(best.verdict, Verdict::CannotBeTold);
+        assert!(
+            best.because.contains("1 of its 4 rivals are worse") && best.because.contains("with 3 of its 4 rivals")
+        );
+        assert_eq!(judged(&runs(900), STATEMENT).verdict, Verdict::DoesNotHold);
     }
 
     #[test]
@@ -307,6 +360,7 @@ mod tests {
         let claim = judged(&runs, "FM2 is the best single input");
         let [comparison] = &claim.comparisons[..] else { panic!("{:?}", claim.comparisons) };
         assert_eq!((comparison.seeds, comparison.accuracies), (1, [0.8, 0.5]));
+        assert_eq!(comparison.discordant, [Discordant { seed: 0, only_first: 300, only_second: 0 }]);
         let effect =
             &Analysis::of(&results(IMAGES, &[("fm1", 0, 500), ("fm1+fm2", 0, 700), ("fm1", 1, 900)])).effects[0];
         assert_eq!((effect.source, effect.contexts.len()), (Source::Fm2, 1));
@@ -337,7 +391,8 @@ mod tests {
         let claim = analysis.claims.iter().find(|claim| claim.statement == "Adding the original image helps").unwrap();
         assert_eq!(claim.verdict, Verdict::Holds);
         assert!(claim.because.contains("+4.00 points on average and raises it in 15 of 15"), "{}", claim.because);
+        assert_eq!(analysis.tests, 5, "a single seed tests no pair");
         // 4 + 9 + 30 + 4 comparisons, of which fm2 against fm4 is asked for twice, and 5 effects.
-        assert_eq!(analysis.tests, 4 + 9 + 30 + 3 + 5);
+        assert_eq!(Analysis::of(&results(IMAGES, &twice(&runs))).tests, 4 + 9 + 30 + 3 + 5);
     }
 }

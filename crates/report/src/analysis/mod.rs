@@ -9,7 +9,7 @@ mod spread;
 pub use agreement::{Agreement, Variant, VariantFigures, agreement};
 pub(crate) use claims::p_value;
 pub use claims::{Analysis, Claim, Verdict};
-pub use comparison::Comparison;
+pub use comparison::{Comparison, Discordant};
 pub use effects::Effect;
 pub use spread::Spread;
 

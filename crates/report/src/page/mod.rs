@@ -115,8 +115,8 @@ fn claims(report: &Report) -> Option<Markup> {
     Some(html! {
         p {
             "Runs of the same seed are compared on the same test images by McNemar's exact test; where both have several seeds, the "
-            "largest p counts, so that a difference has to show with each. With one seed the test knows the choice of test images "
-            "only, not what another seed would have changed."
+            "largest p counts, so that a difference has to show with each. A single seed decides nothing: the test knows "
+            "the choice of test images only, not what another seed would have changed."
             @if analysis.tests > 0 {
                 " All " (analysis.tests) " p-values, those of the effects below included, are adjusted together by Holm's method at 5%."
             }
