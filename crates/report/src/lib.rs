@@ -239,7 +239,7 @@ impl Report {
     /// All tables that get files of their own.
     fn tables(&self) -> Vec<Table> {
         let mut all = self.cells_table.clone();
-        all.extend([tables::effects(&self.analysis.effects), tables::comparisons(&self.analysis)]);
+        all.extend([tables::effects(&self.analysis), tables::comparisons(&self.analysis)]);
         all.extend(tables::spread(&self.analysis.spread));
         all.extend(self.agreement.iter().map(|agreement| tables::agreement(agreement)));
         all.extend(self.variants.iter().chain(&self.transfers).cloned());

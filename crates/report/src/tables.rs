@@ -7,6 +7,7 @@ use pipeline::{
     Context,
     transfer::{self, Transfer},
 };
+use statistics::MeanInterval;
 
 use crate::{
     analysis::{Agreement, Analysis, Discordant, Effect, Spread, Variant, VariantFigures, p_value},
@@ -148,32 +149,56 @@ pub fn spread(spread: &[Spread]) -> Option<Table> {
 }
 
 /// What each source adds.
-pub fn effects(effects: &[Effect]) -> Table {
-    let mut columns = vec!["source", "contexts", "raised in", "change, points [95%]", "adjusted p"];
+pub fn effects(analysis: &Analysis) -> Table {
+    let Analysis { effects, weakest_input, .. } = analysis;
+    let without_weakest = weakest_input.map(|weakest| format!("mean without {weakest} alone, points [95%]"));
+    let mut columns =
+        vec!["source", "contexts", "seeds", "raised in", "mean change, points [95%]", "median change, points"];
+    columns.extend(without_weakest.as_deref());
+    columns.extend(["p", "adjusted p"]);
     let has_paper = effects.iter().any(|effect| effect.paper_mean.is_some());
     if has_paper {
-        columns.extend(["the paper's change, points", "… without fm4 alone"]);
+        columns.extend(["the paper's mean change, points", "the paper's without fm4 alone, points"]);
     }
     let row = |effect: &Effect| {
-        let points = |share: f64| format!("{:+.2}", 100.0 * share);
-        let interval = effect
-            .mean
-            .interval_95
-            .map_or_else(String::new, |[low, high]| format!(" [{}, {}]", points(low), points(high)));
+        let [fewest, most] = effect.seeds;
         let mut row = vec![
             effect.source.to_string(),
             effect.contexts.len().to_string(),
+            if fewest == most { most.to_string() } else { format!("{fewest} to {most}") },
             effect.contexts.iter().filter(|(_, change)| *change > 0.0).count().to_string(),
-            format!("{}{interval}", points(effect.mean.mean)),
-            p_value(effect.adjusted_p),
+            change(&effect.mean),
+            points(effect.median),
         ];
+        if weakest_input.is_some() {
+            row.push(effect.mean_without_weakest.as_ref().map_or_else(absent, change));
+        }
+        row.extend([effect.p, effect.adjusted_p].map(p_value));
         if has_paper {
             row.extend([effect.paper_mean, effect.paper_mean_without_fm4].map(|mean| mean.map_or_else(absent, points)));
         }
         row
     };
-    let caption = "Change of test accuracy when a source is added to other inputs";
-    Table::new("effects", caption, &columns, effects.iter().map(row).collect())
+    let weakest = weakest_input.map_or_else(String::new, |weakest| {
+        format!("; {weakest} is the single input with the lowest test accuracy of ours")
+    });
+    let caption = format!(
+        "Change of test accuracy when a source is added to other inputs. Intervals are Student's over the contexts, not \
+         adjusted for the number of tests{weakest}"
+    );
+    Table::new("effects", &caption, &columns, effects.iter().map(row).collect())
+}
+
+/// A change with its interval, in points.
+fn change(mean: &MeanInterval) -> String {
+    let interval =
+        mean.interval_95.map_or_else(String::new, |[low, high]| format!(" [{}, {}]", points(low), points(high)));
+    format!("{}{interval}", points(mean.mean))
+}
+
+/// A change of a share in points.
+fn points(share: f64) -> String {
+    format!("{:+.2}", 100.0 * share)
 }
 
 /// How close ours are to the paper's.

@@ -3,7 +3,7 @@ use std::fmt;
 use sources::{Combination, Source};
 use statistics::holm;
 
-use super::{ALPHA, Comparison, Effect, Spread};
+use super::{ALPHA, Comparison, Effect, Spread, weakest_input};
 use crate::results::{Measure, Results};
 
 /// What became of a claim.
@@ -48,6 +48,8 @@ pub struct Analysis {
     pub claims: Vec<Claim>,
     /// What each source adds; those without a context are left out.
     pub effects: Vec<Effect>,
+    /// The single input of the lowest test accuracy, whose context the effects are also given without.
+    pub weakest_input: Option<Combination>,
     /// Tests that Holm's method adjusted together.
     pub tests: usize,
     /// How far another seed moves a run; empty if no combination has several.
@@ -103,7 +105,8 @@ impl Analysis {
         if has_paper {
             claims.push(adding_orig(effects.iter().find(|effect| effect.source == Source::Orig)));
         }
-        Self { claims, effects, tests: p_values.len(), spread: Spread::of(results) }
+        let (weakest_input, spread) = (weakest_input(results), Spread::of(results));
+        Self { claims, effects, weakest_input, tests: p_values.len(), spread }
     }
 }
 
@@ -234,8 +237,9 @@ fn adding_orig(effect: Option<&Effect>) -> Claim {
     let (all, helped) = (effect.contexts.len(), effect.contexts.iter().filter(|(_, change)| *change > 0.0).count());
     let because = format!(
         "It changes test accuracy by {:+.2} points on average and raises it in {helped} of {all} contexts \
-         (randomised signs, adjusted p {}).",
+         (randomised signs, {}, adjusted p {}).",
         100.0 * effect.mean.mean,
+        seeds(effect.seeds),
         p_value(effect.adjusted_p),
     );
     let verdict = match (effect.adjusted_p < ALPHA, effect.mean.mean > 0.0) {
@@ -244,6 +248,15 @@ fn adding_orig(effect: Option<&Effect>) -> Claim {
         (false, _) => Verdict::CannotBeTold,
     };
     claim(verdict, because)
+}
+
+/// From the fewest to the most, in words.
+fn seeds([fewest, most]: [usize; 2]) -> String {
+    match (fewest, most) {
+        (1, 1) => "1 seed".to_owned(),
+        _ if fewest == most => format!("{most} seeds"),
+        _ => format!("{fewest} to {most} seeds"),
+    }
 }
 
 /// 2nd, 3rd, 4th.
@@ -368,6 +381,29 @@ mod tests {
     }
 
     #[test]
+    fn an_odd_context_is_seen() {
+        // fm3 adds 2 points to all but orig alone, to which it adds 30.
+        let pairs = [("orig", 400, 700), ("fm1", 600, 620), ("fm2", 650, 670)];
+        let names = ["orig+fm3", "fm1+fm3", "fm2+fm3"];
+        let runs: Vec<(&str, u64, usize)> = pairs
+            .iter()
+            .zip(names)
+            .flat_map(|((name, without, with), added)| [(*name, 0, *without), (added, 0, *with), (added, 1, *with)])
+            .chain([("fm2", 1, 650)])
+            .collect();
+        let analysis = Analysis::of(&results(IMAGES, &runs));
+        assert_eq!(analysis.weakest_input, Combination::new([Source::Orig]));
+        let effect = analysis.effects.iter().find(|effect| effect.source == Source::Fm3).unwrap();
+        let without = effect.mean_without_weakest.unwrap();
+        assert_eq!((effect.contexts.len(), effect.seeds, without.count), (3, [1, 2], 2));
+        assert!((effect.mean.mean - 0.34 / 3.0).abs() < 1e-9 && (effect.median - 0.02).abs() < 1e-9, "{effect:?}");
+        assert!((without.mean - 0.02).abs() < 1e-9, "{effect:?}");
+        let single = Analysis::of(&results(IMAGES, &[("fm1", 0, 500), ("fm1+fm2", 0, 700)]));
+        assert_eq!(single.weakest_input, None, "of one input none is the weakest");
+        assert_eq!(single.effects[0].mean_without_weakest, Some(single.effects[0].mean));
+    }
+
+    #[test]
     fn effects_are_those_of_all_contexts() {
         let all = Combination::all();
         let names: Vec<String> = all.iter().map(ToString::to_string).collect();
@@ -385,12 +421,20 @@ mod tests {
         assert_eq!(effect(Source::Orig).contexts.len(), 15);
         assert!((effect(Source::Orig).mean.mean - 0.04).abs() < 1e-9);
         assert!((effect(Source::Fm4).mean.mean + 0.02).abs() < 1e-9);
+        // fm4 alone is the weakest.
+        assert_eq!(analysis.weakest_input, Combination::new([Source::Fm4]));
+        assert_eq!((effect(Source::Orig).seeds, effect(Source::Orig).median), ([1, 1], 0.04));
+        assert_eq!(effect(Source::Orig).mean_without_weakest.unwrap().count, 14);
         // The paper's own effects: +3.7 points for orig, −0.7 for fm4.
         let paper = |source| 100.0 * effect(source).paper_mean.unwrap();
         assert!((paper(Source::Orig) - 3.7).abs() < 0.05 && (paper(Source::Fm4) + 0.7).abs() < 0.05);
         let claim = analysis.claims.iter().find(|claim| claim.statement == "Adding the original image helps").unwrap();
         assert_eq!(claim.verdict, Verdict::Holds);
-        assert!(claim.because.contains("+4.00 points on average and raises it in 15 of 15"), "{}", claim.because);
+        assert!(
+            claim.because.contains("raises it in 15 of 15 contexts (randomised signs, 1 seed, "),
+            "{}",
+            claim.because
+        );
         assert_eq!(analysis.tests, 5, "a single seed tests no pair");
         // 4 + 9 + 30 + 4 comparisons, of which fm2 against fm4 is asked for twice, and 5 effects.
         assert_eq!(Analysis::of(&results(IMAGES, &twice(&runs))).tests, 4 + 9 + 30 + 3 + 5);

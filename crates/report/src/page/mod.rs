@@ -163,14 +163,18 @@ fn effects(report: &Report) -> Option<Markup> {
         p {
             "The change of test accuracy when an input is added to each set of the others. Small dots are the contexts, the large one is "
             "their mean with Student's 95% interval; p is that of the exact randomisation of the signs. All contexts share the same "
-            "test images, which neither knows of."
+            "test images, which neither knows of. The mean may rest on one odd context: the median does not."
+            @if let Some(weakest) = analysis.weakest_input {
+                " To " (weakest) ", our weakest single input, any other may add more than it does elsewhere; the mean is also given "
+                "without that context."
+            }
             @if has_paper {
                 " The paper's FM4 alone (42.56%) does not fit what FM4 holds; the last column leaves the change from it out."
             }
         }
         (key(&[("ours", "mean of ours")])) @if has_paper { (key(&[("paper", "mean of the paper's")])) }
         (figure(chart))
-        (sortable(&tables::effects(&analysis.effects), false))
+        (sortable(&tables::effects(analysis), false))
     })
 }
 
