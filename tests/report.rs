@@ -37,6 +37,11 @@ fn a_study_is_one_command_and_leaves_a_page_that_needs_nothing_else() {
     assert!(table.lines().nth(1).unwrap().starts_with("fm3,2,91.64,"), "{table}");
     let effects = fs::read_to_string(folder.join("tables/effects.csv")).unwrap();
     assert_eq!(effects.lines().count(), 3, "fm3 and fm4 in one context each: {effects}");
+    let spread = fs::read_to_string(folder.join("tables/spread.csv")).unwrap();
+    assert!(spread.lines().count() == 7 && spread.contains("\ntest,3,3,"), "three combinations of two seeds: {spread}");
+    let runs = fs::read_to_string(folder.join("tables/runs.csv")).unwrap();
+    let columns = "inputs,seed,train %,valid %,test %,without copies %,balanced %,macro F1 %,ECE %,";
+    assert!(runs.starts_with(columns) && runs.lines().count() == 7, "{runs}");
     for name in ["cells", "curves", "maps", "reliability"] {
         let svg = fs::read_to_string(folder.join(format!("figures/{name}.svg"))).unwrap();
         assert!(svg.starts_with("<svg") && !svg.contains("var("), "{name}: colours of its own");

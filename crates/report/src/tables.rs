@@ -126,8 +126,8 @@ fn range_of_one_run(results: &Results) -> String {
     let half = |measure, seeds| Some(100.0 * results.pooled(measure)?.half_prediction_95(seeds));
     let of_seeds = |seeds: &usize| {
         let (train, test) = (half(Measure::Train, *seeds)?, half(Measure::Test, *seeds)?);
-        let unit = if *seeds == 1 { "seed" } else { "seeds" };
-        Some(format!("±{train:.2} (train) and ±{test:.2} points (test) around {seeds} {unit}"))
+        let centre = if *seeds == 1 { "one run".to_owned() } else { format!("the mean of {seeds} seeds") };
+        Some(format!("±{train:.2} (train) and ±{test:.2} points (test) around {centre}"))
     };
     match seeds.iter().filter_map(of_seeds).collect::<Vec<_>>() {
         ranges if ranges.is_empty() => String::new(),
@@ -370,13 +370,13 @@ mod tests {
         let (row, caption) = first_table(&runs, "fm2");
         assert_eq!(row["test, ours % [95%]"], "75.00 [75.00, 75.00]");
         assert_eq!(row["test, within one run's range"], "yes");
-        assert!(caption.ends_with("±5.27 (train) and ±5.27 points (test) around 2 seeds"), "{caption}");
+        assert!(caption.ends_with("±5.27 (train) and ±5.27 points (test) around the mean of 2 seeds"), "{caption}");
         let far = [("fm1", 0, 700), ("fm1", 1, 720), ("fm2", 0, 690), ("fm2", 1, 690)];
         assert_eq!(first_table(&far, "fm2").0["test, within one run's range"], "no");
         // A combination with a single run profits from the others.
         let (row, caption) = first_table(&[("fm1", 0, 700), ("fm1", 1, 720), ("fm2", 0, 700)], "fm2");
         assert_eq!(row["test, within one run's range"], "yes");
-        assert!(caption.contains("around 1 seed, ±"), "{caption}");
+        assert!(caption.contains("around one run, ±"), "{caption}");
         // Nothing to pool.
         let (row, caption) = first_table(&[("fm1", 0, 700), ("fm2", 0, 740)], "fm2");
         assert_eq!(row["test, within Wilson's interval of one run"], "yes");
