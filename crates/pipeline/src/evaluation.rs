@@ -97,7 +97,7 @@ pub fn run(context: &Context) -> Result<EvaluationReport> {
     let features = Features::open(context, &examples)?;
     let device = context.study.device.open()?;
     let paper = paper_rows(context)?;
-    let (mut report, mut due) = judge(context, &features, &examples, &paper)?;
+    let (mut report, mut due) = fresh_and_due(context, &features, &examples, &paper)?;
     let mut failed = Failed::to("evaluate");
     let copies = if due.is_empty() { HashSet::new() } else { Copies::find(context)?.indices(context, Split::Test) };
     let evaluator = Evaluator { context, features: &features, examples: &examples, device: &device, copies };
@@ -129,10 +129,10 @@ pub fn run(context: &Context) -> Result<EvaluationReport> {
     failed.into_result()?;
     report.runs.sort_by_key(|run| runs::place(context, run.combination, run.seed));
     if report.runs.is_empty() {
-        bail!("no run of this configuration is trained\n\nhint: run `just train {}`", asked_for(context));
+        return Err(runs::none_trained());
     }
     if context.study.combo != CombinationChoice::Study && !report.untrained.is_empty() {
-        bail!("not trained: {}\n\nhint: run `just train {}`", report.untrained.join(", "), asked_for(context));
+        bail!("not trained: {}\n\nhint: run `just train`", report.untrained.join(", "));
     }
     Ok(report)
 }
@@ -144,7 +144,7 @@ pub fn run(context: &Context) -> Result<EvaluationReport> {
 pub fn fresh(context: &Context) -> Result<(EvaluationReport, Vec<TestAnswers>)> {
     let examples = Examples::new(context);
     let features = Features::open(context, &examples)?;
-    let (mut report, due) = judge(context, &features, &examples, &paper_rows(context)?)?;
+    let (mut report, due) = fresh_and_due(context, &features, &examples, &paper_rows(context)?)?;
     report.untrained.extend(due.iter().map(|due| due.run.name()));
     let answers =
         report.runs.iter().map(|run| TestAnswers::read(&run.folder, &examples.test)).collect::<Result<_>>()?;
@@ -159,7 +159,7 @@ struct Due {
 }
 
 /// All runs asked for: those with a fresh evaluation, in the report, and those without.
-fn judge(
+fn fresh_and_due(
     context: &Context,
     features: &Features,
     examples: &Examples,
@@ -201,13 +201,6 @@ fn paper_rows(context: &Context) -> Result<HashMap<Combination, PaperRow>> {
     let (study, layout) = (&context.study, context.dataset.layout);
     let comparable = study.data.classes == ClassSet::Six && layout != Layout::Folders;
     if study.study.paper && comparable { paper::rows() } else { Ok(HashMap::new()) }
-}
-
-fn asked_for(context: &Context) -> String {
-    match &context.study.combo {
-        CombinationChoice::Study => String::new(),
-        combo => format!("combo={combo}"),
-    }
 }
 
 /// How a trained run's evaluation stands.

@@ -368,11 +368,7 @@ pub(crate) struct Draws {
 #[derive(Clone, Debug)]
 struct Order<'a> {
     examples: &'a [Example],
-    batch: usize,
-    seed: u64,
-    draws_classes: bool,
-    /// How much an image of each class counts; none if all count alike.
-    class_weights: Option<Vec<f32>>,
+    draws: Draws,
     /// The permutation of this epoch, kept until another one is needed.
     epoch: Option<(usize, Vec<usize>)>,
 }
@@ -385,8 +381,7 @@ impl<'scope, 'env> TrainingBatches<'scope, 'env> {
         draws: Draws,
         courier: Option<&'env Courier>,
     ) -> Self {
-        let Draws { batch, seed, draws_classes, class_weights } = draws;
-        let order = Order { examples, batch, seed, draws_classes, class_weights, epoch: None };
+        let order = Order { examples, draws, epoch: None };
         Self { scope, reader, courier, order, running: None }
     }
 
@@ -424,7 +419,7 @@ impl<'a> Order<'a> {
     fn read(&mut self, index: usize, reader: &TokenReader, batch: &mut Batch) -> Result<()> {
         let positions = self.positions(index);
         let has_flips = reader.features.flipped.is_some();
-        let view = |position| if has_flips { draw_view(self.seed, position) } else { View::Plain };
+        let view = |position| if has_flips { draw_view(self.draws.seed, position) } else { View::Plain };
         let views: Vec<View> = positions.clone().map(view).collect();
         let seen: Vec<Seen<'_>> =
             positions.clone().map(|position| self.at(position)).zip(views.iter().copied()).collect();
@@ -433,14 +428,14 @@ impl<'a> Order<'a> {
         let held =
             positions.clone().zip(views).map(|(position, view)| held_image(self.number(position), view, self.examples));
         batch.held.extend(held);
-        if self.draws_classes {
+        if self.draws.draws_classes {
             let classes = batch.targets.len() / seen.len();
             for (position, target) in positions.zip(batch.targets.chunks_exact_mut(classes)) {
-                draw_class(self.seed, position, target);
+                draw_class(self.draws.seed, position, target);
             }
         }
         batch.weights.clear();
-        if let Some(weights) = &self.class_weights {
+        if let Some(weights) = &self.draws.class_weights {
             let classes = weights.len();
             let weight =
                 |target: &[f32]| target.iter().zip(weights).map(|(target, weight)| target * weight).sum::<f32>();
@@ -451,7 +446,7 @@ impl<'a> Order<'a> {
 
     /// Where batch `index` lies, counted over all epochs.
     const fn positions(&self, index: usize) -> Range<usize> {
-        index * self.batch..(index + 1) * self.batch
+        index * self.draws.batch..(index + 1) * self.draws.batch
     }
 
     /// The image at `position`, counted over all epochs.
@@ -464,7 +459,7 @@ impl<'a> Order<'a> {
         let (epoch, at) = (position / self.examples.len(), position % self.examples.len());
         if self.epoch.as_ref().is_none_or(|(known, _)| *known != epoch) {
             let mut permutation: Vec<usize> = (0..self.examples.len()).collect();
-            let mut random = ChaCha8Rng::seed_from_u64(self.seed);
+            let mut random = ChaCha8Rng::seed_from_u64(self.draws.seed);
             random.set_stream(ORDER_STREAM + epoch as u64);
             permutation.shuffle(&mut random);
             self.epoch = Some((epoch, permutation));

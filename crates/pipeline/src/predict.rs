@@ -7,7 +7,6 @@ use candle_core::Device;
 use kernels::Isa;
 use serde::Serialize;
 use sources::{Combination, Source};
-use study::CombinationChoice;
 use vit::{Answers, Batch, MODEL_FILE, Model, Predictors, Tokens, first_largest};
 
 use crate::{
@@ -66,13 +65,7 @@ pub fn run(context: &Context) -> Result<Predictions> {
     let tables = Combination::all();
     trained.sort_by_key(|(run, _)| (tables.iter().position(|one| *one == run.combination), run.seed));
     let best = trained.into_iter().reduce(|best, other| if other.1 > best.1 { other } else { best });
-    let Some((run, valid_accuracy)) = best else {
-        let asked = match &context.study.combo {
-            CombinationChoice::Study => String::new(),
-            combo => format!(" combo={combo}"),
-        };
-        bail!("no run of this configuration is trained\n\nhint: run `just train{asked}`");
-    };
+    let (run, valid_accuracy) = best.ok_or_else(runs::none_trained)?;
     let maps: Vec<Source> = run.combination.feature_maps().collect();
     let pass = SinglePass::new(context, &maps)?;
     let model = Model::load(&run.folder.join(MODEL_FILE), &Device::Cpu)?;

@@ -12,7 +12,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, bail};
+use anyhow::{Error, Result, anyhow, bail};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sources::{Combination, Source};
@@ -113,6 +113,11 @@ pub(crate) fn requested(context: &Context, features: &Features, examples: &Examp
     let needed = |source: &Source| blocked.iter().any(|combination| combination.iter().any(|one| one == *source));
     let missing = Source::FEATURE_MAPS.into_iter().filter(|source| absent(source) && needed(source)).collect();
     Ok(Requested { runs, blocked, missing })
+}
+
+/// What is said where trained runs are asked for and there is none.
+pub(crate) fn none_trained() -> Error {
+    anyhow!("no run of this configuration is trained\n\nhint: run `just train`")
 }
 
 /// Where a run stands in the configuration's order: combinations first, then seeds.

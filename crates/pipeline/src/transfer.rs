@@ -125,7 +125,7 @@ pub fn run(context: &Context, data: &Path) -> Result<TransferReport> {
     }
     failed.into_result()?;
     if done.is_empty() {
-        bail!("no run of this configuration is trained\n\nhint: run `just train`");
+        return Err(runs::none_trained());
     }
     done.sort_by_key(|run| runs::place(context, run.combination, run.seed));
     Ok(TransferReport { data: data.to_owned(), images: images.len(), left_out, runs: done })

@@ -6,7 +6,7 @@ use statistics::{MeanInterval, reliability};
 use crate::{
     curves::Curves,
     figures::{self, Chart},
-    results::{Cell, EvaluatedCell, Measure, Results},
+    results::{AnsweredRun, Cell, Measure, Results},
     tables::{Table, percent},
 };
 
@@ -46,7 +46,7 @@ fn class_names(results: &Results) -> Vec<String> {
 
 /// Those of every seed.
 fn curves(cell: &Cell) -> Vec<Curves> {
-    let read = |run: &EvaluatedCell| match Curves::read(&run.run.folder) {
+    let read = |run: &AnsweredRun| match Curves::read(&run.run.folder) {
         Ok(curves) => Some(curves),
         Err(error) => {
             tracing::warn!("no learning curves of {}, seed {}: {error:#}", run.run.combination, run.run.seed);
@@ -75,7 +75,7 @@ fn confusion(cell: &Cell) -> Vec<Vec<f64>> {
 
 /// Confidence and correctness of all answers of all seeds.
 fn answers(cell: &Cell) -> Vec<(f64, bool)> {
-    cell.runs.values().flat_map(EvaluatedCell::confidences).collect()
+    cell.runs.values().flat_map(AnsweredRun::confidences).collect()
 }
 
 fn f1_of_classes(cells: &[&Cell], classes: &[String]) -> Table {
@@ -83,15 +83,15 @@ fn f1_of_classes(cells: &[&Cell], classes: &[String]) -> Table {
     let mut columns = vec!["inputs", "seeds"];
     columns.extend(titles.iter().map(String::as_str));
     columns.extend(["macro F1 %", "ECE %"]);
-    let mean = |cell: &Cell, of: &dyn Fn(&EvaluatedCell) -> Option<f64>| {
+    let mean = |cell: &Cell, of: &dyn Fn(&AnsweredRun) -> Option<f64>| {
         let values: Vec<f64> = cell.runs.values().filter_map(of).collect();
         percent(MeanInterval::of(&values).map(|mean| mean.mean))
     };
     let row = |cell: &&Cell| {
-        let f1 = |class: usize| move |run: &EvaluatedCell| Some(run.run.evaluation.test.classes.get(class)?.f1);
+        let f1 = |class: usize| move |run: &AnsweredRun| Some(run.run.evaluation.test.classes.get(class)?.f1);
         let mut row = vec![cell.combination.to_string(), cell.runs.len().to_string()];
         row.extend((0..classes.len()).map(|class| mean(cell, &f1(class))));
-        row.extend([mean(cell, &|run| Measure::MacroF1.of(run)), mean(cell, &EvaluatedCell::calibration_error)]);
+        row.extend([mean(cell, &|run| Measure::MacroF1.of(run)), mean(cell, &AnsweredRun::calibration_error)]);
         row
     };
     let caption = "F1 of each class on the test images, their mean, and the expected calibration error (ECE); means over the seeds";

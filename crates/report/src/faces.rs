@@ -7,7 +7,7 @@ use dataset::{Annotation, Emotion, Split, target};
 use pipeline::{Context, inspect::Inspector};
 use sources::Source;
 
-use crate::{pictures::Picture, results::EvaluatedCell};
+use crate::{pictures::Picture, results::AnsweredRun};
 
 /// Most confidently wrong answers that are shown.
 const WRONG: usize = 12;
@@ -75,7 +75,7 @@ pub fn portraits(
     context: &Context,
     inspector: &Inspector<'_>,
     images: &[usize],
-    cell: &EvaluatedCell,
+    cell: &AnsweredRun,
 ) -> Result<Vec<Portrait>> {
     let seen = seen(context, inspector, images, cell)?;
     let sources: Vec<Source> = inspector.cached().collect();
@@ -97,7 +97,7 @@ pub fn portraits(
 }
 
 /// The test images about which the run was wrong and most sure.
-pub fn mistakes(context: &Context, inspector: &Inspector<'_>, cell: &EvaluatedCell) -> Result<Vec<Mistake>> {
+pub fn mistakes(context: &Context, inspector: &Inspector<'_>, cell: &AnsweredRun) -> Result<Vec<Mistake>> {
     let answers = &cell.answers;
     let confidences: Vec<f64> = answers.confidences().collect();
     let mut wrong: Vec<usize> = (0..answers.images.len()).filter(|at| !cell.correct[*at]).collect();
@@ -134,7 +134,7 @@ fn seen(
     context: &Context,
     inspector: &Inspector<'_>,
     images: &[usize],
-    cell: &EvaluatedCell,
+    cell: &AnsweredRun,
 ) -> Result<Vec<[Picture; 2]>> {
     let shares = inspector.attention(&cell.run.folder, cell.run.combination, images)?;
     let of_image = |(image, shares): (&usize, Vec<f32>)| {

@@ -38,7 +38,7 @@ use figures::Chart;
 pub use maps::{Drawn, draw, summary as drawn_summary};
 use pictures::Picture;
 use provenance::Provenance;
-use results::{EvaluatedCell, Measure, Results};
+use results::{AnsweredRun, Measure, Results};
 use tables::Table;
 
 /// Name of the page.
@@ -187,7 +187,7 @@ pub fn summary(written: &Written) -> String {
 }
 
 impl Report {
-    fn new(context: &Context, results: &Results, chosen: &EvaluatedCell, command: &str) -> Result<Self> {
+    fn new(context: &Context, results: &Results, chosen: &AnsweredRun, command: &str) -> Result<Self> {
         let has_paper = results.cells.iter().any(|cell| cell.paper.is_some());
         let analysis = Analysis::of(results);
         let mut charts: Vec<Chart> = figures::cells_beside_the_paper(results)?.into_iter().collect();
@@ -231,7 +231,7 @@ impl Report {
         remove_others(&folder.join("figures"), &CHARTS, |name| self.charts.contains_key(name))?;
         remove_others(&folder.join("tables"), &TABLES, |name| tables.iter().any(|table| table.name == name))?;
         let numbers = Numbers { analysis: &self.analysis, agreement: self.agreement.as_ref() };
-        stage::write_json(&folder.join("analysis.json"), &numbers)?;
+        stage::write_sealed_json(&folder.join("analysis.json"), &numbers)?;
         write(PAGE.to_owned(), page::page(self).as_bytes())?;
         Ok(())
     }
@@ -250,7 +250,7 @@ impl Report {
 }
 
 /// What is told of `cell`, and its charts.
-fn describe(context: &Context, cell: &EvaluatedCell) -> Result<(Best, Vec<Chart>)> {
+fn describe(context: &Context, cell: &AnsweredRun) -> Result<(Best, Vec<Chart>)> {
     let test = &cell.run.evaluation.test;
     let percent = |measure: Measure| tables::percent(measure.of(cell));
     let answers: Vec<(f64, bool)> = cell.confidences().collect();
@@ -303,7 +303,7 @@ fn gallery(portraits: &[Portrait]) -> Chart {
 
 /// The answers in five groups of equal size by the entropy of their images' votes: the ends of the entropy, mean confidence,
 /// accuracy. Images without votes are left out.
-fn by_agreement(context: &Context, cell: &EvaluatedCell, answers: &[(f64, bool)]) -> Vec<([f64; 2], f64, f64)> {
+fn by_agreement(context: &Context, cell: &AnsweredRun, answers: &[(f64, bool)]) -> Vec<([f64; 2], f64, f64)> {
     const GROUPS: usize = 5;
     let images = cell.answers.images.iter().zip(answers);
     let mut voted: Vec<(f64, f64, bool)> = images

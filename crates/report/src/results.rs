@@ -13,7 +13,7 @@ use statistics::{MeanInterval, PooledDeviation, expected_calibration_error, reli
 
 /// A run with its answers about the test images.
 #[derive(Debug)]
-pub struct EvaluatedCell {
+pub struct AnsweredRun {
     /// What was measured.
     pub run: EvaluatedRun,
     /// What it answered.
@@ -30,7 +30,7 @@ pub struct Cell {
     /// The paper's row, where ours can be set beside it.
     pub paper: Option<PaperRow>,
     /// Our runs by seed.
-    pub runs: BTreeMap<u64, EvaluatedCell>,
+    pub runs: BTreeMap<u64, AnsweredRun>,
 }
 
 /// What of a run is looked at.
@@ -66,10 +66,10 @@ impl Results {
         let (report, answers) = evaluation::fresh(context)?;
         let paper =
             if report.runs.iter().any(|run| run.paper_test.is_some()) { paper::rows()? } else { Default::default() };
-        let mut runs: HashMap<Combination, BTreeMap<u64, EvaluatedCell>> = HashMap::new();
+        let mut runs: HashMap<Combination, BTreeMap<u64, AnsweredRun>> = HashMap::new();
         for (run, answers) in report.runs.into_iter().zip(answers) {
             let correct = answers.correct();
-            runs.entry(run.combination).or_default().insert(run.seed, EvaluatedCell { run, answers, correct });
+            runs.entry(run.combination).or_default().insert(run.seed, AnsweredRun { run, answers, correct });
         }
         let asked = context.study.combinations();
         let order = Combination::all().into_iter().filter(|combination| asked.contains(combination));
@@ -92,7 +92,7 @@ impl Results {
     }
 
     /// All runs.
-    pub fn runs(&self) -> impl Iterator<Item = &EvaluatedCell> {
+    pub fn runs(&self) -> impl Iterator<Item = &AnsweredRun> {
         self.cells.iter().flat_map(|cell| cell.runs.values())
     }
 
@@ -103,12 +103,12 @@ impl Results {
 
     /// The run whose validation accuracy is highest, the first of several in the order of the tables and of the seeds: chosen
     /// without a look at the test images.
-    pub fn best_by_validation(&self) -> Option<&EvaluatedCell> {
+    pub fn best_by_validation(&self) -> Option<&AnsweredRun> {
         self.runs().reduce(|best, other| if Measure::Valid.of(other) > Measure::Valid.of(best) { other } else { best })
     }
 }
 
-impl EvaluatedCell {
+impl AnsweredRun {
     /// How sure each answer about a test image is, and whether it is correct.
     pub fn confidences(&self) -> impl Iterator<Item = (f64, bool)> {
         self.answers.confidences().zip(self.correct.iter().copied())
@@ -180,7 +180,7 @@ impl Measure {
     }
 
     /// Of one run, as a share; none where there is nothing to measure it on.
-    pub fn of(self, cell: &EvaluatedCell) -> Option<f64> {
+    pub fn of(self, cell: &AnsweredRun) -> Option<f64> {
         let evaluation = &cell.run.evaluation;
         match self {
             Self::Train => evaluation.train.overall.accuracy,
@@ -208,7 +208,7 @@ pub(crate) mod made_up {
     use super::*;
 
     /// A run of `combination` whose answers about the test images are as `correct` says.
-    fn run(combination: Combination, seed: u64, correct: &[bool]) -> EvaluatedCell {
+    fn run(combination: Combination, seed: u64, correct: &[bool]) -> AnsweredRun {
         let labels = vec![0; correct.len()];
         let answers: Vec<usize> = correct.iter().map(|correct| usize::from(!correct)).collect();
         let pairs: Vec<(usize, usize)> = labels.iter().copied().zip(answers.iter().copied()).collect();
@@ -236,7 +236,7 @@ pub(crate) mod made_up {
             files: BTreeMap::new(),
         };
         let probabilities = answers.iter().map(|answer| if *answer == 0 { vec![0.9, 0.1] } else { vec![0.2, 0.8] });
-        EvaluatedCell {
+        AnsweredRun {
             correct: correct.to_vec(),
             answers: TestAnswers {
                 images: (0..correct.len()).collect(),

@@ -4,7 +4,6 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use serde::Serialize;
 use tempfile::NamedTempFile;
 
 /// Names of unfinished files start with this; `clean-stale` removes the ones that a killed process left.
@@ -93,13 +92,6 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut file = AtomicFile::create(path)?;
     file.write_all(bytes)?;
     file.commit()
-}
-
-/// Writes `value` as indented JSON to `path` atomically.
-pub fn write_json(path: &Path, value: &impl Serialize) -> io::Result<()> {
-    let mut json = serde_json::to_vec_pretty(value)?;
-    json.push(b'\n');
-    write_atomically(path, &json)
 }
 
 /// Makes `folder` and those around it, if need be, so that they outlive a power cut: a folder's name is in the folder

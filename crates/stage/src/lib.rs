@@ -22,7 +22,7 @@ mod memo;
 mod sealed;
 mod warning;
 
-pub use atomic::{AtomicFile, TEMPORARY_PREFIX, is_abandoned, write_atomically, write_json};
+pub use atomic::{AtomicFile, TEMPORARY_PREFIX, is_abandoned, write_atomically};
 pub use fingerprint::{Change, Fingerprint, Freshness};
 pub use hash::{ContentHash, ParseHashError};
 pub use large_file::LargeFile;

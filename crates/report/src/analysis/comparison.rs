@@ -2,7 +2,7 @@ use sources::Combination;
 use statistics::mcnemar_exact;
 
 use super::ALPHA;
-use crate::results::{Cell, EvaluatedCell};
+use crate::results::{AnsweredRun, Cell};
 
 /// Test images about which two runs of one seed differ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
@@ -43,7 +43,7 @@ pub struct Comparison {
 impl Comparison {
     /// Compares what both have; none if they share no seed.
     pub fn of(first: &Cell, second: &Cell) -> Option<Self> {
-        let shared: Vec<(u64, &EvaluatedCell, &EvaluatedCell)> =
+        let shared: Vec<(u64, &AnsweredRun, &AnsweredRun)> =
             first.runs.iter().filter_map(|(seed, run)| Some((*seed, run, second.runs.get(seed)?))).collect();
         if shared.is_empty() {
             return None;
@@ -61,7 +61,7 @@ impl Comparison {
         if seeds_disagree {
             p = 1.0;
         }
-        let share = |run: &EvaluatedCell| {
+        let share = |run: &AnsweredRun| {
             run.correct.iter().filter(|correct| **correct).count() as f64 / run.correct.len().max(1) as f64
         };
         let mean = |shares: Vec<f64>| shares.iter().sum::<f64>() / shares.len() as f64;
@@ -81,7 +81,7 @@ impl Comparison {
 }
 
 /// Images that `one` answers correctly and `other` does not.
-fn only(one: &EvaluatedCell, other: &EvaluatedCell) -> u64 {
+fn only(one: &AnsweredRun, other: &AnsweredRun) -> u64 {
     let pairs = one.correct.iter().zip(&other.correct);
     pairs.filter(|(one, other)| **one && !**other).count() as u64
 }

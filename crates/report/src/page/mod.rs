@@ -135,7 +135,7 @@ fn beside_the_paper(report: &Report) -> Option<Markup> {
         p {
             "Means over the seeds with their 95% intervals (one seed: Wilson's). "
             @if report.agreement.is_some() { (within(!report.analysis.spread.is_empty())) }
-            "‘Without copies’ leaves out the test images that have a byte-identical copy among the training images."
+            "‘Without copies’ leaves out the test images that show what a training image shows, byte for byte or nearly."
         }
         @for table in &report.cells_table { (sortable(table, true)) }
         @if let Some(table) = tables::spread(&report.analysis.spread) { (sortable(&table, false)) }
