@@ -149,4 +149,8 @@ fn help_explains_the_keys_of_its_stage() {
         assert!(help.contains(key), "{binary}: {help}");
     }
     assert!(!study.run("extract", &["--help"]).contains("recipe.lr"));
+    for command in ["study", "status", "verify", "clean-stale"] {
+        let help = study.run("fmstudy", &[command, "--help"]);
+        assert!(help.contains("extract.shard_images") && help.contains("recipe.lr"), "{command}: {help}");
+    }
 }

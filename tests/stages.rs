@@ -64,6 +64,21 @@ fn runs_of_the_same_configuration_are_no_leftovers_whatever_the_study_names() {
 }
 
 #[test]
+fn a_replaced_test_image_is_nothing_to_training() {
+    let study = Study::new();
+    for stage in ["extract", "train", "eval"] {
+        study.run(stage, &[]);
+    }
+    let test = files_below(&study.path("faces/FER2013Test"));
+    let mut images = test.iter().filter(|path| path.extension().is_some_and(|ending| ending == "png"));
+    fs::copy(images.next().unwrap(), images.next().unwrap()).unwrap();
+    assert_eq!(study.json("extract", &[])["shards_written"], 1);
+    let status = study.run("fmstudy", &["status"]);
+    assert!(status.contains("train fm3 seed 0: fresh\neval fm3 seed 0: stale (data.copies"), "{status}");
+    assert_eq!(study.json("eval", &[])["runs"][0]["was_fresh"], false);
+}
+
+#[test]
 fn other_classes_need_no_extraction() {
     let study = Study::new();
     study.run("extract", &[]);

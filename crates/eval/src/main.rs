@@ -8,7 +8,7 @@ use study::Paths;
 
 /// Evaluate every trained run that has no fresh evaluation, beside the paper's numbers
 #[derive(Debug, Parser)]
-#[command(version, after_help = study::help(study::Stage::Eval))]
+#[command(version, after_help = study::help(&[study::Stage::Eval]))]
 struct Arguments {
     #[command(flatten)]
     common: cli::Arguments,

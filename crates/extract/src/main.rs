@@ -7,7 +7,7 @@ use pipeline::{export, extraction, summary};
 
 /// Run the frozen backbone over every image that is not cached yet
 #[derive(Debug, Parser)]
-#[command(version, after_help = study::help(study::Stage::Extract))]
+#[command(version, after_help = study::help(&[study::Stage::Extract]))]
 struct Arguments {
     #[command(flatten)]
     common: cli::Arguments,

@@ -15,6 +15,7 @@ use pipeline::{
     training, transfer, verify,
 };
 use serde::Serialize;
+use study::Stage;
 
 /// Do a whole study and report it; see what is fresh, whether it is sound, what can go; draw the demo's data
 #[derive(Debug, Parser)]
@@ -27,22 +28,25 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Do all that the study asks for and is not fresh: extract, train, evaluate, report
-    #[command(after_help = study::help(study::Stage::Report))]
+    #[command(after_help = study::help(&Stage::ALL))]
     Study(cli::Arguments),
     /// Write the report of what is evaluated
-    #[command(after_help = study::help(study::Stage::Report))]
+    #[command(after_help = study::help(&[Stage::Report]))]
     Report(cli::Arguments),
     /// Draw images with their feature maps, as the paper's Figure 3 does
-    #[command(after_help = study::help(study::Stage::Report))]
+    #[command(after_help = study::help(&[Stage::Report]))]
     Figure(cli::Arguments),
     /// Have a trained run answer about images
-    #[command(after_help = study::help(study::Stage::Report))]
+    #[command(after_help = study::help(&[Stage::Report]))]
     Predict(cli::Arguments),
     /// Show what is fresh, stale (and why), partial or missing
+    #[command(after_help = study::help(&Stage::ALL))]
     Status(cli::Arguments),
     /// Read everything again and compare it with its recorded hash
+    #[command(after_help = study::help(&Stage::ALL))]
     Verify(cli::Arguments),
     /// Remove what no current configuration uses, after listing it
+    #[command(after_help = study::help(&Stage::ALL))]
     CleanStale {
         #[command(flatten)]
         common: cli::Arguments,

@@ -13,6 +13,11 @@ pub enum Stage {
     Report,
 }
 
+impl Stage {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Extract, Self::Train, Self::Eval, Self::Report];
+}
+
 /// One key of the configuration.
 #[derive(Clone, Copy, Debug)]
 pub struct Key {
@@ -26,8 +31,10 @@ pub struct Key {
     pub stages: &'static [Stage],
 }
 
-const EVERY: &[Stage] = &[Stage::Extract, Stage::Train, Stage::Eval, Stage::Report];
+const EVERY: &[Stage] = &Stage::ALL;
 const EXTRACT: &[Stage] = &[Stage::Extract];
+const MAPS: &[Stage] = &[Stage::Extract, Stage::Report];
+const PASSES: &[Stage] = &[Stage::Extract, Stage::Eval, Stage::Report];
 const RUNS: &[Stage] = &[Stage::Train, Stage::Eval, Stage::Report];
 const RESULTS: &[Stage] = &[Stage::Eval, Stage::Report];
 const REPORT: &[Stage] = &[Stage::Report];
@@ -52,12 +59,12 @@ pub const KEYS: &[Key] = keys! {
     "data.skip_bad", EVERY, "true | false", "leave bad images and rows out and list them, instead of stopping";
     "cache.dir", EVERY, "folder", "where features, runs and results are kept";
     "extract.weights", EVERY, "file | owner/model", "ResNet-18: .safetensors, .npz, .pth, or a model on the Hub";
-    "extract.features", EXTRACT, "fm1+fm2+fm3+fm4", "which feature maps to store; the pass goes only as deep";
+    "extract.features", MAPS, "fm1+fm2+fm3+fm4", "which feature maps to store; the pass goes only as deep";
     "extract.dtype", EVERY, "f16 | bf16 | f32", "how values are stored";
     "extract.engine", EVERY, "auto | native | candle | cudnn", "what runs the convolutions; auto: what made the features there, or native on the CPU and cudnn on a GPU";
     "extract.precision", EVERY, "f32 | bf16 | int8", "what the convolutions multiply; int8 is twice as fast as f32 and 4% off at fm4 (docs/benchmarks.md)";
     "extract.views", EVERY, "plain | plain+flip", "with the mirror image, which has a cache of its own: training draws one of the two, evaluation averages both";
-    "extract.batch", EXTRACT, "number", "images per batch of the pass, 0 for 32 on the CPU and 256 on a GPU";
+    "extract.batch", PASSES, "number", "images per batch of the pass, 0 for 32 on the CPU and 256 on a GPU";
     "extract.shard_images", EXTRACT, "number", "images per new shard";
     "extract.limit", EVERY, "number", "use about so many images, of each split its share (rounded up); 0 for all. Tokens are standardised over all training images that are cached";
     "export.npy", EXTRACT, "folder", "also write the features as .npy, (images, channels, height, width)";
@@ -106,11 +113,11 @@ pub const KEYS: &[Key] = keys! {
     "predict.image", REPORT, "file or folder[,…]", "what to answer about";
 };
 
-/// The keys that `stage` reads, one per line, for `--help`.
-pub fn help(stage: Stage) -> String {
+/// The keys that any of `stages` reads, one per line, for `--help`.
+pub fn help(stages: &[Stage]) -> String {
     let mut text =
         String::from("Keys (in study.toml, or as key=value; the last part alone will do where it is unique):\n");
-    for key in KEYS.iter().filter(|key| key.stages.contains(&stage)) {
+    for key in KEYS.iter().filter(|key| key.stages.iter().any(|stage| stages.contains(stage))) {
         // Writing to a String cannot fail.
         let _ = writeln!(text, "  {:<24} {}\n  {:<24}   {}", key.name, key.values, "", key.meaning);
     }

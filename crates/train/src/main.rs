@@ -7,7 +7,7 @@ use pipeline::{summary, training};
 
 /// Train a Vision Transformer from cached features, for every run that is not fresh
 #[derive(Debug, Parser)]
-#[command(version, after_help = study::help(study::Stage::Train))]
+#[command(version, after_help = study::help(&[study::Stage::Train]))]
 struct Arguments {
     #[command(flatten)]
     common: cli::Arguments,
