@@ -3,9 +3,11 @@
 //! Results go to stdout, everything else to stderr. Exit codes: 0 done or nothing to do, 1 failure, 2 wrong
 //! arguments or configuration.
 
+mod invocation;
+
 use std::{
-    io::{IsTerminal, Write},
-    path::{Path, PathBuf},
+    io::{self, IsTerminal, Stderr, Write},
+    path::PathBuf,
     process::ExitCode,
 };
 
@@ -13,24 +15,13 @@ use anyhow::Result;
 use clap::Args;
 use pipeline::Context;
 use serde::Serialize;
-use study::{Key, Stage, Study, StudyError, key_of};
-use tracing_subscriber::EnvFilter;
+use study::{Study, StudyError};
+use tracing_subscriber::{EnvFilter, fmt::MakeWriter};
+
+use self::invocation::Invocation;
 
 /// Where the configuration is looked for.
-const DEFAULT_CONFIG: &str = "study.toml";
-
-/// Recipes that hints recommend, and the stage whose keys they read if they do not read all of them.
-const RECIPES: [(&str, Option<Stage>); 9] = [
-    ("extract", Some(Stage::Extract)),
-    ("train", Some(Stage::Train)),
-    ("eval", Some(Stage::Eval)),
-    ("study", None),
-    ("report", None),
-    ("figure", None),
-    ("predict", None),
-    ("verify", None),
-    ("status", None),
-];
+pub(crate) const DEFAULT_CONFIG: &str = "study.toml";
 
 /// Arguments of every binary.
 #[derive(Debug, Args)]
@@ -92,38 +83,11 @@ impl Arguments {
 
     /// What to type for `recipe` of the justfile with this configuration.
     pub fn command(&self, recipe: &str) -> String {
-        self.typed(recipe, &self.overrides.iter().map(String::as_str).collect::<Vec<_>>())
+        self.invocation().command(recipe)
     }
 
-    fn typed(&self, recipe: &str, overrides: &[&str]) -> String {
-        let config = self.config.to_string_lossy();
-        let config = if self.config == Path::new(DEFAULT_CONFIG) { vec![] } else { vec!["--config", &config] };
-        let words = ["just", recipe].into_iter().chain(overrides.iter().copied()).chain(config);
-        words.map(quoted).collect::<Vec<_>>().join(" ")
-    }
-
-    /// `text` with the commands that it recommends as they are to be typed to go on with this configuration.
-    fn as_typed(&self, text: &str) -> String {
-        // What stands between two backticks is every second part.
-        let parts = text.split('`').enumerate().map(|(place, part)| {
-            let command = (place % 2 == 1).then(|| self.recommended(part)).flatten();
-            command.unwrap_or_else(|| part.to_owned())
-        });
-        parts.collect::<Vec<_>>().join("`")
-    }
-
-    /// `command`, if it is a recipe with overrides of its own, with ours before them, as far as the recipe reads them.
-    fn recommended(&self, command: &str) -> Option<String> {
-        let mut words = command.strip_prefix("just ")?.split_whitespace();
-        let recipe = words.next()?;
-        let (_, stage) = RECIPES.iter().find(|(name, _)| *name == recipe)?;
-        let own: Vec<&str> = words.collect();
-        let is_wanted = |key: &Key| {
-            let is_read = stage.is_none_or(|stage| key.stages.contains(&stage));
-            is_read && !own.iter().any(|own| key_of(own).is_some_and(|other| other.name == key.name))
-        };
-        let ours = self.overrides.iter().map(String::as_str).filter(|of| key_of(of).is_some_and(is_wanted));
-        Some(self.typed(recipe, &ours.chain(own.iter().copied()).collect::<Vec<_>>()))
+    fn invocation(&self) -> Invocation {
+        Invocation { overrides: self.overrides.clone(), config: self.config.clone() }
     }
 
     fn open(&self, study: Study) -> Result<Context> {
@@ -151,7 +115,8 @@ impl Output {
         Ok(())
     }
 
-    fn start_messages(&self) {
+    /// `invocation` makes commands that messages recommend what is to be typed.
+    fn start_messages(&self, invocation: Option<Invocation>) {
         let level = match (self.quiet, self.verbose) {
             (true, _) => "warn",
             (_, true) => "debug",
@@ -165,7 +130,7 @@ impl Output {
             EnvFilter::try_from_env("FMSTUDY_LOG").unwrap_or_else(|_| EnvFilter::new(format!("warn,{default}")));
         tracing_subscriber::fmt()
             .with_env_filter(filter)
-            .with_writer(std::io::stderr)
+            .with_writer(Messages(invocation))
             .with_target(false)
             .without_time()
             .with_ansi(std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none())
@@ -173,15 +138,48 @@ impl Output {
     }
 }
 
+/// Where messages go.
+struct Messages(Option<Invocation>);
+
+/// Writes one message.
+struct MessageWriter<'a> {
+    invocation: Option<&'a Invocation>,
+    stderr: Stderr,
+}
+
+impl<'a> MakeWriter<'a> for Messages {
+    type Writer = MessageWriter<'a>;
+
+    fn make_writer(&'a self) -> MessageWriter<'a> {
+        MessageWriter { invocation: self.0.as_ref(), stderr: io::stderr() }
+    }
+}
+
+impl Write for MessageWriter<'_> {
+    /// A message comes whole.
+    fn write(&mut self, message: &[u8]) -> io::Result<usize> {
+        match (self.invocation, std::str::from_utf8(message)) {
+            (Some(invocation), Ok(text)) => self.stderr.write_all(invocation.as_typed(text).as_bytes())?,
+            _ => self.stderr.write_all(message)?,
+        }
+        Ok(message.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.stderr.flush()
+    }
+}
+
 /// Runs a binary's work on a study and turns its result into the exit code; errors go to stderr with their causes and hints.
 pub fn run(arguments: &Arguments, work: impl FnOnce(&Arguments) -> Result<()>) -> ExitCode {
-    arguments.output.start_messages();
-    exit_code(work(arguments), |text| arguments.as_typed(&text))
+    let invocation = arguments.invocation();
+    arguments.output.start_messages(Some(invocation.clone()));
+    exit_code(work(arguments), |text| invocation.as_typed(&text))
 }
 
 /// The same of work that knows no study.
 pub fn run_without_study(output: &Output, work: impl FnOnce(&Output) -> Result<()>) -> ExitCode {
-    output.start_messages();
+    output.start_messages(None);
     exit_code(work(output), |text| text)
 }
 
@@ -198,15 +196,6 @@ fn exit_code(result: Result<()>, as_typed: impl FnOnce(String) -> String) -> Exi
             if error.is::<StudyError>() { ExitCode::from(2) } else { ExitCode::FAILURE }
         }
     }
-}
-
-/// A word as a shell takes it.
-fn quoted(word: &str) -> String {
-    let is_plain = |character: char| character.is_ascii_alphanumeric() || "-_=+.,/:".contains(character);
-    if !word.is_empty() && word.chars().all(is_plain) {
-        return word.to_owned();
-    }
-    format!("'{}'", word.replace('\'', "'\\''"))
 }
 
 /// Without characters that would steer a terminal: names and fields come from files of strangers.
@@ -232,37 +221,6 @@ fn is_closed_pipe(error: &anyhow::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn commands_are_what_a_shell_takes() {
-        let mut arguments = Arguments {
-            overrides: vec!["recipe.lr=0.01".to_owned(), "study.variants=classes=8 seed=1".to_owned()],
-            config: DEFAULT_CONFIG.into(),
-            output: Output { json: false, quiet: false, verbose: false },
-        };
-        assert_eq!(arguments.command("study"), "just study recipe.lr=0.01 'study.variants=classes=8 seed=1'");
-        arguments.overrides = vec!["data.dir=it's".to_owned()];
-        arguments.config = "other.toml".into();
-        assert_eq!(arguments.command("study"), r"just study 'data.dir=it'\''s' --config other.toml");
-    }
-
-    #[test]
-    fn hints_go_on_with_the_same_configuration() {
-        let arguments = Arguments {
-            overrides: ["data=my faces", "combo=fm2", "weights=other.pth", "lr=0.1"].map(str::to_owned).to_vec(),
-            config: "other.toml".into(),
-            output: Output { json: false, quiet: false, verbose: false },
-        };
-        assert_eq!(
-            arguments.as_typed("`my faces`: no features\n\nhint: run `just extract`, which goes on"),
-            "`my faces`: no features\n\nhint: run `just extract 'data=my faces' weights=other.pth --config other.toml`, which goes on"
-        );
-        assert_eq!(
-            arguments.as_typed("run `just train combo=fm3`"),
-            "run `just train 'data=my faces' weights=other.pth lr=0.1 combo=fm3 --config other.toml`"
-        );
-        assert_eq!(arguments.as_typed("run `just demo`, or `just"), "run `just demo`, or `just");
-    }
 
     #[test]
     fn names_steer_no_terminal() {

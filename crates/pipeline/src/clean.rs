@@ -102,8 +102,12 @@ impl<'a> Configuration<'a> {
         if combination.iter().any(|source| source != Source::Orig && !self.features.has(source)) {
             return Claim::Unknown;
         }
-        let run = runs::of_current_configuration(self.context, &self.features, &self.shared, folder);
-        if run.is_some() { Claim::Yes } else { Claim::No }
+        let Self { context, features, shared } = self;
+        if runs::is_of_current_configuration(context, features, shared, combination, folder) {
+            Claim::Yes
+        } else {
+            Claim::No
+        }
     }
 }
 

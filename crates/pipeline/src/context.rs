@@ -3,7 +3,7 @@ use std::{error::Error as _, panic::resume_unwind, thread};
 use anyhow::{Context as _, Result, bail};
 use backbone::Weights;
 use dataset::{Dataset, DatasetError, OpenOptions};
-use stage::{HashMemo, SealError, check_seal, write_atomically, write_sealed_json};
+use stage::{HashMemo, SealError, check_seal, warn_once, write_atomically, write_sealed_json};
 use study::{Paths, Study};
 
 use crate::{read_ahead::ReadAhead, selection};
@@ -84,6 +84,13 @@ impl Context {
         self.write_audit()
     }
 
+    /// Keeps what has been learned of files' hashes, or says that it cannot: nothing but time is lost.
+    pub(crate) fn save_memo(&self) {
+        if let Err(error) = self.memo.save() {
+            warn_once(format!("hashes are not remembered: {error}"));
+        }
+    }
+
     /// Writes the data audit.
     pub fn write_audit(&self) -> Result<()> {
         let path = self.paths.audit();
@@ -119,8 +126,6 @@ fn open_dataset(study: &Study, paths: &Paths, memo: &HashMemo) -> Result<Dataset
 
 impl Drop for Context {
     fn drop(&mut self) {
-        if let Err(error) = self.memo.save() {
-            tracing::warn!("hashes are not remembered: {error}");
-        }
+        self.save_memo();
     }
 }

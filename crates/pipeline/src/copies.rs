@@ -17,12 +17,15 @@ use crate::{Context, progress};
 /// Version of everything between the images and what counts as a copy.
 const VERSION: u32 = 1;
 
-/// Likeness from which on two images may count as copies of one photograph. Of the 26 pairs from 0.70 to 0.73 in FERPlus's test set 24
-/// are, by eye; of the 35 from 0.65 to 0.70 some 27.
-const LEAST_LIKENESS: f32 = 0.7;
+/// Likeness from which on two images may count as copies of one photograph. On FERPlus, 40 of the 48 pairs from 0.60 to 0.63 are, by eye,
+/// and 47 of the 52 from 0.65 to 0.68.
+const LEAST_LIKENESS: f32 = 0.6;
 
-/// As many of an image's mirror images as of the images themselves may be like a training image: those are, but for a few, by chance. In
-/// data sets whose images are more alike than FERPlus's, as drawn faces are, a copy has to be more like its original.
+/// Likeness from which on they always do: no two photographs of FERPlus are as like, and no two faces of the demo.
+const CERTAIN_LIKENESS: f32 = 0.95;
+
+/// What share of the near copies may be so by chance, as estimated from mirror images: those are like a training image as often as the
+/// images themselves are by chance. In data sets whose images are more alike than FERPlus's a copy has to be more like its original.
 const MOST_BY_CHANCE: f64 = 0.05;
 
 /// An image that a training image shows as well.
@@ -45,6 +48,8 @@ pub struct CopiedImage {
 pub struct Copies {
     /// What was compared.
     images: ContentHash,
+    /// Likeness from which on images counted as copies.
+    least_likeness: f32,
     /// In the order of the data set.
     copies: Vec<CopiedImage>,
 }
@@ -68,7 +73,8 @@ impl Copies {
         if let Some(known) = known.filter(|known| known.images == images) {
             return Ok(known);
         }
-        let found = Self { images, copies: search(context)? };
+        let (least_likeness, copies) = search(context)?;
+        let found = Self { images, least_likeness, copies };
         write_sealed_json(&path, &found)?;
         Ok(found)
     }
@@ -79,6 +85,11 @@ impl Copies {
             self.copies.iter().filter(|copy| copy.split == split).map(|copy| copy.image.as_str()).collect();
         let is_copy = |index: &usize| copies.contains(context.dataset.images[*index].id.as_str());
         context.selected.iter().copied().filter(is_copy).collect()
+    }
+
+    /// Likeness from which on images counted as copies, if images of this data set are so alike that it is more than usual.
+    pub(crate) fn raised_likeness(&self) -> Option<f32> {
+        (self.least_likeness > LEAST_LIKENESS).then_some(self.least_likeness)
     }
 
     /// How many there are.
@@ -93,15 +104,16 @@ impl Copies {
 
 /// Identifies what is compared, and how.
 pub(crate) fn digest(context: &Context) -> ContentHash {
-    let how = format!("{VERSION} {LEAST_LIKENESS} {MOST_BY_CHANCE}");
+    let how = format!("{VERSION} {LEAST_LIKENESS} {CERTAIN_LIKENESS} {MOST_BY_CHANCE}");
     let images = context.selected.iter().flat_map(|index| {
         let image = &context.dataset.images[*index];
-        [image.split.name().as_bytes(), image.hash.as_bytes()]
+        [image.split.name().as_bytes(), image.id.as_bytes(), image.hash.as_bytes()]
     });
     ContentHash::of_parts(std::iter::once(how.as_bytes()).chain(images))
 }
 
-fn search(context: &Context) -> Result<Vec<CopiedImage>> {
+/// The least likeness of a copy, and all copies.
+fn search(context: &Context) -> Result<(f32, Vec<CopiedImage>)> {
     let images = &context.dataset.images;
     let of = |wanted: fn(Split) -> bool| -> Vec<usize> {
         context.selected.iter().copied().filter(|index| wanted(images[*index].split)).collect()
@@ -127,22 +139,31 @@ fn search(context: &Context) -> Result<Vec<CopiedImage>> {
         let (of, identical) = (images[of].id.clone(), identical.is_some());
         Some(CopiedImage { image: image.id.clone(), split: image.split, of, identical, likeness })
     });
-    Ok(copies.collect())
+    Ok((least, copies.collect()))
 }
 
-/// The least likeness, not below [`LEAST_LIKENESS`], that [`MOST_BY_CHANCE`] allows.
+/// The least likeness from [`LEAST_LIKENESS`] to [`CERTAIN_LIKENESS`] from which on no more are so by chance than [`MOST_BY_CHANCE`]. An
+/// image counts for a copy, or against them, as it or its mirror image is more like a training image; one more is taken to be by chance
+/// than were seen, as is usual for such estimates (<https://doi.org/10.1214/15-AOS1337>, knockoff+).
 fn least_likeness(nearest: &[Nearest]) -> f32 {
-    let descending = |of: fn(&Nearest) -> f32| {
-        let mut likenesses: Vec<f32> = nearest.iter().map(of).filter(|likeness| *likeness >= LEAST_LIKENESS).collect();
-        likenesses.sort_unstable_by(|one, other| other.total_cmp(one));
-        likenesses
-    };
-    let (plain, mirrored) = (descending(|near| near.plain.likeness), descending(|near| near.mirrored.likeness));
-    let is_allowed = |(count, likeness): &(usize, f32)| {
-        let by_chance = mirrored.partition_point(|mirrored| mirrored >= likeness);
-        by_chance as f64 <= MOST_BY_CHANCE * (count + 1) as f64
-    };
-    plain.into_iter().enumerate().rfind(is_allowed).map_or(f32::INFINITY, |(_, least)| least)
+    let winners = nearest.iter().map(|Nearest { plain, mirrored }| {
+        let is_mirrored = mirrored.likeness > plain.likeness;
+        (if is_mirrored { mirrored.likeness } else { plain.likeness }, is_mirrored)
+    });
+    let mut winners: Vec<(f32, bool)> = winners.filter(|(likeness, _)| *likeness >= LEAST_LIKENESS).collect();
+    // Of equals the mirror images first.
+    winners.sort_unstable_by(|one, other| other.0.total_cmp(&one.0).then(other.1.cmp(&one.1)));
+    let (mut copies, mut by_chance, mut least) = (0.0, 1.0, CERTAIN_LIKENESS);
+    for (likeness, is_mirrored) in winners {
+        match is_mirrored {
+            true => by_chance += 1.0,
+            false => copies += 1.0,
+        }
+        if by_chance <= MOST_BY_CHANCE * copies {
+            least = likeness.min(least);
+        }
+    }
+    if by_chance <= MOST_BY_CHANCE * copies { LEAST_LIKENESS } else { least }
 }
 
 #[cfg(test)]
@@ -153,24 +174,25 @@ mod tests {
 
     #[test]
     fn what_mirror_images_are_by_chance_is_no_copy() {
-        let nearest = |likenesses: [f32; 2]| {
-            let [plain, mirrored] = likenesses.map(|likeness| Like { likeness, index: 0 });
-            Nearest { plain, mirrored }
-        };
-        let least = |all: &[[f32; 2]]| least_likeness(&all.iter().map(|of| nearest(*of)).collect::<Vec<_>>());
-        assert_eq!(least(&[[0.9, 0.3], [0.75, 0.2], [0.69, 0.6]]), 0.75);
-        assert_eq!(least(&[[0.9, 0.3], [0.85, 0.8], [0.75, 0.2]]), 0.85);
-        assert_eq!(least(&[[0.9, 0.95], [0.75, 0.2]]), f32::INFINITY);
-        // One in twenty may be.
-        let mut many = vec![[0.8, 0.1]; 19];
-        many.push([0.71, 0.72]);
-        assert_eq!(least(&many), 0.71);
-        many.push([0.70, 0.70]);
-        assert_eq!(least(&many), 0.71);
+        let like = |likeness| Like { likeness, index: 0 };
+        let many =
+            |count: usize, plain, mirrored| vec![Nearest { plain: like(plain), mirrored: like(mirrored) }; count];
+        // A few may all be so by chance; what is certain is left.
+        assert_eq!(least_likeness(&many(19, 0.8, 0.3)), CERTAIN_LIKENESS);
+        assert_eq!(least_likeness(&many(20, 0.8, 0.3)), LEAST_LIKENESS);
+        assert_eq!(least_likeness(&many(20, 0.5, 0.3)), CERTAIN_LIKENESS);
+        let with = |more: Vec<Nearest>| least_likeness(&[many(30, 0.8, 0.3), more].concat());
+        assert_eq!(with(many(1, 0.3, 0.7)), 0.8);
+        assert_eq!(with([many(1, 0.3, 0.7), many(9, 0.65, 0.3)].concat()), 0.8);
+        assert_eq!(with([many(1, 0.3, 0.7), many(10, 0.65, 0.3), many(1, 0.3, 0.62)].concat()), 0.65);
+        assert_eq!(with([many(1, 0.3, 0.7), many(10, 0.65, 0.3)].concat()), LEAST_LIKENESS);
+        assert_eq!(with(many(2, 0.3, 0.9)), CERTAIN_LIKENESS);
+        // Training images with their mirror images: both are as like.
+        assert_eq!(least_likeness(&many(40, 0.8, 0.8)), LEAST_LIKENESS);
     }
 
     #[test]
-    fn ferplus_has_nearly_as_many_near_copies_as_byte_identical_ones() {
+    fn ferplus_has_more_near_copies_than_byte_identical_ones() {
         let Some(faces) = testdata::real_ferplus() else { return };
         let folder = tempfile::tempdir().unwrap();
         fs_err::write(folder.path().join("study.toml"), "").unwrap();
@@ -181,9 +203,9 @@ mod tests {
         let found = Copies::find(&context).unwrap();
         let [valid, test] = found.counts();
         assert_eq!((valid.identical, test.identical), (279, 288));
-        // numpy finds 251 in the test set; sums in another order may decide otherwise at the edge.
-        assert!(test.near.abs_diff(251) <= 2, "{test:?}");
-        println!("{valid:?} {test:?}");
+        // So numpy finds; sums in another order may decide otherwise at the edge.
+        assert!(valid.near.abs_diff(296) <= 2 && test.near.abs_diff(306) <= 2, "{valid:?} {test:?}");
+        assert_eq!(found.raised_likeness(), None);
 
         // What was found is kept; with a limit fewer are compared.
         assert_eq!(Copies::find(&context).unwrap().copies, found.copies);

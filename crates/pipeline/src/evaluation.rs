@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
+    io,
     path::{Path, PathBuf},
 };
 
@@ -356,6 +357,13 @@ impl Evaluator<'_> {
 
         let bar = progress::bar(context.show_progress, examples.iter().count() as u64, &name, "images");
         let splits = [(Split::Train, &examples.train), (Split::Valid, &examples.valid), (Split::Test, &examples.test)];
+        for member in &members {
+            // Its answers are written anew from here on: what was said of the old ones is true no more.
+            match fs_err::remove_file(member.due.run.folder.join(FOLDER).join(FILE)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
+                _ => {}
+            }
+        }
         let mut found: Vec<Found> = members.iter().map(|_| Found::default()).collect();
         for (split, images) in splits {
             let mut logits: Vec<Vec<Vec<f32>>> = vec![Vec::with_capacity(images.len()); members.len()];

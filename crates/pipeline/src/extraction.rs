@@ -73,6 +73,8 @@ pub struct ExtractionReport {
     pub skipped: Vec<String>,
     /// Validation and test images that show what a training image shows.
     pub copies: Vec<CopyCounts>,
+    /// The least likeness of a near copy, if the images of this data set are so alike that it is more than usual.
+    pub raised_likeness: Option<f32>,
 }
 
 impl Extraction {
@@ -241,8 +243,9 @@ pub fn run(context: &mut Context) -> Result<ExtractionReport> {
         });
     }
     // Behind the pass, which says of images if they cannot be decoded.
-    let copies = Copies::find(context)?.counts().to_vec();
-    Ok(ExtractionReport { copies, ..whole.context("there is no view to extract")? })
+    let copies = Copies::find(context)?;
+    let (raised_likeness, copies) = (copies.raised_likeness(), copies.counts().to_vec());
+    Ok(ExtractionReport { copies, raised_likeness, ..whole.context("there is no view to extract")? })
 }
 
 fn run_view(context: &mut Context, weights: &Weights, view: View) -> Result<ExtractionReport> {
@@ -325,6 +328,7 @@ fn report(context: &Context, extraction: &Extraction, computed: Option<Computed>
         engine: computed.map(|computed| computed.engine),
         skipped: context.dataset.audit.skipped.iter().map(ToString::to_string).collect(),
         copies: Vec::new(),
+        raised_likeness: None,
     }
 }
 

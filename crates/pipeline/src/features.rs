@@ -129,7 +129,7 @@ impl Features {
                 manifest.verify(cache, map, |path| context.memo.hash_file(path))?;
             }
         }
-        context.memo.save()?;
+        context.save_memo();
         Ok(locks)
     }
 }

@@ -127,17 +127,18 @@ pub(crate) fn place(context: &Context, combination: Combination, seed: u64) -> (
     (combination, seeds.iter().position(|one| *one == seed))
 }
 
-/// The run in `folder`, if its configuration is the current one whatever `combo` and the seeds say.
-pub(crate) fn of_current_configuration(
+/// Whether `folder` is that of a run of the current configuration, whatever `combo` and the seeds say.
+pub(crate) fn is_of_current_configuration(
     context: &Context,
     features: &Features,
     shared: &Fingerprint,
+    combination: Combination,
     folder: &Path,
-) -> Option<Run> {
-    let found = read_fingerprint(folder)?;
-    let (combination, seed) = (found.get("combo")?.parse().ok()?, found.get("seed")?.parse().ok()?);
-    let run = Run::new(context, features, shared, combination, seed).ok()?;
-    (run.fingerprint == found && run.folder == folder).then_some(run)
+) -> bool {
+    let name = folder.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let seed = name.strip_prefix("seed").and_then(|rest| rest.split_once('-')?.0.parse().ok());
+    let run = seed.and_then(|seed| Run::new(context, features, shared, combination, seed).ok());
+    run.is_some_and(|run| run.folder == folder)
 }
 
 /// What all runs of a configuration have in common.

@@ -32,7 +32,7 @@ pub fn extraction(context: &Context, report: &ExtractionReport) -> String {
         "{}{}\nextract {features}: {} of {} shards written, {} images in {:.1} s ({rate:.1} images/s, {}; waiting for images {}, \
          for the network {}, for the disk {}); {} images, {size_gb:.2} GB in `{}`",
         context.dataset.audit,
-        copies(&report.copies),
+        copies(report),
         report.shards_written,
         report.shards,
         report.images_computed,
@@ -46,13 +46,20 @@ pub fn extraction(context: &Context, report: &ExtractionReport) -> String {
     )
 }
 
-/// A line of the audit for each split that has copies of training images.
-fn copies(counts: &[CopyCounts]) -> String {
+/// Lines of the audit about copies of training images.
+fn copies(report: &ExtractionReport) -> String {
     let line = |of: &CopyCounts| {
         let CopyCounts { split, identical, near } = of;
         format!("\n  {split} images that a training image shows as well: {identical} byte for byte, {near} more nearly")
     };
-    counts.iter().filter(|of| of.identical + of.near > 0).map(line).collect()
+    let mut lines: String = report.copies.iter().map(line).collect();
+    if let Some(likeness) = report.raised_likeness {
+        let _ = write!(
+            lines,
+            "\n  images are so alike here that near copies are told from a likeness of {likeness} on only"
+        );
+    }
+    lines
 }
 
 /// One line per run.

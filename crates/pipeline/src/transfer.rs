@@ -90,7 +90,7 @@ pub fn run(context: &Context, data: &Path) -> Result<TransferReport> {
     if !data.is_dir() {
         bail!(
             "no data set at `{}` (eval.data)\n\nhint: name a folder with one folder of images for each class: \
-             `just eval data=FOLDER`",
+             `just eval eval.data=FOLDER`",
             data.display()
         );
     }

@@ -62,7 +62,7 @@ pub fn run(context: &Context) -> Result<Verification> {
         context.memo.fault(path, *expected)
     }));
     bar.finish_and_clear();
-    context.memo.save()?;
+    context.save_memo();
     Ok(Verification { files, size_bytes, images: context.dataset.images.len(), damaged })
 }
 

@@ -3,7 +3,7 @@ use indicatif::ProgressBar;
 use kernels::{Begin, Isa, Matrix, MatrixMut, Panels, Precision, multiply};
 use rayon::prelude::*;
 
-use super::outline::{LENGTH, outline};
+use super::outline::{LENGTH, mean, outline, remove};
 use crate::{Context, feature_pass::grey};
 
 /// Training images that are compared at a time: their outlines, a megabyte, stay in a core's cache.
@@ -15,7 +15,7 @@ const OTHERS_TOGETHER: usize = 64;
 /// A training image that is like another.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Like {
-    /// Correlation of both outlines.
+    /// Correlation of both outlines, to four digits.
     pub(super) likeness: f32,
     /// Its index in the data set.
     pub(super) index: usize,
@@ -40,29 +40,27 @@ impl Like {
 }
 
 /// For each of `others` the nearest of `train`, all as indices in the data set. Images for training are decoded, compared with all others
-/// and forgotten.
+/// and forgotten. Likenesses are rounded, so that no processor decides otherwise than another.
 pub(super) fn nearest(context: &Context, train: &[usize], others: &[usize], bar: &ProgressBar) -> Result<Vec<Nearest>> {
     let isa = Isa::choose()?;
-    let outlines_of = |indices: &[usize], mirrored: bool| -> Result<Vec<f32>> {
-        let mut outlines = Vec::with_capacity(indices.len() * LENGTH);
-        for index in indices {
-            let pixels = context.dataset.decode(*index)?;
-            let mut grey = grey(&pixels);
-            if mirrored {
-                grey.chunks_exact_mut(pixels.width).for_each(<[f32]>::reverse);
-            }
-            outlines.extend(outline(&grey, pixels.width, pixels.height));
-        }
-        bar.inc(if mirrored { 0 } else { indices.len() as u64 });
-        Ok(outlines)
-    };
     let of_others = |mirrored: bool| -> Result<Vec<f32>> {
-        let parts = others.par_chunks(TOGETHER).map(|others| outlines_of(others, mirrored));
+        let parts = others.par_chunks(TOGETHER).map(|others| outlines(context, others, mirrored));
         Ok(parts.collect::<Result<Vec<_>>>()?.concat())
     };
-    let sought = [of_others(false)?, of_others(true)?].concat();
-    let nearest_among =
-        |train: &[usize]| -> Result<Vec<Like>> { Ok(nearest_each(isa, &sought, &outlines_of(train, false)?, train)) };
+    let (mut plain, mut mirrored) = (of_others(false)?, of_others(true)?);
+    bar.inc(others.len() as u64);
+    let common = mean(&plain);
+    remove(&common, &mut plain);
+    let common_mirrored = mean(&mirrored);
+    remove(&common_mirrored, &mut mirrored);
+    let sought = [plain, mirrored].concat();
+
+    let nearest_among = |train: &[usize]| -> Result<Vec<Like>> {
+        let mut outlines = outlines(context, train, false)?;
+        remove(&common, &mut outlines);
+        bar.inc(train.len() as u64);
+        Ok(nearest_each(isa, &sought, &outlines, train))
+    };
     let nothing = || Ok(vec![Like::NOTHING; 2 * others.len()]);
     let nearest: Vec<Like> = train.par_chunks(TOGETHER).map(nearest_among).reduce(nothing, |one, other| {
         Ok(one?.into_iter().zip(other?).map(|(one, other)| one.or_nearer(other)).collect())
@@ -70,6 +68,25 @@ pub(super) fn nearest(context: &Context, train: &[usize], others: &[usize], bar:
     let (plain, mirrored) = nearest.split_at(others.len());
     let both = plain.iter().zip(mirrored);
     Ok(both.map(|(plain, mirrored)| Nearest { plain: *plain, mirrored: *mirrored }).collect())
+}
+
+/// The outlines of the images with these `indices`, one behind the other. What cannot be decoded and is to be left out has none.
+fn outlines(context: &Context, indices: &[usize], mirrored: bool) -> Result<Vec<f32>> {
+    let mut outlines = Vec::with_capacity(indices.len() * LENGTH);
+    for index in indices {
+        match context.dataset.decode(*index) {
+            Ok(pixels) => {
+                let mut grey = grey(&pixels);
+                if mirrored {
+                    grey.chunks_exact_mut(pixels.width).for_each(<[f32]>::reverse);
+                }
+                outlines.extend(outline(&grey, pixels.width, pixels.height));
+            }
+            Err(_) if context.study.data.skip_bad => outlines.resize(outlines.len() + LENGTH, 0.0),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(outlines)
 }
 
 /// For each outline of `sought` the nearest of `outlines`, which belong to the images of the `indices`.
@@ -85,9 +102,15 @@ fn nearest_each(isa: Isa, sought: &[f32], outlines: &[f32], indices: &[usize]) -
         let to = MatrixMut { values: &mut *values, rows, columns, row_step: columns };
         multiply(Matrix::rows(sought, rows, LENGTH, LENGTH), &panels, Begin::Zero, to);
         all.extend(values.chunks_exact(columns).map(|row| {
-            let likes = row.iter().zip(indices).map(|(likeness, index)| Like { likeness: *likeness, index: *index });
+            let likes =
+                row.iter().zip(indices).map(|(likeness, index)| Like { likeness: rounded(*likeness), index: *index });
             likes.fold(Like::NOTHING, Like::or_nearer)
         }));
     }
     all
+}
+
+/// To four digits.
+fn rounded(likeness: f32) -> f32 {
+    (likeness * 1e4).round() / 1e4
 }

@@ -63,9 +63,13 @@ impl Found {
         }
     }
 
-    /// The shards that a manifest names. A process that was killed before it wrote the manifest anew left records that know better.
+    /// The shards that a manifest names, if it is of the plan that was begun last: else an extraction goes on that will write another one,
+    /// and its records know what is there.
     fn add_shards(&mut self, cache: &Path) {
         let Ok(Some(manifest)) = Manifest::read(cache) else { return };
+        if !matches!(Plan::read(cache), Ok(Some((_, digest))) if digest == manifest.plan) {
+            return;
+        }
         for (source, feature) in manifest.features {
             for (shard, entry) in feature.shards {
                 self.known.entry(shard_path(cache, source, shard)).or_insert(entry.blake3);

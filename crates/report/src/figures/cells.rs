@@ -18,7 +18,9 @@ pub fn cells_beside_the_paper(results: &Results) -> Result<Option<Chart>> {
     if cells.is_empty() || low > high || results.evaluated().next().is_none() {
         return Ok(None);
     }
-    let (low, high) = ((low / 5.0).floor() * 5.0, (high / 5.0).ceil() * 5.0);
+    // At least one step of five, also where all are the same.
+    let low = ((low / 5.0).floor() * 5.0).min(95.0);
+    let high = ((high / 5.0).ceil() * 5.0).max(low + 5.0);
     let names: Vec<String> = cells.iter().rev().map(|cell| cell.combination.to_string()).collect();
     let has_paper = cells.iter().any(|cell| cell.paper.is_some());
     let beside = if has_paper { ", and the paper's" } else { "" };
