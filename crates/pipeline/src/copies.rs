@@ -66,16 +66,20 @@ pub struct CopyCounts {
 }
 
 impl Copies {
-    /// Looks for copies among the selected images, once: what was found is kept.
+    /// The copies among the selected images, if they have been looked for.
+    pub(crate) fn known(context: &Context) -> Option<Self> {
+        let known: Option<Self> = read_sound_json(&context.paths.copies(), "copies are looked for again");
+        known.filter(|known| known.images == digest(context))
+    }
+
+    /// Looks for them, once: what was found is kept.
     pub(crate) fn find(context: &Context) -> Result<Self> {
-        let (path, images) = (context.paths.copies(), digest(context));
-        let known: Option<Self> = read_sound_json(&path, "copies are looked for again");
-        if let Some(known) = known.filter(|known| known.images == images) {
+        if let Some(known) = Self::known(context) {
             return Ok(known);
         }
         let (least_likeness, copies) = search(context)?;
-        let found = Self { images, least_likeness, copies };
-        write_sealed_json(&path, &found)?;
+        let found = Self { images: digest(context), least_likeness, copies };
+        write_sealed_json(&context.paths.copies(), &found)?;
         Ok(found)
     }
 

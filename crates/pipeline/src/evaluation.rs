@@ -221,7 +221,7 @@ fn fingerprint(context: &Context, examples: &Examples, run: &Run, trained: &Trai
     fingerprint.set("run", run.fingerprint.digest());
     fingerprint.set("model", trained.model);
     fingerprint.set("data.test", examples.digests(context).test);
-    fingerprint.set("data.copies", examples.digests(context).copies);
+    fingerprint.set("data.copies", examples.compared(context));
     fingerprint.set("eval.numerics", NUMERICS_VERSION);
     fingerprint
 }

@@ -24,6 +24,7 @@ pub(crate) struct Examples {
     pub(crate) valid: Vec<Example>,
     pub(crate) test: Vec<Example>,
     digests: OnceLock<Digests>,
+    compared: OnceLock<ContentHash>,
 }
 
 /// Hashes of each split's contents and targets, in order.
@@ -32,8 +33,6 @@ pub(crate) struct Digests {
     pub(crate) train: ContentHash,
     pub(crate) valid: ContentHash,
     pub(crate) test: ContentHash,
-    /// Of all images that copies are looked for among.
-    pub(crate) copies: ContentHash,
 }
 
 impl Examples {
@@ -51,7 +50,7 @@ impl Examples {
             labelled.collect()
         };
         let (train, valid, test) = (of(Split::Train), of(Split::Valid), of(Split::Test));
-        Self { train, valid, test, digests: OnceLock::new() }
+        Self { train, valid, test, digests: OnceLock::new(), compared: OnceLock::new() }
     }
 
     /// All of them.
@@ -59,15 +58,15 @@ impl Examples {
         self.train.iter().chain(&self.valid).chain(&self.test)
     }
 
+    /// Identifies the images among which copies are looked for; taken by who first asks.
+    pub(crate) fn compared(&self, context: &Context) -> ContentHash {
+        *self.compared.get_or_init(|| copies::digest(context))
+    }
+
     /// The splits' hashes; taken by who first asks.
     pub(crate) fn digests(&self, context: &Context) -> &Digests {
         let of = |split: &[Example]| digest(context, split);
-        self.digests.get_or_init(|| Digests {
-            train: of(&self.train),
-            valid: of(&self.valid),
-            test: of(&self.test),
-            copies: copies::digest(context),
-        })
+        self.digests.get_or_init(|| Digests { train: of(&self.train), valid: of(&self.valid), test: of(&self.test) })
     }
 }
 

@@ -242,10 +242,15 @@ pub fn run(context: &mut Context) -> Result<ExtractionReport> {
             Some(before) => before.and(report),
         });
     }
-    // Behind the pass, which says of images if they cannot be decoded.
-    let copies = Copies::find(context)?;
-    let (raised_likeness, copies) = (copies.raised_likeness(), copies.counts().to_vec());
-    Ok(ExtractionReport { copies, raised_likeness, ..whole.context("there is no view to extract")? })
+    let whole = whole.context("there is no view to extract")?;
+    // Behind the pass, which says of images if they cannot be decoded. Where there was none it is for who needs them to look for copies.
+    let copies = if whole.engine.is_some() { Some(Copies::find(context)?) } else { Copies::known(context) };
+    Ok(match copies {
+        Some(found) => {
+            ExtractionReport { copies: found.counts().to_vec(), raised_likeness: found.raised_likeness(), ..whole }
+        }
+        None => whole,
+    })
 }
 
 fn run_view(context: &mut Context, weights: &Weights, view: View) -> Result<ExtractionReport> {
