@@ -186,12 +186,13 @@ fn verify_reads_what_other_configurations_made_and_misses_what_is_gone() {
     fs::write(&flipped, &sound).unwrap();
     study.run("fmstudy", &["verify"]);
 
-    for name in ["fm3/00001.safetensors", "fm3/00001.record.json"] {
-        fs::remove_file(other.join(name)).unwrap();
+    // And if the plan is lost as well.
+    for lost in [&["fm3/00001.safetensors", "fm3/00001.record.json"][..], &["plan"]] {
+        lost.iter().for_each(|name| fs::remove_file(other.join(name)).unwrap());
+        let output = study.output("fmstudy", &["verify"]);
+        let told = String::from_utf8(output.stdout).unwrap();
+        assert!(!output.status.success() && told.contains("fm3/00001.safetensors"), "{told}");
     }
-    let output = study.output("fmstudy", &["verify"]);
-    let told = String::from_utf8(output.stdout).unwrap();
-    assert!(!output.status.success() && told.contains("fm3/00001.safetensors"), "{told}");
 }
 
 #[test]

@@ -114,33 +114,43 @@ fn whole_study(arguments: &cli::Arguments) -> Result<()> {
     run_stages(&mut arguments.context()?, &mut failures);
     for words in arguments.study()?.study.variants {
         tracing::info!("variant {words}");
+        failures.variant = Some(words.clone());
         // One after the other: each saves what it has learned of files' hashes for the next.
         if let Some(mut context) = failures.take(arguments.variant(&words)) {
             run_stages(&mut context, &mut failures);
         }
     }
+    failures.variant = None;
     failures.take(write_report(arguments));
     failures.into_result()
 }
 
 /// What went wrong in a study.
 #[derive(Default)]
-struct Failures(Vec<anyhow::Error>);
+struct Failures {
+    errors: Vec<anyhow::Error>,
+    /// The words of the variant that is at work.
+    variant: Option<String>,
+}
 
 impl Failures {
     /// The result, if there is one; else tells and keeps what went wrong.
     fn take<T>(&mut self, result: Result<T>) -> Option<T> {
         result
             .map_err(|error| {
+                let error = match &self.variant {
+                    Some(words) => error.context(format!("variant `{words}`, whose keys its commands need too")),
+                    None => error,
+                };
                 tracing::error!("{}", message(&error));
-                self.0.push(error);
+                self.errors.push(error);
             })
             .ok()
     }
 
     fn into_result(self) -> Result<()> {
-        let all: Vec<String> = self.0.iter().map(message).collect();
-        match self.0.into_iter().next() {
+        let all: Vec<String> = self.errors.iter().map(message).collect();
+        match self.errors.into_iter().next() {
             None => Ok(()),
             Some(only) if all.len() == 1 => Err(only),
             Some(_) => bail!("{} things failed:\n{}", all.len(), all.join("\n")),

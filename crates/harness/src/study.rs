@@ -44,6 +44,9 @@ checkpoint_every = 2
 combos = ["fm3"]
 "#;
 
+/// How long after a change a file's hash is remembered, and a little more.
+const SETTLED: Duration = Duration::from_millis(80);
+
 /// A folder with a configuration, faces and weights.
 pub struct Study {
     folder: TempDir,
@@ -62,6 +65,8 @@ impl Study {
         copy_folder(&template().join("faces"), &study.path("faces"));
         fs_err::copy(template().join("resnet18.safetensors"), study.path("resnet18.safetensors")).unwrap();
         fs_err::write(study.path("study.toml"), CONFIGURATION).unwrap();
+        // Hashes of what has changed a moment ago are not remembered.
+        sleep(SETTLED);
         study
     }
 

@@ -15,7 +15,7 @@ use self::search::Nearest;
 use crate::{Context, progress};
 
 /// Version of everything between the images and what counts as a copy.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// Likeness from which on two images may count as copies of one photograph. On FERPlus, 40 of the 48 pairs from 0.60 to 0.63 are, by eye,
 /// and 47 of the 52 from 0.65 to 0.68.
@@ -49,6 +49,7 @@ pub struct Copies {
     /// What was compared.
     images: ContentHash,
     /// Likeness from which on images counted as copies.
+    #[serde(default)]
     least_likeness: f32,
     /// In the order of the data set.
     copies: Vec<CopiedImage>,
@@ -91,7 +92,8 @@ impl Copies {
         context.selected.iter().copied().filter(is_copy).collect()
     }
 
-    /// Likeness from which on images counted as copies, if images of this data set are so alike that it is more than usual.
+    /// Likeness from which on images counted as copies, if it is more than [`LEAST_LIKENESS`]: images of this data set are too alike, or
+    /// near copies too few, to tell these from chance below.
     pub(crate) fn raised_likeness(&self) -> Option<f32> {
         (self.least_likeness > LEAST_LIKENESS).then_some(self.least_likeness)
     }
@@ -133,10 +135,10 @@ fn search(context: &Context) -> Result<(f32, Vec<CopiedImage>)> {
     let near: Vec<Nearest> =
         nearest.iter().zip(&identical).filter(|(_, of)| of.is_none()).map(|(near, _)| *near).collect();
     let least = least_likeness(&near);
-    let copies = others.iter().zip(nearest).zip(identical).filter_map(|((index, Nearest { plain, .. }), identical)| {
+    let copies = others.iter().zip(nearest).zip(identical).filter_map(|((index, near), identical)| {
         let (of, likeness) = match identical {
             Some(of) => (of, 1.0),
-            None if plain.likeness >= least => (plain.index, plain.likeness),
+            None if near.is_copy(least) => (near.plain.index, near.plain.likeness),
             None => return None,
         };
         let image = &images[*index];
@@ -144,6 +146,14 @@ fn search(context: &Context) -> Result<(f32, Vec<CopiedImage>)> {
         Some(CopiedImage { image: image.id.clone(), split: image.split, of, identical, likeness })
     });
     Ok((least, copies.collect()))
+}
+
+impl Nearest {
+    /// Whether the training image and the image are copies of one photograph.
+    fn is_copy(&self, least_likeness: f32) -> bool {
+        let Self { plain, mirrored } = self;
+        plain.likeness >= CERTAIN_LIKENESS || plain.likeness >= least_likeness.max(mirrored.likeness)
+    }
 }
 
 /// The least likeness from [`LEAST_LIKENESS`] to [`CERTAIN_LIKENESS`] from which on no more are so by chance than [`MOST_BY_CHANCE`]. An
@@ -159,10 +169,11 @@ fn least_likeness(nearest: &[Nearest]) -> f32 {
     winners.sort_unstable_by(|one, other| other.0.total_cmp(&one.0).then(other.1.cmp(&one.1)));
     let (mut copies, mut by_chance, mut least) = (0.0, 1.0, CERTAIN_LIKENESS);
     for (likeness, is_mirrored) in winners {
-        match is_mirrored {
-            true => by_chance += 1.0,
-            false => copies += 1.0,
+        if is_mirrored {
+            by_chance += 1.0;
+            continue;
         }
+        copies += 1.0;
         if by_chance <= MOST_BY_CHANCE * copies {
             least = likeness.min(least);
         }
@@ -191,6 +202,9 @@ mod tests {
         assert_eq!(with([many(1, 0.3, 0.7), many(10, 0.65, 0.3), many(1, 0.3, 0.62)].concat()), 0.65);
         assert_eq!(with([many(1, 0.3, 0.7), many(10, 0.65, 0.3)].concat()), LEAST_LIKENESS);
         assert_eq!(with(many(2, 0.3, 0.9)), CERTAIN_LIKENESS);
+        // Of equals all mirror images count.
+        let equals = [many(40, 0.8, 0.3), many(2, 0.3, 0.7), many(1, 0.7, 0.3)].concat();
+        assert_eq!(least_likeness(&equals), 0.8);
         // Training images with their mirror images: both are as like.
         assert_eq!(least_likeness(&many(40, 0.8, 0.8)), LEAST_LIKENESS);
     }
@@ -208,11 +222,10 @@ mod tests {
         let [valid, test] = found.counts();
         assert_eq!((valid.identical, test.identical), (279, 288));
         // So numpy finds; sums in another order may decide otherwise at the edge.
-        assert!(valid.near.abs_diff(297) <= 2 && test.near.abs_diff(307) <= 2, "{valid:?} {test:?}");
+        assert!(valid.near.abs_diff(296) <= 2 && test.near.abs_diff(306) <= 2, "{valid:?} {test:?}");
         assert_eq!(found.raised_likeness(), None);
 
-        // What was found is kept; with a limit fewer are compared.
-        assert_eq!(Copies::find(&context).unwrap().copies, found.copies);
+        assert_eq!(Copies::known(&context).map(|known| known.copies).as_ref(), Some(&found.copies));
         assert_eq!(found.indices(&context, Split::Test).len(), test.identical + test.near);
     }
 }

@@ -16,7 +16,7 @@ use shards::{
     ShardEntry, ShardRecord, record_path, shard_path,
 };
 use sources::Source;
-use stage::{ContentHash, Lock, warn_once};
+use stage::{ContentHash, Lock, SealError, check_seal, warn_once};
 
 pub use crate::feature_pass::Waited;
 use crate::{
@@ -71,9 +71,9 @@ pub struct ExtractionReport {
     pub engine: Option<String>,
     /// Bad input that was left out (with data.skip_bad).
     pub skipped: Vec<String>,
-    /// Validation and test images that show what a training image shows.
+    /// Validation and test images that show what a training image shows; empty if they have not been looked for.
     pub copies: Vec<CopyCounts>,
-    /// The least likeness of a near copy, if the images of this data set are so alike that it is more than usual.
+    /// The least likeness of a near copy, if it is more than usual: images are too alike, or near copies too few, to tell from chance.
     pub raised_likeness: Option<f32>,
 }
 
@@ -244,7 +244,9 @@ pub fn run(context: &mut Context) -> Result<ExtractionReport> {
     }
     let whole = whole.context("there is no view to extract")?;
     // Behind the pass, which says of images if they cannot be decoded. Where there was none it is for who needs them to look for copies.
-    let copies = if whole.engine.is_some() { Some(Copies::find(context)?) } else { Copies::known(context) };
+    let is_damaged = matches!(check_seal(&context.paths.copies()), Err(SealError::Damaged { .. }));
+    let is_due = whole.engine.is_some() || is_damaged;
+    let copies = if is_due { Some(Copies::find(context)?) } else { Copies::known(context) };
     Ok(match copies {
         Some(found) => {
             ExtractionReport { copies: found.counts().to_vec(), raised_likeness: found.raised_likeness(), ..whole }

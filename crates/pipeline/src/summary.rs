@@ -56,7 +56,7 @@ fn copies(report: &ExtractionReport) -> String {
     if let Some(likeness) = report.raised_likeness {
         let _ = write!(
             lines,
-            "\n  images are so alike here that near copies are told from a likeness of {likeness} on only"
+            "\n  near copies count from a likeness of {likeness} on; below, they are too few, or images too alike, to tell from chance"
         );
     }
     lines

@@ -70,20 +70,20 @@ pub fn files_of_each_class(context: &Context) -> Vec<PathBuf> {
     one_of_each_class(context).into_iter().map(path).filter(|path| path.is_file()).collect()
 }
 
-/// Portraits of `images` of the data set, seen by the run `cell`.
+/// Portraits of `images` of the data set, seen by the run `answered`.
 pub fn portraits(
     context: &Context,
     inspector: &Inspector<'_>,
     images: &[usize],
-    cell: &AnsweredRun,
+    answered: &AnsweredRun,
 ) -> Result<Vec<Portrait>> {
-    let seen = seen(context, inspector, images, cell)?;
+    let seen = seen(context, inspector, images, answered)?;
     let sources: Vec<Source> = inspector.cached().collect();
     let portrait = |(image, [original, attention]): (&usize, [Picture; 2])| {
         let record = &context.dataset.images[*image];
         let map = |source: &Source| Ok((*source, Picture::channel_mean(&inspector.map(*source, *image)?)?));
-        let at = cell.answers.images.iter().position(|other| other == image);
-        let class = at.map(|at| context.study.data.classes.names()[cell.answers.labels[at]].to_owned());
+        let at = answered.answers.images.iter().position(|other| other == image);
+        let class = at.map(|at| context.study.data.classes.names()[answered.answers.labels[at]].to_owned());
         Ok(Portrait {
             id: record.id.clone(),
             class: class.unwrap_or_default(),
@@ -97,14 +97,14 @@ pub fn portraits(
 }
 
 /// The test images about which the run was wrong and most sure.
-pub fn mistakes(context: &Context, inspector: &Inspector<'_>, cell: &AnsweredRun) -> Result<Vec<Mistake>> {
-    let answers = &cell.answers;
+pub fn mistakes(context: &Context, inspector: &Inspector<'_>, answered: &AnsweredRun) -> Result<Vec<Mistake>> {
+    let answers = &answered.answers;
     let confidences: Vec<f64> = answers.confidences().collect();
-    let mut wrong: Vec<usize> = (0..answers.images.len()).filter(|at| !cell.correct[*at]).collect();
+    let mut wrong: Vec<usize> = (0..answers.images.len()).filter(|at| !answered.correct[*at]).collect();
     wrong.sort_by(|a, b| confidences[*b].total_cmp(&confidences[*a]));
     wrong.truncate(WRONG);
     let images: Vec<usize> = wrong.iter().map(|at| answers.images[*at]).collect();
-    let seen = seen(context, inspector, &images, cell)?;
+    let seen = seen(context, inspector, &images, answered)?;
     let names = context.study.data.classes.names();
     let mistake = |(at, [original, attention]): (&usize, [Picture; 2])| {
         let record = &context.dataset.images[answers.images[*at]];
@@ -134,9 +134,9 @@ fn seen(
     context: &Context,
     inspector: &Inspector<'_>,
     images: &[usize],
-    cell: &AnsweredRun,
+    answered: &AnsweredRun,
 ) -> Result<Vec<[Picture; 2]>> {
-    let shares = inspector.attention(&cell.run.folder, cell.run.combination, images)?;
+    let shares = inspector.attention(&answered.run.folder, answered.run.combination, images)?;
     let of_image = |(image, shares): (&usize, Vec<f32>)| {
         let original = Picture::pixels(&context.dataset.decode(*image)?)?;
         let lit = original.lit(&shares)?;

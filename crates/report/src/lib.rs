@@ -249,23 +249,23 @@ impl Report {
     }
 }
 
-/// What is told of `cell`, and its charts.
-fn describe(context: &Context, cell: &AnsweredRun) -> Result<(Best, Vec<Chart>)> {
-    let test = &cell.run.evaluation.test;
-    let percent = |measure: Measure| tables::percent(measure.of(cell));
-    let answers: Vec<(f64, bool)> = cell.confidences().collect();
+/// What is told of `answered`, and its charts.
+fn describe(context: &Context, answered: &AnsweredRun) -> Result<(Best, Vec<Chart>)> {
+    let test = &answered.run.evaluation.test;
+    let percent = |measure: Measure| tables::percent(measure.of(answered));
+    let answers: Vec<(f64, bool)> = answered.confidences().collect();
     let bins = reliability(&answers);
     let mut charts = vec![figures::reliability_diagram(&bins)?];
-    match curves::Curves::read(&cell.run.folder) {
-        Ok(curves) => charts.push(figures::learning_curves(cell.run.combination, cell.run.seed, &curves)?),
+    match curves::Curves::read(&answered.run.folder) {
+        Ok(curves) => charts.push(figures::learning_curves(answered.run.combination, answered.run.seed, &curves)?),
         Err(error) => tracing::warn!("no learning curves: {error:#}"),
     }
-    let groups = by_agreement(context, cell, &answers);
+    let groups = by_agreement(context, answered, &answers);
     if groups.len() > 1 {
         charts.push(figures::confidence_and_votes(&groups)?);
     }
     let best = Best {
-        name: format!("{}, seed {}", cell.run.combination, cell.run.seed),
+        name: format!("{}, seed {}", answered.run.combination, answered.run.seed),
         accuracies: format!(
             "train {}%, valid {}%, test {}%, balanced {}%, macro F1 {}%",
             percent(Measure::Train),
@@ -276,7 +276,7 @@ fn describe(context: &Context, cell: &AnsweredRun) -> Result<(Best, Vec<Chart>)>
         ),
         classes: tables::classes(test),
         confusion: tables::confusion(test),
-        calibration_error: cell
+        calibration_error: answered
             .calibration_error()
             .map_or_else(tables::absent, |error| format!("{:.1}%", 100.0 * error)),
     };
@@ -303,9 +303,9 @@ fn gallery(portraits: &[Portrait]) -> Chart {
 
 /// The answers in five groups of equal size by the entropy of their images' votes: the ends of the entropy, mean confidence,
 /// accuracy. Images without votes are left out.
-fn by_agreement(context: &Context, cell: &AnsweredRun, answers: &[(f64, bool)]) -> Vec<([f64; 2], f64, f64)> {
+fn by_agreement(context: &Context, answered: &AnsweredRun, answers: &[(f64, bool)]) -> Vec<([f64; 2], f64, f64)> {
     const GROUPS: usize = 5;
-    let images = cell.answers.images.iter().zip(answers);
+    let images = answered.answers.images.iter().zip(answers);
     let mut voted: Vec<(f64, f64, bool)> = images
         .filter_map(|(image, (confidence, correct))| Some((faces::entropy(context, *image)?, *confidence, *correct)))
         .collect();

@@ -180,8 +180,8 @@ impl Measure {
     }
 
     /// Of one run, as a share; none where there is nothing to measure it on.
-    pub fn of(self, cell: &AnsweredRun) -> Option<f64> {
-        let evaluation = &cell.run.evaluation;
+    pub fn of(self, answered: &AnsweredRun) -> Option<f64> {
+        let evaluation = &answered.run.evaluation;
         match self {
             Self::Train => evaluation.train.overall.accuracy,
             Self::Valid => evaluation.valid.overall.accuracy,

@@ -78,7 +78,7 @@ fn groups(victim: &Victim) -> Vec<(&'static str, Kind, Vec<PathBuf>)> {
         made("models", &["model.safetensors"]),
         made("run files", &["fingerprint.json", "study.json", "train.json", "metrics.jsonl"]),
         made("evaluations", &["evaluation.json", ".npy", "_predictions.csv"]),
-        made("audits and inputs", &["audit.json", "inputs.json"]),
+        made("audits, inputs and copies", &["audit.json", "inputs.json", "copies.json"]),
         given("images", &[".png"]),
         given("label files", &["fer2013new.csv", "label.csv"]),
         ("weights", Kind::Given, weights),

@@ -4,8 +4,8 @@
 /// Parts of an image along each side.
 const PARTS: usize = 24;
 
-/// Numbers of an outline: one part to the next on its right and to the next below. An image and its mirror image have the same ones, but
-/// for their order and signs.
+/// Numbers of an outline: one part to the next on its right and to the next below. An image whose width is a multiple of
+/// [`PARTS`] and its mirror image have the same ones, but for their order and signs.
 pub(super) const LENGTH: usize = 2 * PARTS * (PARTS - 1);
 
 /// The outline of a grey image (`height`, `width`), [`LENGTH`] numbers of norm 1, so that the sum of two outlines' products is their
@@ -19,7 +19,7 @@ pub(super) fn outline(grey: &[f32], width: usize, height: usize) -> Vec<f32> {
     outline
 }
 
-/// Takes out of each of `outlines` what all images of a data set have in common, as `mean` has it: where faces have their eyes, a caption,
+/// Takes out of each of `outlines` what images of a data set have in common, as the `mean` of many has it: where faces have their eyes, a caption,
 /// a frame.
 pub(super) fn remove(mean: &[f32], outlines: &mut [f32]) {
     for outline in outlines.chunks_exact_mut(LENGTH).filter(|outline| outline.iter().any(|value| *value != 0.0)) {

@@ -40,7 +40,7 @@ impl Like {
 }
 
 /// For each of `others` the nearest of `train`, all as indices in the data set. Images for training are decoded, compared with all others
-/// and forgotten. Likenesses are rounded, so that no processor decides otherwise than another.
+/// and forgotten. Likenesses are rounded, so that equals stay equal whatever the order of the sums.
 pub(super) fn nearest(context: &Context, train: &[usize], others: &[usize], bar: &ProgressBar) -> Result<Vec<Nearest>> {
     let isa = Isa::choose()?;
     let of_others = |mirrored: bool| -> Result<Vec<f32>> {

@@ -63,11 +63,11 @@ impl Found {
         }
     }
 
-    /// The shards that a manifest names, if it is of the plan that was begun last: else an extraction goes on that will write another one,
+    /// The shards that a manifest names, unless another plan was begun since: an extraction goes on then that will write another manifest,
     /// and its records know what is there.
     fn add_shards(&mut self, cache: &Path) {
         let Ok(Some(manifest)) = Manifest::read(cache) else { return };
-        if !matches!(Plan::read(cache), Ok(Some((_, digest))) if digest == manifest.plan) {
+        if matches!(Plan::read(cache), Ok(Some((_, digest))) if digest != manifest.plan) {
             return;
         }
         for (source, feature) in manifest.features {
