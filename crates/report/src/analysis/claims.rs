@@ -207,12 +207,13 @@ fn doubts(comparisons: &[Comparison], told: usize, missing: usize) -> Vec<String
     let disagreements = comparisons.iter().filter(|comparison| comparison.seeds_disagree).count();
     let mut doubts = Vec::new();
     if missing > 0 {
-        doubts.push(format!("{missing} have no run of the same seed yet"));
+        let have = if missing == 1 { "has" } else { "have" };
+        doubts.push(format!("{missing} {have} no run of the same seed yet"));
     }
     if single > 0 {
         doubts.push(format!(
             "with {single} of its {rivals} rivals it has 1 seed in common, and one seed cannot tell what another would \
-             have changed: with two or more (`study.seeds`) a difference can show with each"
+             have changed: with two or more (study.seeds) a difference can show with each"
         ));
     }
     if disagreements > 0 {
@@ -341,7 +342,7 @@ mod tests {
             let claim = judged(&singles(fm3), STATEMENT);
             assert_eq!(claim.verdict, Verdict::CannotBeTold, "{}", claim.because);
             let said = "of 5; with 4 of its 4 rivals it has 1 seed in common, and one seed cannot tell";
-            assert!(claim.because.contains(said) && claim.because.contains("`study.seeds`"), "{}", claim.because);
+            assert!(claim.because.contains(said) && claim.because.contains("study.seeds"), "{}", claim.because);
             assert!(claim.comparisons.iter().all(|comparison| comparison.p < 0.001 && comparison.adjusted_p.is_none()));
         }
         assert_eq!(Analysis::of(&results(IMAGES, &singles(700))).tests, 0);

@@ -19,8 +19,13 @@ pub fn effects_of_sources(effects: &[Effect]) -> Result<Option<Chart>> {
     let description = "Change of test accuracy that each source makes when it is added to other inputs".to_owned();
     let height = 46 * effects.len() as u32 + 64;
     let chart = Chart::draw("effects", description, (760, height), |area| {
-        let label = |value: &f64| if value.abs() < 0.5 { "0".to_owned() } else { format!("{value:+.0}") };
         let range = (low - 0.5).floor()..(high + 0.5).ceil();
+        // Ticks of few points are at halves and tenths.
+        let decimals = usize::from(range.end - range.start < 10.0);
+        let label = |value: &f64| match format!("{value:+.decimals$}") {
+            zero if zero[1..].chars().all(|digit| "0.".contains(digit)) => "0".to_owned(),
+            other => other,
+        };
         let x = Axis { range, title: "change of test accuracy, points", labels: 11, label: &label };
         let mut chart = rows(area, &x, &names, 60)?;
         let zero = [SegmentValue::Exact(0), SegmentValue::Last].map(|row| (0.0, row)).to_vec();

@@ -118,7 +118,7 @@ fn claims(report: &Report) -> Option<Markup> {
             "largest p counts, so that a difference has to show with each. A single seed decides nothing: the test knows "
             "the choice of test images only, not what another seed would have changed."
             @if analysis.tests > 0 {
-                " All " (analysis.tests) " p-values, those of the effects below included, are adjusted together by Holm's method at 5%."
+                " Holm's method adjusts them together with the effects below, at 5% (tests: " (analysis.tests) ")."
             }
         }
         ul.claims {
