@@ -8,10 +8,12 @@ use std::{
 
 use anyhow::Result;
 use serde::Serialize;
-use sources::{Combination, Source};
-use stage::{Fingerprint, Lock, LockError, TEMPORARY_PREFIX, is_abandoned};
+use sources::Combination;
+use stage::{Lock, LockError, TEMPORARY_PREFIX, is_abandoned};
 
-use crate::{Context, examples::Examples, extraction::Extraction, features::Features, runs};
+use study::Paths;
+
+use crate::{Context, examples::Examples, extraction::Extraction, features::Features, runs::Configuration};
 
 /// Something to remove.
 #[derive(Clone, Debug, Serialize)]
@@ -36,19 +38,20 @@ pub struct Leftovers {
 /// What the study or one of its `variants` uses is none, whatever `combo`, `seed` and the study's combinations and seeds are: a run that
 /// differs in these only is as good as the others, and hours of training.
 pub fn leftovers(study: &Context, variants: &[&Context]) -> Result<Leftovers> {
-    let (mut caches, mut configurations) = (HashSet::new(), Vec::new());
-    let mut runs_can_be_judged = true;
-    for context in variants.iter().copied().chain([study]) {
+    let contexts = || variants.iter().copied().chain([study]);
+    let mut caches = HashSet::new();
+    for context in contexts() {
         caches.extend(Extraction::plan_all(context)?.into_iter().map(|extraction| extraction.cache.folder));
-        // Without features nobody can say which runs are current.
-        match Configuration::of(context) {
-            Ok(configuration) => configurations.push(configuration),
-            Err(error) => {
-                tracing::debug!("runs are not judged: {error:#}");
-                runs_can_be_judged = false;
-            }
-        }
     }
+    let opened = contexts().map(|context| {
+        let examples = Examples::new(context);
+        Ok((context, Features::open(context, &examples)?, examples))
+    });
+    // Without features nobody can say which runs are current: none is judged then.
+    let opened: Result<Vec<_>> = opened.collect();
+    let opened = opened.inspect_err(|error| tracing::debug!("runs are not judged: {error:#}")).unwrap_or_default();
+    let configurations = opened.iter().map(|(context, features, of)| Configuration::of(context, features, of));
+    let configurations: Vec<Configuration<'_>> = configurations.collect::<Result<_>>()?;
 
     let mut leftovers = Vec::new();
     for folder in [study.paths.cache(), study.paths.data_set(), study.paths.report()] {
@@ -61,24 +64,16 @@ pub fn leftovers(study: &Context, variants: &[&Context]) -> Result<Leftovers> {
             push(path, "other weights, engine, precision, view, dtype or numerics", &mut leftovers)?;
         }
     }
-    for of_combination in folders(&study.paths.all_runs())?.into_iter().filter(|_| runs_can_be_judged) {
+    for of_combination in folders(&study.paths.all_runs())? {
         for path in folders(&of_combination)? {
-            match configurations.iter().map(|configuration| configuration.claims(&path)).max() {
+            match configurations.iter().map(|configuration| claim(configuration, &path)).max() {
                 Some(Claim::Yes) => unfinished(&path, 1, &mut leftovers)?,
-                // Its features are not there.
-                Some(Claim::Unknown) => {}
-                Some(Claim::No) | None => push(path, "another configuration", &mut leftovers)?,
+                Some(Claim::No) => push(path, "another configuration", &mut leftovers)?,
+                Some(Claim::Unknown) | None => {}
             }
         }
     }
     Ok(Leftovers { leftovers })
-}
-
-/// What makes runs those of a configuration.
-struct Configuration<'a> {
-    context: &'a Context,
-    features: Features,
-    shared: Fingerprint,
 }
 
 /// Whether a run is of a configuration.
@@ -89,26 +84,16 @@ enum Claim {
     Yes,
 }
 
-impl<'a> Configuration<'a> {
-    fn of(context: &'a Context) -> Result<Self> {
-        let examples = Examples::new(context);
-        let features = Features::open(context, &examples)?;
-        Ok(Self { context, features, shared: runs::shared_fingerprint(context, &examples)? })
+/// Whether the run in `folder` is of `configuration`, whatever `combo` and the seeds say; unknown if its features are not there.
+fn claim(configuration: &Configuration<'_>, folder: &Path) -> Claim {
+    let name = |path: &Path| path.file_name().and_then(|name| name.to_str()).map(str::to_owned);
+    let combination = folder.parent().and_then(|of| name(of)?.parse::<Combination>().ok());
+    let Some(combination) = combination else { return Claim::No };
+    if !configuration.has_features_of(combination) {
+        return Claim::Unknown;
     }
-
-    fn claims(&self, folder: &Path) -> Claim {
-        let combination = folder.parent().and_then(|of| of.file_name()?.to_str()?.parse::<Combination>().ok());
-        let Some(combination) = combination else { return Claim::No };
-        if combination.iter().any(|source| source != Source::Orig && !self.features.has(source)) {
-            return Claim::Unknown;
-        }
-        let Self { context, features, shared } = self;
-        if runs::is_of_current_configuration(context, features, shared, combination, folder) {
-            Claim::Yes
-        } else {
-            Claim::No
-        }
-    }
+    let run = name(folder).and_then(|name| configuration.run(combination, Paths::seed(&name)?).ok());
+    if run.is_some_and(|run| run.folder == folder) { Claim::Yes } else { Claim::No }
 }
 
 /// Removes them, but for those that another process is working in.

@@ -69,17 +69,22 @@ pub struct CopyCounts {
 impl Copies {
     /// The copies among the selected images, if they have been looked for.
     pub(crate) fn known(context: &Context) -> Option<Self> {
+        Self::known_of(context, digest(context))
+    }
+
+    fn known_of(context: &Context, images: ContentHash) -> Option<Self> {
         let known: Option<Self> = read_sound_json(&context.paths.copies(), "copies are looked for again");
-        known.filter(|known| known.images == digest(context))
+        known.filter(|known| known.images == images)
     }
 
     /// Looks for them, once: what was found is kept.
     pub(crate) fn find(context: &Context) -> Result<Self> {
-        if let Some(known) = Self::known(context) {
+        let images = digest(context);
+        if let Some(known) = Self::known_of(context, images) {
             return Ok(known);
         }
         let (least_likeness, copies) = search(context)?;
-        let found = Self { images: digest(context), least_likeness, copies };
+        let found = Self { images, least_likeness, copies };
         write_sealed_json(&context.paths.copies(), &found)?;
         Ok(found)
     }
@@ -128,16 +133,13 @@ fn search(context: &Context) -> Result<(f32, Vec<CopiedImage>)> {
     let bar = progress::bar(context.show_progress, (train.len() + others.len()) as u64, "copies", "images");
     let nearest = search::nearest(context, &train, &others, &bar)?;
     bar.finish_and_clear();
-    // A single colour has no outlines, and is like nothing but itself.
-    let mut by_hash: HashMap<&ContentHash, usize> = HashMap::with_capacity(train.len());
-    train.iter().for_each(|index| _ = by_hash.entry(&images[*index].hash).or_insert(*index));
-    let identical: Vec<Option<usize>> = others.iter().map(|index| by_hash.get(&images[*index].hash).copied()).collect();
-    let near: Vec<Nearest> =
-        nearest.iter().zip(&identical).filter(|(_, of)| of.is_none()).map(|(near, _)| *near).collect();
-    let least = least_likeness(&near);
-    let copies = others.iter().zip(nearest).zip(identical).filter_map(|((index, near), identical)| {
+    let identical = identical(context);
+    let near = others.iter().zip(&nearest).filter(|(index, _)| !identical.contains_key(index));
+    let least = least_likeness(&near.map(|(_, nearest)| *nearest).collect::<Vec<_>>());
+    let copies = others.iter().zip(nearest).filter_map(|(index, near)| {
+        let identical = identical.get(index);
         let (of, likeness) = match identical {
-            Some(of) => (of, 1.0),
+            Some(of) => (*of, 1.0),
             None if near.is_copy(least) => (near.plain.index, near.plain.likeness),
             None => return None,
         };
@@ -146,6 +148,20 @@ fn search(context: &Context) -> Result<(f32, Vec<CopiedImage>)> {
         Some(CopiedImage { image: image.id.clone(), split: image.split, of, identical, likeness })
     });
     Ok((least, copies.collect()))
+}
+
+/// The first training image with the same bytes, of each image that has one. Among them are those of a single colour, which have no
+/// outlines and are like nothing but themselves.
+fn identical(context: &Context) -> HashMap<usize, usize> {
+    let (images, wants) = (&context.dataset.images, context.wants());
+    let mut identical = HashMap::new();
+    for group in context.dataset.duplicate_groups() {
+        let selected = || group.iter().copied().filter(|index| wants(*index));
+        if let Some(first) = selected().find(|index| images[*index].split == Split::Train) {
+            identical.extend(selected().map(|index| (index, first)));
+        }
+    }
+    identical
 }
 
 impl Nearest {

@@ -3,7 +3,7 @@ const HINT: &str = "\n\nhint: ";
 
 /// An error with its causes, outermost first, and behind all of them what they advise. What another says as well is left out.
 pub fn message(error: &anyhow::Error) -> String {
-    let (mut text, mut hints) = (String::new(), Vec::new());
+    let (mut text, mut hints) = (String::new(), Vec::<String>::new());
     for cause in error.chain().map(ToString::to_string) {
         let (said, hint) = cause.split_once(HINT).map_or((cause.as_str(), None), |(said, hint)| (said, Some(hint)));
         if said.starts_with(&text) {
@@ -11,7 +11,7 @@ pub fn message(error: &anyhow::Error) -> String {
         } else if !text.contains(said) {
             text = format!("{text}: {said}");
         }
-        hints.extend(hint.filter(|hint| !hints.contains(&(*hint).to_owned())).map(str::to_owned));
+        hints.extend(hint.filter(|hint| !hints.iter().any(|known| known == hint)).map(str::to_owned));
     }
     hints.iter().for_each(|hint| text += &format!("{HINT}{hint}"));
     text

@@ -96,23 +96,54 @@ impl Requested {
 
 /// All runs that the configuration asks for.
 pub(crate) fn requested(context: &Context, features: &Features, examples: &Examples) -> Result<Requested> {
-    let shared = shared_fingerprint(context, examples)?;
+    let configuration = Configuration::of(context, features, examples)?;
     let (mut runs, mut blocked) = (Vec::new(), Vec::new());
-    let absent = |source: &Source| *source != Source::Orig && !features.has(*source);
-    let combinations = context.study.combinations();
-    for combination in &combinations {
-        let combination = *combination;
-        if combination.iter().any(|source| absent(&source)) {
+    for combination in context.study.combinations() {
+        if !configuration.has_features_of(combination) {
             blocked.push(combination);
             continue;
         }
         for seed in context.study.seeds() {
-            runs.push(Run::new(context, features, &shared, combination, seed)?);
+            runs.push(configuration.run(combination, seed)?);
         }
     }
-    let needed = |source: &Source| blocked.iter().any(|combination| combination.iter().any(|one| one == *source));
-    let missing = Source::FEATURE_MAPS.into_iter().filter(|source| absent(source) && needed(source)).collect();
+    let needed = |source: &Source| blocked.iter().any(|combination| combination.contains(*source));
+    let missing = Source::FEATURE_MAPS.into_iter().filter(|map| !features.has(*map) && needed(map)).collect();
     Ok(Requested { runs, blocked, missing })
+}
+
+/// What all runs of a configuration have in common.
+pub(crate) struct Configuration<'a> {
+    context: &'a Context,
+    features: &'a Features,
+    fingerprint: Fingerprint,
+}
+
+impl<'a> Configuration<'a> {
+    pub(crate) fn of(context: &'a Context, features: &'a Features, examples: &Examples) -> Result<Self> {
+        Ok(Self { context, features, fingerprint: shared_fingerprint(context, examples)? })
+    }
+
+    /// Whether the feature maps of `combination` are there.
+    pub(crate) fn has_features_of(&self, combination: Combination) -> bool {
+        combination.feature_maps().all(|map| self.features.has(map))
+    }
+
+    /// Its run of `combination` and `seed`.
+    pub(crate) fn run(&self, combination: Combination, seed: u64) -> Result<Run> {
+        let Self { context, features, fingerprint } = self;
+        let mut fingerprint = fingerprint.clone();
+        fingerprint.set("combo", combination);
+        fingerprint.set("seed", seed);
+        for source in combination.iter() {
+            fingerprint.set(format!("features.{source}"), feature_digest(features, source)?);
+            if let Some(flipped) = &features.flipped {
+                fingerprint.set(format!("features.{source}.flip"), feature_digest(flipped, source)?);
+            }
+        }
+        let folder = context.paths.run(combination, seed, &fingerprint.digest());
+        Ok(Run { combination, seed, fingerprint, folder })
+    }
 }
 
 /// What is said where trained runs are asked for and there is none.
@@ -127,22 +158,7 @@ pub(crate) fn place(context: &Context, combination: Combination, seed: u64) -> (
     (combination, seeds.iter().position(|one| *one == seed))
 }
 
-/// Whether `folder` is that of a run of the current configuration, whatever `combo` and the seeds say.
-pub(crate) fn is_of_current_configuration(
-    context: &Context,
-    features: &Features,
-    shared: &Fingerprint,
-    combination: Combination,
-    folder: &Path,
-) -> bool {
-    let name = folder.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-    let seed = name.strip_prefix("seed").and_then(|rest| rest.split_once('-')?.0.parse().ok());
-    let run = seed.and_then(|seed| Run::new(context, features, shared, combination, seed).ok());
-    run.is_some_and(|run| run.folder == folder)
-}
-
-/// What all runs of a configuration have in common.
-pub(crate) fn shared_fingerprint(context: &Context, examples: &Examples) -> Result<Fingerprint> {
+fn shared_fingerprint(context: &Context, examples: &Examples) -> Result<Fingerprint> {
     let mut fingerprint = Fingerprint::default();
     let data = &context.study.data;
     fingerprint.set("train.numerics", NUMERICS_VERSION);
@@ -176,26 +192,6 @@ fn feature_digest(features: &Features, source: Source) -> Result<ContentHash> {
 }
 
 impl Run {
-    fn new(
-        context: &Context,
-        features: &Features,
-        shared: &Fingerprint,
-        combination: Combination,
-        seed: u64,
-    ) -> Result<Self> {
-        let mut fingerprint = shared.clone();
-        fingerprint.set("combo", combination);
-        fingerprint.set("seed", seed);
-        for source in combination.iter() {
-            fingerprint.set(format!("features.{source}"), feature_digest(features, source)?);
-            if let Some(flipped) = &features.flipped {
-                fingerprint.set(format!("features.{source}.flip"), feature_digest(flipped, source)?);
-            }
-        }
-        let folder = context.paths.run(combination, seed, &fingerprint.digest());
-        Ok(Self { combination, seed, fingerprint, folder })
-    }
-
     /// How the training stands.
     pub fn freshness(&self, memo: &HashMemo, steps: usize) -> Freshness {
         if self.trained(memo).is_some() {

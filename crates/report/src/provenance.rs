@@ -57,12 +57,12 @@ pub struct Provenance {
 impl Provenance {
     pub(crate) fn of(context: &Context, results: &Results, command: &str) -> Result<Self> {
         let study = &context.study;
-        let seconds: Vec<f64> = results.runs().map(|cell| cell.run.trained.outcome.wall_s).collect();
-        let mut seeds: Vec<u64> = results.runs().map(|cell| cell.run.seed).collect();
+        let seconds: Vec<f64> = results.runs().map(|answered| answered.run.trained.outcome.wall_s).collect();
+        let mut seeds: Vec<u64> = results.runs().map(|answered| answered.run.seed).collect();
         seeds.sort_unstable();
         seeds.dedup();
-        let images = results.runs().next().map(|cell| {
-            let evaluation = &cell.run.evaluation;
+        let images = results.runs().next().map(|answered| {
+            let evaluation = &answered.run.evaluation;
             [&evaluation.train, &evaluation.valid, &evaluation.test]
                 .map(|scores| scores.overall.images.to_string())
                 .join(" / ")
@@ -142,12 +142,12 @@ fn runs(results: &Results) -> Table {
     let measures = Measure::ALL.map(|measure| format!("{} %", measure.title()));
     columns.extend(measures.iter().map(String::as_str));
     columns.extend(["ECE %", "final loss", "s", "collapsed", "model (BLAKE3)", "folder"]);
-    let rows = results.runs().map(|cell| {
-        let (run, outcome) = (&cell.run, &cell.run.trained.outcome);
+    let rows = results.runs().map(|answered| {
+        let (run, outcome) = (&answered.run, &answered.run.trained.outcome);
         let mut row = vec![run.combination.to_string(), run.seed.to_string()];
-        row.extend(Measure::ALL.into_iter().map(|measure| countable_percent(measure.of(cell))));
+        row.extend(Measure::ALL.into_iter().map(|measure| countable_percent(measure.of(answered))));
         row.extend([
-            countable_percent(cell.calibration_error()),
+            countable_percent(answered.calibration_error()),
             format!("{:.3}", outcome.final_loss),
             format!("{:.0}", outcome.wall_s),
             if outcome.collapsed { "yes" } else { "no" }.to_owned(),

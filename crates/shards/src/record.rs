@@ -30,7 +30,7 @@ impl ShardRecord {
 
     /// The number of the shard whose record has this file name; none if no record has it.
     pub fn number(name: &str) -> Option<usize> {
-        name.strip_suffix(RECORD_ENDING)?.parse().ok().filter(|number| *number < MOST_SHARDS)
+        number_before(RECORD_ENDING, name)
     }
 
     /// Whether it is a record of this version, of a shard of `source`.
@@ -45,7 +45,7 @@ impl ShardRecord {
 
 /// The file of a shard.
 pub fn shard_path(cache: &Path, source: Source, shard: usize) -> PathBuf {
-    cache.join(source.name()).join(format!("{shard:05}.safetensors"))
+    cache.join(source.name()).join(format!("{shard:05}{SHARD_ENDING}"))
 }
 
 /// The file of a shard's record.
@@ -53,6 +53,7 @@ pub fn record_path(cache: &Path, source: Source, shard: usize) -> PathBuf {
     cache.join(source.name()).join(format!("{shard:05}{RECORD_ENDING}"))
 }
 
+const SHARD_ENDING: &str = ".safetensors";
 const RECORD_ENDING: &str = ".record.json";
 
 /// No plan has as many shards: a file whose name says so is none of ours.
@@ -61,8 +62,12 @@ const MOST_SHARDS: usize = 1 << 20;
 /// The numbers of the shards of `source` that are there, in no order.
 pub(crate) fn shard_numbers(cache: &Path, source: Source) -> Vec<usize> {
     let entries = std::fs::read_dir(cache.join(source.name())).into_iter().flatten().flatten();
-    let number = |path: PathBuf| path.file_name()?.to_str()?.strip_suffix(".safetensors")?.parse().ok();
-    entries.filter_map(|entry| number(entry.path())).filter(|number| *number < MOST_SHARDS).collect()
+    entries.filter_map(|entry| number_before(SHARD_ENDING, entry.file_name().to_str()?)).collect()
+}
+
+/// The number of a shard that a file's `name` has before its `ending`.
+fn number_before(ending: &str, name: &str) -> Option<usize> {
+    name.strip_suffix(ending)?.parse().ok().filter(|number| *number < MOST_SHARDS)
 }
 
 #[cfg(test)]

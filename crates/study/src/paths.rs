@@ -100,4 +100,9 @@ impl Paths {
     pub fn run(&self, combination: Combination, seed: u64, fingerprint: &ContentHash) -> PathBuf {
         self.runs_of(combination).join(format!("seed{seed}-{}", fingerprint.short()))
     }
+
+    /// The seed of the run whose folder has this name; none if no run's has.
+    pub fn seed(folder_name: &str) -> Option<u64> {
+        folder_name.strip_prefix("seed")?.split_once('-')?.0.parse().ok()
+    }
 }

@@ -19,8 +19,8 @@ pub(super) fn outline(grey: &[f32], width: usize, height: usize) -> Vec<f32> {
     outline
 }
 
-/// Takes out of each of `outlines` what images of a data set have in common, as the `mean` of many has it: where faces have their eyes, a caption,
-/// a frame.
+/// Takes out of each of `outlines` what images of a data set have in common, as the `mean` of many has it: where faces have their eyes,
+/// a caption, a frame.
 pub(super) fn remove(mean: &[f32], outlines: &mut [f32]) {
     for outline in outlines.chunks_exact_mut(LENGTH).filter(|outline| outline.iter().any(|value| *value != 0.0)) {
         outline.iter_mut().zip(mean).for_each(|(value, mean)| *value -= mean);

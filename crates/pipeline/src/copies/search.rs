@@ -1,4 +1,5 @@
 use anyhow::Result;
+use backbone::View;
 use indicatif::ProgressBar;
 use kernels::{Begin, Isa, Matrix, MatrixMut, Panels, Precision, multiply};
 use rayon::prelude::*;
@@ -43,11 +44,10 @@ impl Like {
 /// and forgotten. Likenesses are rounded, so that equals stay equal whatever the order of the sums.
 pub(super) fn nearest(context: &Context, train: &[usize], others: &[usize], bar: &ProgressBar) -> Result<Vec<Nearest>> {
     let isa = Isa::choose()?;
-    let of_others = |mirrored: bool| -> Result<Vec<f32>> {
-        let parts = others.par_chunks(TOGETHER).map(|others| outlines(context, others, mirrored));
-        Ok(parts.collect::<Result<Vec<_>>>()?.concat())
-    };
-    let (mut plain, mut mirrored) = (of_others(false)?, of_others(true)?);
+    let parts = others.par_chunks(TOGETHER).map(|others| outlines(context, others, [View::Plain, View::Flip]));
+    let (plain, mirrored): (Vec<_>, Vec<_>) =
+        parts.collect::<Result<Vec<_>>>()?.into_iter().map(|[plain, mirrored]| (plain, mirrored)).unzip();
+    let (mut plain, mut mirrored) = (plain.concat(), mirrored.concat());
     bar.inc(others.len() as u64);
     let common = mean(&plain);
     remove(&common, &mut plain);
@@ -56,7 +56,7 @@ pub(super) fn nearest(context: &Context, train: &[usize], others: &[usize], bar:
     let sought = [plain, mirrored].concat();
 
     let nearest_among = |train: &[usize]| -> Result<Vec<Like>> {
-        let mut outlines = outlines(context, train, false)?;
+        let [mut outlines] = outlines(context, train, [View::Plain])?;
         remove(&common, &mut outlines);
         bar.inc(train.len() as u64);
         Ok(nearest_each(isa, &sought, &outlines, train))
@@ -70,20 +70,28 @@ pub(super) fn nearest(context: &Context, train: &[usize], others: &[usize], bar:
     Ok(both.map(|(plain, mirrored)| Nearest { plain: *plain, mirrored: *mirrored }).collect())
 }
 
-/// The outlines of the images with these `indices`, one behind the other. What cannot be decoded and is to be left out has none.
-fn outlines(context: &Context, indices: &[usize], mirrored: bool) -> Result<Vec<f32>> {
-    let mut outlines = Vec::with_capacity(indices.len() * LENGTH);
+/// The outlines of the images with these `indices` in each of `views`, one image's behind the other's. What cannot be decoded and is to be
+/// left out has none.
+fn outlines<const VIEWS: usize>(
+    context: &Context,
+    indices: &[usize],
+    views: [View; VIEWS],
+) -> Result<[Vec<f32>; VIEWS]> {
+    let mut outlines = views.map(|_| Vec::with_capacity(indices.len() * LENGTH));
     for index in indices {
-        match context.dataset.decode(*index) {
-            Ok(pixels) => {
-                let mut grey = grey(&pixels);
-                if mirrored {
+        let pixels = match context.dataset.decode(*index) {
+            Err(_) if context.study.data.skip_bad => None,
+            decoded => Some(decoded?),
+        };
+        for (view, outlines) in views.iter().zip(&mut outlines) {
+            let in_view = pixels.as_ref().map(|pixels| {
+                let mut grey = grey(pixels);
+                if *view == View::Flip {
                     grey.chunks_exact_mut(pixels.width).for_each(<[f32]>::reverse);
                 }
-                outlines.extend(outline(&grey, pixels.width, pixels.height));
-            }
-            Err(_) if context.study.data.skip_bad => outlines.resize(outlines.len() + LENGTH, 0.0),
-            Err(error) => return Err(error.into()),
+                outline(&grey, pixels.width, pixels.height)
+            });
+            outlines.extend(in_view.unwrap_or_else(|| vec![0.0; LENGTH]));
         }
     }
     Ok(outlines)
