@@ -57,7 +57,7 @@ impl Engine {
 pub struct KernelTimes {
     /// Its name, like `layer1.0.conv1`.
     pub convolution: String,
-    /// Seconds of each, first of the heuristics' first choice; none for those that failed.
+    /// Seconds of each, first of the heuristics' first choice; none for those that failed. The stem has one, our own.
     pub seconds: Vec<Option<f64>>,
 }
 
@@ -239,9 +239,9 @@ impl Backbone {
         (0..times).map(pass).collect()
     }
 
-    /// How long the kernels take that cuDNN has for each convolution of a pass over `images`, as a mean of `times`. This thread's passes
-    /// over as many images run the fastest from then on, instead of the first choice of cuDNN's heuristics. Nothing but with its fused
-    /// convolutions.
+    /// How long the stem takes, and the kernels that cuDNN has for each other convolution of a pass over `images`, as a mean of `times`.
+    /// This thread's passes over as many images run the fastest from then on, instead of the first choice of cuDNN's heuristics. Nothing
+    /// but with its fused convolutions.
     #[cfg_attr(not(feature = "cudnn"), expect(unused_variables, reason = "there are no such kernels"))]
     pub fn take_fastest_kernels(&self, images: &[Vec<f32>], times: usize) -> Result<Vec<KernelTimes>, BackboneError> {
         #[cfg(feature = "cudnn")]

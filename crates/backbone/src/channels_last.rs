@@ -1,7 +1,7 @@
-//! The network with channels last, in bfloat16 (but for the stem, which is in f16 and so rounds the image eight times more finely) or in
-//! 32-bit floats that are multiplied as such: on a GPU cuDNN's convolutions, which take this layout to tensor cores as it is and in
-//! bfloat16 add shortcut and bias and cut off below zero before they round their sums. Where cuDNN has no such kernel, one of our own
-//! reads each activation once and writes it once. On the CPU twins of all, which the tests compare.
+//! The network with channels last, in bfloat16 or in 32-bit floats that are multiplied as such: on a GPU cuDNN's convolutions, which take
+//! this layout to tensor cores as it is and in bfloat16 add shortcut and bias and cut off below zero before they round their sums. Where
+//! cuDNN has no such kernel, one of our own reads each activation once and writes it once. In bfloat16 the stem is a kernel of our own as
+//! well. On the CPU twins of all, which the tests compare.
 
 mod convolve;
 #[cfg(feature = "cudnn")]
@@ -11,15 +11,15 @@ mod finish;
 mod fused;
 #[cfg(feature = "cudnn")]
 mod on_gpu;
-mod stem_cells;
+mod stem;
 
 use candle_core::{DType, Device, Layout, Result, Tensor};
 use convolve::Convolve;
 use exact_biases::with_exact_biases;
-use finish::{Finish, FinishPool};
+use finish::Finish;
 use fused::Fused;
 use sources::Source;
-use stem_cells::{StemCells, stem_filters};
+use stem::Stem;
 
 #[cfg(feature = "cudnn")]
 use crate::backbone::{GPU_BATCH, KernelTimes};
@@ -50,8 +50,8 @@ pub(crate) struct ChannelsLast {
 /// What the pass in bfloat16 has of its own.
 #[derive(Debug)]
 struct Halves {
-    /// For grey and for colour images, without a bias.
-    stems: [Fused; 2],
+    /// For grey and for colour images.
+    stems: [Stem; 2],
     kernels: Kernels,
     fused: bool,
 }
@@ -67,6 +67,11 @@ struct Conv {
 impl ChannelsLast {
     /// Without fused convolutions, unless there are such for all of them in a batch of usual size.
     pub(crate) fn new(network: &Network<FoldedConv>, device: &Device, arithmetic: Arithmetic) -> Result<Self> {
+        // Each pass gives back what it took, and the next takes as much.
+        #[cfg(feature = "cudnn")]
+        if let Device::Cuda(device) = device {
+            gpu::keep_freed_memory(&device.cuda_stream()).map_err(candle_core::Error::wrap)?;
+        }
         let engine = Self::just_as_asked(network, device, arithmetic)?;
         #[cfg(feature = "cudnn")]
         if arithmetic == (Arithmetic::Halves { fused: true }) && !engine.fuses_all()? {
@@ -86,19 +91,16 @@ impl ChannelsLast {
                 fused: Fused {
                     convolve: Convolve { stride: shape.stride, padding: shape.padding },
                     filters: filters.to_dtype(dtype)?.to_device(device)?,
-                    bias: Some(bias.to_dtype(dtype)?.to_device(device)?),
+                    bias: bias.to_dtype(dtype)?.to_device(device)?,
                     relu: conv.relu,
                 },
                 bias: bias.to_device(device)?,
             })
         };
         let own = |fused: bool| -> Result<Halves> {
-            let stem = |colours: usize| -> Result<Fused> {
-                let (convolve, filters) =
-                    (Convolve { stride: 1, padding: 0 }, stem_filters(&network.stem, colours, device)?);
-                Ok(Fused { convolve, filters, bias: None, relu: false })
-            };
-            Ok(Halves { stems: [stem(1)?, stem(3)?], kernels: Kernels::on(device)?, fused })
+            let kernels = Kernels::on(device)?;
+            let stem = |colours: usize| Stem::new(&network.stem, colours, device, kernels.clone());
+            Ok(Halves { stems: [stem(1)?, stem(3)?], kernels, fused })
         };
         let halves = match arithmetic {
             Arithmetic::Floats => None,
@@ -118,11 +120,7 @@ impl ChannelsLast {
             let layout = Layout::contiguous((GPU_BATCH, side, side, fused.filters.dim(3)?));
             self.fuses(fused, &layout, shortcut)
         };
-        let Some(halves) = &self.halves else { return Ok(false) };
-        let cells_along = IMAGE_SIDE / 2 + stem_cells::CELLS - 1;
-        let mut all =
-            has_kernel(&halves.stems[0], cells_along, false)? && has_kernel(&halves.stems[1], cells_along, false)?;
-        let mut side = IMAGE_SIDE / 4;
+        let (mut all, mut side) = (true, IMAGE_SIDE / 4);
         for Block { conv1, conv2, downsample } in self.network.stages.iter().flatten() {
             let downsample = downsample.as_ref().map_or(Ok(true), |conv| has_kernel(&conv.fused, side, false))?;
             all &= downsample && has_kernel(&conv1.fused, side, false)?;
@@ -164,7 +162,14 @@ impl ChannelsLast {
     fn run_alike<S: FeatureSink>(&self, images: &[Vec<f32>], sinks: &mut [(Source, Vec<S>)]) -> Result<()> {
         let mut departures = Departures::default();
         let depth = sinks.iter().filter_map(|(source, _)| source.stage()).max().unwrap_or(0);
-        self.pass(&self.input(images)?, depth, |stage, map| departures.leave(&self.crossing, stage, map, sinks, true))?;
+        let leave = |stage, map: &Tensor| departures.leave(&self.crossing, stage, map, sinks, true);
+        let passed = self.input(images).and_then(|input| self.pass(&input, depth, leave));
+        #[cfg(feature = "cudnn")]
+        if let (Err(_), Device::Cuda(device)) = (&passed, &self.device) {
+            // Mostly for want of memory, of which what is kept for another size of batch may be needed. What failed counts, not this.
+            let _ = gpu::release_freed_memory(&device.cuda_stream());
+        }
+        passed?;
         departures.arrive(&self.crossing, sinks)
     }
 
@@ -182,21 +187,21 @@ impl ChannelsLast {
         (0..times).map(pass).collect()
     }
 
-    /// How long the kernels take that cuDNN has for each convolution of a pass over `images`, which lie on the GPU already, as a mean of
-    /// `times`. This thread's passes over as many images run the fastest from then on. Nothing where no such kernels are used.
+    /// How long the stem's kernel takes, and those that cuDNN has for each other convolution of a pass over `images`, which lie on the GPU
+    /// already, as a mean of `times`. This thread's passes over as many images run the fastest from then on. Nothing where no such kernels are used.
     #[cfg(feature = "cudnn")]
     pub(crate) fn take_fastest_kernels(&self, images: &[Vec<f32>], times: usize) -> Result<Vec<KernelTimes>> {
-        let Some(Halves { stems: [grey, colour], kernels, fused: true }) = &self.halves else { return Ok(Vec::new()) };
-        let mut all = Vec::new();
+        if !self.halves.as_ref().is_some_and(|halves| halves.fused) {
+            return Ok(Vec::new());
+        }
+        let (input, device) = (self.input(images)?, self.device.as_cuda_device()?);
+        let seconds = on_gpu::mean_seconds(device, times, || self.stem(&input).map(drop))?;
+        let mut all = vec![KernelTimes { convolution: "stem".to_owned(), seconds: vec![Some(seconds)] }];
         let mut time = |convolution: String, fused: &Fused, input: &Tensor, shortcut: Option<&Tensor>| {
             let seconds = cudnn::take_fastest_kernel(fused, input, shortcut, times)?;
             all.push(KernelTimes { convolution, seconds });
             Ok::<_, candle_core::Error>(())
         };
-        let input = self.input(images)?;
-        let stem = if input.dim(3)? == 1 { grey } else { colour };
-        let cells = input.apply_op1_no_bwd(&StemCells { kernels: kernels.clone() })?;
-        time("stem".to_owned(), stem, &cells, None)?;
         let mut hidden = self.stem(&input)?;
         for (stage, blocks) in self.network.stages.iter().enumerate() {
             for (number, block) in blocks.iter().enumerate() {
@@ -236,21 +241,14 @@ impl ChannelsLast {
 
     fn stem(&self, images: &Tensor) -> Result<Tensor> {
         let Conv { fused: Fused { convolve, filters, .. }, bias } = &self.network.stem;
-        let Some(Halves { stems: [grey, colour], kernels, .. }) = &self.halves else {
+        let Some(Halves { stems: [grey, colour], .. }) = &self.halves else {
             let sums = normalised(images)?.apply_op2_no_bwd(filters, convolve)?; // (N, 112, 112, 64)
             // Zeros serve as padding, since nothing is negative after the ReLU.
             let stem = sums.broadcast_add(bias)?.relu()?.permute((0, 3, 1, 2))?;
             let padded = stem.pad_with_zeros(2, 1, 1)?.pad_with_zeros(3, 1, 1)?.contiguous()?;
             return padded.max_pool2d_with_stride(3, 2)?.permute((0, 2, 3, 1))?.contiguous();
         };
-        let stem = if images.dim(3)? == 1 { grey } else { colour };
-        let cells = images.apply_op1_no_bwd(&StemCells { kernels: kernels.clone() })?;
-        let sums = if self.fuses(stem, cells.layout(), false)? {
-            cells.apply_op1_no_bwd(stem)?
-        } else {
-            cells.apply_op2_no_bwd(&stem.filters, &stem.convolve)?
-        }; // (N, 112, 112, 64)
-        sums.apply_op2_no_bwd(bias, &FinishPool { kernels: kernels.clone() })
+        images.apply_op1_no_bwd(if images.dim(3)? == 1 { grey } else { colour })
     }
 
     fn block(&self, block: &Block<Conv>, input: &Tensor) -> Result<Tensor> {

@@ -4,7 +4,7 @@ use sources::Source;
 use crate::{FoldedConv, Weights, WeightsError};
 
 /// Channels of the stem, that is of conv1 (He et al. 2016, Table 1).
-const STEM_CHANNELS: usize = 64;
+pub(crate) const STEM_CHANNELS: usize = 64;
 
 /// The part of ResNet-18 that yields feature maps: conv1, max-pool, four stages of two basic blocks
 /// (He et al. 2016, Table 1; torchvision's `resnet18`). `C` is a convolution in whatever form an engine runs.

@@ -24,7 +24,7 @@ pub struct Measured {
     /// With cuDNN: with the fastest of its kernels for each convolution, instead of its heuristics' first choice.
     #[serde(skip_serializing_if = "Option::is_none")]
     bf16_fastest_kernels: Option<f64>,
-    /// With cuDNN: its kernels for each convolution.
+    /// With cuDNN: the stem's kernel, and those that cuDNN has for each other convolution.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     convolutions: Vec<KernelTimes>,
 }
@@ -82,7 +82,7 @@ pub fn table(measured: &Measured) -> String {
 
 fn table_of_kernels(convolutions: &[KernelTimes]) -> Table {
     let mut table = Table::new();
-    table.set_header(["convolution", "cuDNN's first choice, µs", "fastest, µs", "its place among cuDNN's choices"]);
+    table.set_header(["convolution", "first choice, µs", "fastest, µs", "its place among cuDNN's choices"]);
     for KernelTimes { convolution, seconds } in convolutions {
         let timed = seconds.iter().enumerate().filter_map(|(place, seconds)| Some((place, (*seconds)?)));
         let fastest = timed.min_by(|one, other| one.1.total_cmp(&other.1));

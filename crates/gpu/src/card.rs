@@ -72,6 +72,7 @@ impl Card {
 /// The kernels of `program` for the GPU of `context`: as they were kept, or compiled.
 fn compile(context: &Arc<CudaContext>, program: &Program) -> Result<Functions, GpuError> {
     let (major, minor) = context.compute_capability().map_err(|error| failed("a question about itself", error))?;
+    program.check_capability((major, minor))?;
     let what = format!("compute capability {major}.{minor}");
     let compiler = |reason: String| GpuError::Compiler { what: what.clone(), reason };
     let load = |code: Vec<u8>| -> Result<Functions, DriverError> {

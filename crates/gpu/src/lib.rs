@@ -1,5 +1,5 @@
-//! Kernels for NVIDIA GPUs: what `kernels` is for the CPU to the training step, and what stands between the convolutions of the
-//! backbone's pass.
+//! Kernels for NVIDIA GPUs: what `kernels` is for the CPU to the training step, and of the backbone's pass the stem and what stands
+//! between the convolutions.
 //!
 //! ```text
 //! cuda/*.cu ─► Gpu, PassKernel ─► Card     compiled by NVRTC for the model at hand, run by the driver (feature `cuda`)
@@ -18,6 +18,8 @@ mod card;
 #[cfg(any(feature = "cuda", test))]
 mod copies;
 mod factors;
+#[cfg(feature = "cuda")]
+mod freed_memory;
 #[cfg(any(feature = "cuda", test))]
 mod kept_code;
 mod machine;
@@ -39,6 +41,8 @@ pub use calls::{Extent, Gpu, KERNELS, Layer};
 #[cfg(feature = "cuda")]
 pub use card::Card;
 pub use factors::{Factors, Numbers};
+#[cfg(feature = "cuda")]
+pub use freed_memory::{free_bytes, keep_freed_memory, release_freed_memory};
 pub use machine::{Argument, GpuError, Machine, Memory, Recording};
 #[cfg(feature = "on-cpu")]
 pub use on_cpu::OnCpu;

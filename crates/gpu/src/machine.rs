@@ -129,6 +129,16 @@ pub enum GpuError {
         /// What the compiler says.
         reason: String,
     },
+    /// The GPU is too old for what it was asked for.
+    #[error(
+        "a GPU of compute capability {major}.{minor} does not multiply in bfloat16, which Ampere (8.0) and later do\n\nhint: set extract.precision or train.precision to f32"
+    )]
+    NoBfloat16 {
+        /// Of its compute capability, before the point.
+        major: i32,
+        /// And behind it.
+        minor: i32,
+    },
     /// There is not enough memory.
     #[error(
         "the GPU has no {bytes} bytes of memory left: {reason}\n\nhint: set a smaller recipe.batch, or train fewer runs at once"

@@ -6,7 +6,7 @@ use crate::{
 };
 
 /// All kernels of [`Program::pass`](crate::Program::pass) by name.
-pub const PASS_KERNELS: [&str; 3] = ["finish", "finish_pool", "stem_cells"];
+pub const PASS_KERNELS: [&str; 3] = ["finish", "stem_colour", "stem_grey"];
 
 /// Threads of a block.
 const THREADS: usize = 256;
@@ -28,27 +28,22 @@ pub struct PassKernel {
 }
 
 impl PassKernel {
-    fn new(name: &'static str, threads: usize, arguments: Vec<Argument>) -> Self {
-        Self { name, blocks: threads.div_ceil(THREADS), threads: THREADS, arguments }
-    }
-
-    /// From `images` (`count`, `side`, `side`, `colours`) to `cells` (`count`, `side` / 2 + 3, `side` / 2 + 3, 8 or 16) in
-    /// f16: each cell has the four pixels of a square of two by two, each pixel two channels if it is grey, its value and 1,
-    /// and else four, its values and 0. A value is multiplied by its channel's `rates` and its `offsets` is added. Two cells of
-    /// zeros stand before each row and column, one behind.
-    pub fn stem_cells(
-        images: u64,
-        cells: u64,
-        [count, side, colours]: [usize; 3],
+    /// `out` (`count`, 56, 56, 64) from `images` (`count`, 224, 224, `colours`) of 1 or 3 colours in 32-bit floats, each multiplied by its
+    /// channel's `rates` and increased by its `offsets`: a convolution of seven by seven, + a bias, negative values made zero, the largest of
+    /// windows of three by three, at every second place each. `filters` are in f16, as `stem.cu` says; `biases` (5, 5, 64) in 32-bit
+    /// floats, for filters that stand outside, at the first place, at the second, further in and at the end of a column and of a row.
+    pub fn stem(
+        [images, filters, biases, out]: [u64; 4],
+        count: usize,
+        colours: usize,
         rates: [f32; 3],
         offsets: [f32; 3],
     ) -> Self {
-        let mut arguments = vec![Address(images), Address(cells), Int(count as i32), Int(side as i32)];
-        arguments.push(Int(colours as i32));
-        arguments.extend(rates.map(Float));
-        arguments.extend(offsets.map(Float));
-        let cells_along = side / 2 + 3;
-        Self::new("stem_cells", count * cells_along * cells_along, arguments)
+        let mut arguments = [images, filters, biases, out].map(Address).to_vec();
+        arguments.extend(rates.iter().chain(&offsets).map(|value| Float(*value)));
+        let (name, pooled_rows) = if colours == 1 { ("stem_grey", 14) } else { ("stem_colour", 4) };
+        // A block has half of the channels, its eight warps seven of the 56 columns each.
+        Self { name, blocks: count * (56 / pooled_rows) * 2, threads: THREADS, arguments }
     }
 
     /// `out` = `sums` + `bias` (+ `shortcut`, unless that is 0), negative values made zero with `relu`; `count` values of
@@ -56,14 +51,6 @@ impl PassKernel {
     pub fn finish([sums, bias, shortcut, out]: [u64; 4], count: usize, channels: usize, relu: bool) -> Self {
         let mut arguments = [sums, bias, shortcut, out].map(Address).to_vec();
         arguments.extend([Long((count / EIGHT) as i64), Int((channels / EIGHT) as i32), Int(relu.into())]);
-        Self::new("finish", count / EIGHT, arguments)
-    }
-
-    /// `out` (`count`, `side` / 2, `side` / 2, `channels`) from `sums` (`count`, `side`, `side`, `channels`) in f16: the largest in
-    /// windows of three by three at every second place, + `bias`, negative values made zero.
-    pub fn finish_pool([sums, bias, out]: [u64; 3], [count, side, channels]: [usize; 3]) -> Self {
-        let mut arguments = [sums, bias, out].map(Address).to_vec();
-        arguments.extend([count, side, channels / EIGHT].map(|number| Int(number as i32)));
-        Self::new("finish_pool", count * (side / 2) * (side / 2) * channels / EIGHT, arguments)
+        Self { name: "finish", blocks: (count / EIGHT).div_ceil(THREADS), threads: THREADS, arguments }
     }
 }

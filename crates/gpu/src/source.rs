@@ -9,13 +9,22 @@ pub struct Program {
     pub options: Vec<String>,
     /// Their names, sorted.
     pub kernels: &'static [&'static str],
+    /// Whether they multiply, or store, in bfloat16.
+    pub bf16: bool,
 }
 
 impl Program {
-    /// What stands between the convolutions of the backbone's pass.
+    /// The stem of the backbone's pass, and what stands between its convolutions.
     pub fn pass() -> Self {
-        let source = concat!(include_str!("cuda/common.cu"), include_str!("cuda/pass.cu"));
-        Self { source, options: Vec::new(), kernels: &PASS_KERNELS }
+        let source =
+            concat!(include_str!("cuda/common.cu"), include_str!("cuda/finish.cu"), include_str!("cuda/stem.cu"));
+        Self { source, options: Vec::new(), kernels: &PASS_KERNELS, bf16: true }
+    }
+
+    /// Fails if GPUs of this compute capability cannot run them.
+    #[cfg(any(test, feature = "cuda"))]
+    pub(crate) const fn check_capability(&self, (major, minor): (i32, i32)) -> Result<(), crate::GpuError> {
+        if self.bf16 && major < 8 { Err(crate::GpuError::NoBfloat16 { major, minor }) } else { Ok(()) }
     }
 }
 
@@ -64,7 +73,7 @@ impl Constants {
 
     /// The kernels of the model's training step.
     pub fn program(&self) -> Program {
-        Program { source: STEP, options: self.options(), kernels: &KERNELS }
+        Program { source: STEP, options: self.options(), kernels: &KERNELS, bf16: self.bf16 }
     }
 
     /// Bytes of a number that products read as a factor.
@@ -85,5 +94,23 @@ impl Constants {
             ("BF16", usize::from(bf16)),
         ];
         numbers.iter().map(|(name, number)| format!("-D{name}={number}")).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bfloat16_is_refused_where_it_would_not_compile() {
+        let model = |bf16| {
+            Constants { width: 64, heads: 2, tokens: 49, classes: 6, grid: 7, class_token: false, bf16 }.program()
+        };
+        for program in [model(true), Program::pass()] {
+            let error = program.check_capability((7, 5)).unwrap_err().to_string();
+            assert!(error.contains("7.5") && error.contains("f32"), "{error}");
+            assert!(program.check_capability((8, 0)).is_ok());
+        }
+        assert!(model(false).check_capability((7, 5)).is_ok());
     }
 }

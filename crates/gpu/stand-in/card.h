@@ -58,11 +58,14 @@ void finish_all();
 bool breaks_recording(bool of_others = false);
 
 // Memory of the card. 0 if there is not as much.
-CUdeviceptr allocate(size_t bytes, bool at_once);
+CUdeviceptr allocate(size_t bytes, bool of_pool);
 void appear(CUdeviceptr address);
 void vanish(CUdeviceptr address);
 bool is_memory(CUdeviceptr address);
 void free_bytes(size_t *free, size_t *total);
+// What was given back of a pool's memory stays the pool's, up to so many bytes; nobody else gets it until it is trimmed.
+void keep(uint64_t most);
+void trim(size_t to);
 
 // Memory of the processor that the bus reaches.
 void *allocate_pinned(size_t bytes);

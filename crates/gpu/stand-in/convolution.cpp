@@ -1,5 +1,7 @@
 #include "convolution.h"
 
+#include "card.h"
+
 #include <algorithm>
 #include <cstring>
 
@@ -29,15 +31,13 @@ std::vector<float> floats(const Dims &of, const void *values) {
 
 float read(const void *values, cudnnDataType_t type, long at) {
     if (type == CUDNN_DATA_FLOAT) return static_cast<const float *>(values)[at];
-    if (type == CUDNN_DATA_HALF) return static_cast<float>(static_cast<const _Float16 *>(values)[at]);
+    if (type != CUDNN_DATA_BFLOAT16) card::stop("a convolution is in another precision");
     return bits_to_float(static_cast<unsigned>(static_cast<const unsigned short *>(values)[at]) << 16);
 }
 
 void write(void *values, cudnnDataType_t type, long at, float value) {
     if (type == CUDNN_DATA_FLOAT) {
         static_cast<float *>(values)[at] = value;
-    } else if (type == CUDNN_DATA_HALF) {
-        static_cast<_Float16 *>(values)[at] = static_cast<_Float16>(value);
     } else {
         unsigned bits;
         std::memcpy(&bits, &value, sizeof bits);

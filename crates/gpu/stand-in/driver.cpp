@@ -286,11 +286,28 @@ CUresult cuMemGetInfo(size_t *free, size_t *total) {
     return CUDA_SUCCESS;
 }
 
+CUresult cuDeviceGetMemPool(CUmemoryPool *pool, CUdevice) {
+    *pool = reinterpret_cast<CUmemoryPool>(&everything);
+    return CUDA_SUCCESS;
+}
+
+CUresult cuMemPoolSetAttribute(CUmemoryPool, CUmemPool_attribute attribute, void *value) {
+    if (attribute != CU_MEMPOOL_ATTR_RELEASE_THRESHOLD) stop("another attribute of a pool is set");
+    keep(*static_cast<uint64_t *>(value));
+    return CUDA_SUCCESS;
+}
+
+CUresult cuMemPoolTrimTo(CUmemoryPool, size_t bytes) {
+    trim(bytes);
+    return CUDA_SUCCESS;
+}
+
 CUresult cuMemAlloc(CUdeviceptr *address, size_t bytes) {
     NEEDS_CONTEXT;
     if (bytes == 0) return CUDA_ERROR_INVALID_VALUE;
     if (breaks_recording()) return CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
-    *address = allocate(bytes, true);
+    *address = allocate(bytes, false);
+    if (*address) appear(*address);
     return *address ? CUDA_SUCCESS : CUDA_ERROR_OUT_OF_MEMORY;
 }
 
@@ -303,7 +320,7 @@ CUresult cuMemAllocAsync(CUdeviceptr *address, size_t bytes, CUstream handle) {
         stream.broken = true;
         return CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
     }
-    *address = allocate(bytes, false);
+    *address = allocate(bytes, true);
     if (!*address) return CUDA_ERROR_OUT_OF_MEMORY;
     ask(stream, [address = *address] { appear(address); });
     return CUDA_SUCCESS;

@@ -3,6 +3,7 @@
 
 #include "card.h"
 
+#include <algorithm>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
@@ -21,12 +22,15 @@ constexpr unsigned char MARK = 0xC9, UNWRITTEN = 0xFF;
 struct Piece {
     char *pages;
     size_t paged, before, bytes;
-    bool is_there;
+    bool is_there, of_pool;
 };
 
 std::map<CUdeviceptr, Piece> pieces;
 std::map<const char *, size_t> pinned;
 size_t used;
+// Of the pool, not in use, and how much of that may be.
+size_t kept;
+uint64_t most_kept;
 
 size_t up(size_t bytes, size_t to) { return (bytes + to - 1) / to * to; }
 
@@ -82,20 +86,21 @@ void name_faults() {
     for (int signal : {SIGSEGV, SIGBUS, SIGILL}) sigaction(signal, &action, nullptr);
 }
 
-CUdeviceptr allocate(size_t bytes, bool at_once) {
+CUdeviceptr allocate(size_t bytes, bool of_pool) {
     static long count;
     if (++count == failing()) {
         std::fprintf(stderr, "card: allocation %ld, of %zu bytes, fails as told\n", count, bytes);
         return 0;
     }
-    if (used + bytes > total()) finish_all();
-    if (used + bytes > total()) return 0;
+    auto taken = [&] { return used + kept + bytes - (of_pool ? std::min(kept, bytes) : 0); };
+    if (taken() > total()) finish_all();
+    if (taken() > total()) return 0;
+    if (of_pool) kept -= std::min(kept, bytes);
     size_t room = up(bytes, ALIGNMENT), paged = up(room, PAGE);
-    Piece piece = {pages(paged), paged, paged - room, bytes, false};
+    Piece piece = {pages(paged), paged, paged - room, bytes, false, of_pool};
     CUdeviceptr address = reinterpret_cast<CUdeviceptr>(piece.pages + piece.before);
     used += bytes;
     pieces[address] = piece;
-    if (at_once) appear(address);
     return address;
 }
 
@@ -117,6 +122,7 @@ void vanish(CUdeviceptr address) {
     // Nothing comes to lie there again: what reaches for it later shall fault.
     mmap(piece.pages, piece.paged + PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
     used -= piece.bytes;
+    if (piece.of_pool) kept = std::min<uint64_t>(kept + piece.bytes, most_kept);
     pieces.erase(found);
 }
 
@@ -124,8 +130,12 @@ bool is_memory(CUdeviceptr address) { return pieces.count(address) > 0; }
 
 void free_bytes(size_t *free, size_t *all) {
     *all = total();
-    *free = total() - used;
+    *free = total() - used - kept;
 }
+
+void keep(uint64_t most) { most_kept = most; }
+
+void trim(size_t to) { kept = std::min(kept, to); }
 
 void *allocate_pinned(size_t bytes) {
     size_t paged = up(bytes, PAGE);

@@ -4,8 +4,8 @@ use std::{io::ErrorKind, process::Command};
 
 use gpu::{Constants, Program};
 
-/// Ampere (A100) and Hopper (H100, H200).
-const ARCHITECTURES: [&str; 2] = ["80", "90"];
+/// Turing (T4), which has no bfloat16; Ampere (A100) and Hopper (H100, H200).
+const ARCHITECTURES: [&str; 3] = ["75", "80", "90"];
 
 /// Names of the kernels in `ptx`.
 fn kernels(ptx: &str) -> Vec<&str> {
@@ -16,7 +16,7 @@ fn kernels(ptx: &str) -> Vec<&str> {
 }
 
 #[test]
-fn all_kernels_compile_for_ampere_and_hopper() {
+fn all_kernels_compile_for_what_runs_them() {
     let models = [
         Constants { width: 64, heads: 2, tokens: 49, classes: 6, grid: 7, class_token: false, bf16: false },
         Constants { width: 192, heads: 3, tokens: 981, classes: 8, grid: 14, class_token: true, bf16: true },
@@ -32,7 +32,8 @@ fn all_kernels_compile_for_ampere_and_hopper() {
             .any(|(width, heads)| Constants { width: *width, heads: *heads, ..models[0] }.fits())
     );
     let programs: Vec<Program> = models.iter().map(Constants::program).chain([Program::pass()]).collect();
-    for (program, architecture) in programs.iter().flat_map(|program| ARCHITECTURES.map(|of| (program, of))) {
+    let all = programs.iter().flat_map(|program| ARCHITECTURES.map(|of| (program, of)));
+    for (program, architecture) in all.filter(|(program, architecture)| !program.bf16 || *architecture != "75") {
         let folder = tempfile::tempdir().unwrap();
         let (source, ptx) = (folder.path().join("kernels.cu"), folder.path().join("kernels.ptx"));
         std::fs::write(&source, program.source).unwrap();

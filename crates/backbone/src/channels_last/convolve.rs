@@ -1,13 +1,12 @@
 #[cfg(feature = "cudnn")]
 use candle_core::DType;
 use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape};
-use half::{bf16, f16};
+use half::bf16;
 use rayon::prelude::*;
 
 use super::on_cpu;
 
-/// A convolution of (N, H, W, in) with filters (out, kernel, kernel, in), both in 32-bit floats or one of the half precisions; added up
-/// in 32-bit floats.
+/// A convolution of (N, H, W, in) with filters (out, kernel, kernel, in), both in 32-bit floats or bfloat16; added up in 32-bit floats.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Convolve {
     pub(super) stride: usize,
@@ -96,7 +95,6 @@ impl CustomOp2 for Convolve {
         super::on_gpu::check_whole(of_filters)?;
         let output = match input.dtype() {
             DType::F32 => on_gpu::convolve::<f32>(*self, extent, input, filters)?,
-            DType::F16 => on_gpu::convolve::<f16>(*self, extent, input, filters)?,
             _ => on_gpu::convolve::<bf16>(*self, extent, input, filters)?,
         };
         Ok((output, extent.output()))
@@ -107,9 +105,6 @@ impl CustomOp2 for Convolve {
 pub(super) fn floats(storage: &CpuStorage, layout: &Layout) -> Result<Vec<f32>> {
     match storage {
         CpuStorage::F32(_) => on_cpu::<f32>(storage, layout).map(<[f32]>::to_vec),
-        CpuStorage::F16(_) => {
-            on_cpu::<f16>(storage, layout).map(|halves| halves.iter().map(|value| value.to_f32()).collect())
-        }
         _ => on_cpu::<bf16>(storage, layout).map(|halves| halves.iter().map(|value| value.to_f32()).collect()),
     }
 }
@@ -118,7 +113,6 @@ pub(super) fn floats(storage: &CpuStorage, layout: &Layout) -> Result<Vec<f32>> 
 pub(super) fn rounded(values: Vec<f32>, like: &CpuStorage) -> CpuStorage {
     match like {
         CpuStorage::F32(_) => CpuStorage::F32(values),
-        CpuStorage::F16(_) => CpuStorage::F16(values.into_iter().map(f16::from_f32).collect()),
         _ => CpuStorage::BF16(values.into_iter().map(bf16::from_f32).collect()),
     }
 }

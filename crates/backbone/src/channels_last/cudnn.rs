@@ -6,17 +6,13 @@ mod plan;
 #[cfg(test)]
 mod tests;
 
-use std::{cell::RefCell, collections::HashMap, rc::Rc, time::Instant};
+use std::{cell::RefCell, collections::HashMap, rc::Rc};
 
 use candle_core::{
-    CudaDevice, CudaStorage, DType, Error, Layout, Result, Shape, Storage, Tensor,
-    backend::{BackendDevice as _, BackendStorage as _},
-    cuda_backend::{
-        CudaDType, DeviceId,
-        cudarc::driver::{DevicePtrMut as _, DeviceRepr},
-    },
+    CudaDevice, CudaStorage, Error, Layout, Result, Shape, Storage, Tensor,
+    cuda_backend::{DeviceId, cudarc::driver::DevicePtrMut as _},
 };
-use half::{bf16, f16};
+use half::bf16;
 
 use self::{
     handle::Handle,
@@ -24,7 +20,7 @@ use self::{
 };
 use super::{
     fused::Fused,
-    on_gpu::{place, written},
+    on_gpu::{mean_seconds, place, place_of, written},
 };
 
 /// What a thread has of cuDNN: a handle, and what was made with it, serves one thread at a time.
@@ -55,8 +51,7 @@ impl Fused {
         Ok(Work {
             convolve: self.convolve,
             extent: self.convolve.extent(input, self.filters.layout())?,
-            dtype: self.filters.dtype(),
-            epilogue: Epilogue { shortcut, bias: self.bias.is_some(), relu: self.relu },
+            epilogue: Epilogue { shortcut, relu: self.relu },
         })
     }
 }
@@ -106,16 +101,7 @@ pub(super) fn take_fastest_kernel(
     let handle = handle(device)?;
     let work = fused.work(input.1, shortcut.is_some())?;
     let Ok(plans) = work.plans(Target::Handle(&handle)) else { return Ok(Vec::new()) };
-    let time = |plan: &Plan| -> Result<f64> {
-        run_plan(plan, fused, input, shortcut)?;
-        device.synchronize()?;
-        let begun = Instant::now();
-        for _ in 0..times {
-            run_plan(plan, fused, input, shortcut)?;
-        }
-        device.synchronize()?;
-        Ok(begun.elapsed().as_secs_f64() / times as f64)
-    };
+    let time = |plan: &Plan| mean_seconds(device, times, || run_plan(plan, fused, input, shortcut).map(drop));
     let (mut all, mut fastest) = (Vec::new(), None::<(f64, Plan)>);
     for plan in plans {
         let timed = plan.ok().and_then(|plan| Some((time(&plan).ok()?, plan)));
@@ -132,14 +118,7 @@ pub(super) fn take_fastest_kernel(
     Ok(all)
 }
 
-fn run_plan(plan: &Plan, fused: &Fused, input: Place<'_>, shortcut: Option<Place<'_>>) -> Result<CudaStorage> {
-    match input.0.dtype() {
-        DType::F16 => run_in::<f16>(plan, fused, input, shortcut),
-        _ => run_in::<bf16>(plan, fused, input, shortcut),
-    }
-}
-
-fn run_in<T: CudaDType + DeviceRepr>(
+fn run_plan(
     plan: &Plan,
     fused: &Fused,
     (input, of_input): Place<'_>,
@@ -148,22 +127,22 @@ fn run_in<T: CudaDType + DeviceRepr>(
     let (device, output) = (&input.device, fused.convolve.extent(of_input, fused.filters.layout())?.output());
     let handle = handle(device)?;
     let filters = fused.filters.storage_and_layout();
-    let bias = fused.bias.as_ref().map(Tensor::storage_and_layout);
+    let bias = fused.bias.storage_and_layout();
     // SAFETY: cuDNN writes all of it.
     let (output, _) = unsafe {
-        written::<T>(device, output, |output, stream| {
+        written::<bf16>(device, output, |output, stream| {
             // SAFETY: cuDNN reads of it only what it wrote.
             let mut workspace = device.alloc::<u8>(plan.workspace_bytes.max(1))?;
             let (workspace, _workspace) = workspace.device_ptr_mut(stream);
-            let (input, _input) = place::<T>(input, of_input, stream)?;
-            let (filters, _filters) = place::<T>(on_gpu(&filters.0)?, filters.1, stream)?;
-            let bias = bias.as_ref().map(|(bias, of)| place::<T>(on_gpu(bias)?, of, stream)).transpose()?;
-            let shortcut = shortcut.map(|(shortcut, of)| place::<T>(shortcut, of, stream)).transpose()?;
+            let (input, _input) = place::<bf16>(input, of_input, stream)?;
+            let (filters, _filters) = place_of::<bf16>(&filters, stream)?;
+            let (bias, _bias) = place_of::<bf16>(&bias, stream)?;
+            let shortcut = shortcut.map(|(shortcut, of)| place::<bf16>(shortcut, of, stream)).transpose()?;
             let places = Places {
                 input,
                 filters,
                 shortcut: shortcut.as_ref().map(|(place, _)| *place),
-                bias: bias.as_ref().map(|(place, _)| *place),
+                bias,
                 output,
                 workspace,
             };
@@ -177,6 +156,6 @@ fn run_in<T: CudaDType + DeviceRepr>(
 fn on_gpu(storage: &Storage) -> Result<&CudaStorage> {
     match storage {
         Storage::Cuda(storage) => Ok(storage),
-        _ => candle_core::bail!("the weights are on another device"),
+        _ => candle_core::bail!("the activations are on another device"),
     }
 }

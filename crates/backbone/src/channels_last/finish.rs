@@ -1,5 +1,5 @@
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape};
-use half::{bf16, f16};
+use half::bf16;
 
 use super::{Kernels, on_cpu};
 
@@ -87,69 +87,13 @@ impl CustomOp3 for Finish {
     }
 }
 
-/// The largest of the stem's sums in f16 (N, H, W, C), in windows of three by three at every second place, + its bias (C), then ReLU.
-#[derive(Clone, Debug)]
-pub(super) struct FinishPool {
-    #[cfg_attr(not(feature = "cudnn"), expect(dead_code, reason = "the CPU's twin is here"))]
-    pub(super) kernels: Kernels,
-}
-
-fn pooled(sums: &Layout) -> Result<(usize, usize, usize)> {
-    let (images, side, _, channels) = sums.shape().dims4()?;
-    Ok((images, side, channels))
-}
-
-impl CustomOp2 for FinishPool {
-    fn name(&self) -> &'static str {
-        "finish and pool"
-    }
-
-    fn cpu_fwd(
-        &self,
-        sums: &CpuStorage,
-        of_sums: &Layout,
-        bias: &CpuStorage,
-        of_bias: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        let ((images, side, channels), half) = (pooled(of_sums)?, pooled(of_sums)?.1 / 2);
-        let (sums, bias) = (on_cpu::<f16>(sums, of_sums)?, on_cpu::<f32>(bias, of_bias)?);
-        let mut output = Vec::with_capacity(images * half * half * channels);
-        for pixel in 0..images * half * half {
-            let (image, y, x) = (pixel / half / half, pixel / half % half, pixel % half);
-            let around = |at: usize| (2 * at).saturating_sub(1)..(2 * at + 2).min(side);
-            for (channel, bias) in bias.iter().enumerate() {
-                let sum = |y: usize, x: usize| sums[((image * side + y) * side + x) * channels + channel].to_f32();
-                let window = around(y).flat_map(|y| around(x).map(move |x| (y, x)));
-                // What is no number stays.
-                let larger = |one: f32, other: f32| if other > one || other.is_nan() { other } else { one };
-                let pooled = window.map(|(y, x)| sum(y, x)).fold(f32::MIN, larger) + bias;
-                output.push(bf16::from_f32(if pooled < 0.0 { 0.0 } else { pooled }));
-            }
-        }
-        Ok((CpuStorage::BF16(output), (images, half, half, channels).into()))
-    }
-
-    #[cfg(feature = "cudnn")]
-    fn cuda_fwd(
-        &self,
-        sums: &candle_core::CudaStorage,
-        of_sums: &Layout,
-        bias: &candle_core::CudaStorage,
-        of_bias: &Layout,
-    ) -> Result<(candle_core::CudaStorage, Shape)> {
-        let (images, side, channels) = pooled(of_sums)?;
-        let shape = (images, side / 2, side / 2, channels);
-        on_gpu::finish_pool(self, (sums, of_sums), (bias, of_bias), shape.into())
-    }
-}
-
 #[cfg(feature = "cudnn")]
 mod on_gpu {
     use candle_core::{CudaStorage, Layout, Result, Shape};
     use gpu::PassKernel;
-    use half::{bf16, f16};
+    use half::bf16;
 
-    use super::{Finish, FinishPool, pooled};
+    use super::Finish;
     use crate::channels_last::on_gpu::{place, written};
 
     pub(super) fn finish(
@@ -168,24 +112,6 @@ mod on_gpu {
                 let places = [sums, bias, shortcut.as_ref().map_or(0, |(shortcut, _)| *shortcut), out];
                 // SAFETY: the output is as large as the sums, and so is the shortcut; there is a bias for each channel.
                 kernels.launch(&PassKernel::finish(places, count, channels, *relu))
-            })
-        }
-    }
-
-    pub(super) fn finish_pool(
-        FinishPool { kernels }: &FinishPool,
-        (sums, of_sums): (&CudaStorage, &Layout),
-        (bias, of_bias): (&CudaStorage, &Layout),
-        shape: Shape,
-    ) -> Result<(CudaStorage, Shape)> {
-        let (images, side, channels) = pooled(of_sums)?;
-        // SAFETY: the kernel writes all of it.
-        unsafe {
-            written::<bf16>(&sums.device, shape, |out, stream| {
-                let (sums, _sums) = place::<f16>(sums, of_sums, stream)?;
-                let (bias, _bias) = place::<f32>(bias, of_bias, stream)?;
-                // SAFETY: the output has a quarter of the sums' places; there is a bias for each channel.
-                kernels.launch(&PassKernel::finish_pool([sums, bias, out], [images, side, channels]))
             })
         }
     }

@@ -2,14 +2,14 @@ use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Stora
 
 use super::convolve::{Convolve, floats, rounded};
 
-/// A convolution of (N, H, W, in) in one of the half precisions with filters (out, kernel, kernel, in), + a shortcut as its sums
-/// where there is one, + a bias where there is one, then ReLU if there is one; rounded once, in the end.
+/// A convolution of (N, H, W, in) in bfloat16 with filters (out, kernel, kernel, in), + a shortcut as its sums where there is one, + a
+/// bias, then ReLU if there is one; rounded once, in the end.
 #[derive(Clone, Debug)]
 pub(super) struct Fused {
     pub(super) convolve: Convolve,
     pub(super) filters: Tensor,
     /// (out), in the filters' precision.
-    pub(super) bias: Option<Tensor>,
+    pub(super) bias: Tensor,
     pub(super) relu: bool,
 }
 
@@ -26,11 +26,9 @@ impl Fused {
         if let Some((shortcut, of_shortcut)) = shortcut {
             sums.iter_mut().zip(floats(shortcut, of_shortcut)?).for_each(|(sum, shortcut)| *sum += shortcut);
         }
-        if let Some(bias) = &self.bias {
-            let bias = bias.to_dtype(candle_core::DType::F32)?.to_vec1::<f32>()?;
-            for sums in sums.chunks_exact_mut(bias.len()) {
-                sums.iter_mut().zip(&bias).for_each(|(sum, bias)| *sum += bias);
-            }
+        let bias = self.bias.to_dtype(candle_core::DType::F32)?.to_vec1::<f32>()?;
+        for sums in sums.chunks_exact_mut(bias.len()) {
+            sums.iter_mut().zip(&bias).for_each(|(sum, bias)| *sum += bias);
         }
         if self.relu {
             // What is no number stays.

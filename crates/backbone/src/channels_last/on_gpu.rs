@@ -1,7 +1,8 @@
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use candle_core::{
-    CudaDevice, CudaStorage, Device, Error, Layout, Result, Shape,
+    CudaDevice, CudaStorage, Device, Error, Layout, Result, Shape, Storage,
+    backend::BackendDevice as _,
     cuda_backend::{
         CudaDType,
         cudarc::driver::{CudaSlice, CudaStream, DevicePtr as _, DevicePtrMut as _, DeviceRepr, SyncOnDrop},
@@ -30,6 +31,18 @@ impl Kernels {
     }
 }
 
+/// Seconds of `work` as a mean of `times`, once it was done for nothing.
+pub(super) fn mean_seconds(device: &CudaDevice, times: usize, mut work: impl FnMut() -> Result<()>) -> Result<f64> {
+    work()?;
+    device.synchronize()?;
+    let begun = Instant::now();
+    for _ in 0..times {
+        work()?;
+    }
+    device.synchronize()?;
+    Ok(begun.elapsed().as_secs_f64() / times as f64)
+}
+
 /// Fails unless a tensor lies in its memory as it is.
 pub(super) fn check_whole(layout: &Layout) -> Result<()> {
     if layout.is_contiguous() && layout.start_offset() == 0 {
@@ -47,6 +60,15 @@ pub(super) fn place<'a, T: CudaDType + 'a>(
 ) -> Result<(u64, SyncOnDrop<'a>)> {
     check_whole(layout)?;
     Ok(storage.as_cuda_slice::<T>()?.device_ptr(stream))
+}
+
+/// The same of a tensor that the network keeps.
+pub(super) fn place_of<'a, T: CudaDType + 'a>(
+    (storage, layout): &'a (impl std::ops::Deref<Target = Storage>, &Layout),
+    stream: &'a CudaStream,
+) -> Result<(u64, SyncOnDrop<'a>)> {
+    let Storage::Cuda(storage) = &**storage else { candle_core::bail!("the weights are on another device") };
+    place::<T>(storage, layout, stream)
 }
 
 /// A tensor of `shape` that `write` has a kernel write whole: it is told where the tensor lies, and the stream of `device`.

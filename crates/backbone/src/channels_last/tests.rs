@@ -101,16 +101,6 @@ fn kernels_give_the_bits_of_their_twins() {
     };
     let kernels = Kernels::default;
     let zeros = |tensor: &Tensor| Array::<bf16>::zeros(&machine, tensor.elem_count()).unwrap();
-    for colours in [1, 3] {
-        let images = wave((2, 12, 12, colours), 0.5);
-        let expected = images.apply_op1_no_bwd(&StemCells { kernels: kernels() }).unwrap();
-        let from = there::<f32>(&machine, &images);
-        let out = Array::<f16>::zeros(&machine, expected.elem_count()).unwrap();
-        let (rates, offsets) = stem_cells::normalisation(colours);
-        let kernel = PassKernel::stem_cells(from.address(), out.address(), [2, 12, colours], rates, offsets);
-        compare(&machine, &kernel, &out, &expected);
-    }
-
     let sums = wave((3, 10, 10, 16), 1.5).to_dtype(DType::BF16).unwrap();
     let (bias, shortcut) = (wave(16, 2.5), wave((3, 10, 10, 16), 3.5).to_dtype(DType::BF16).unwrap());
     let [sums_there, shortcut_there] = [&sums, &shortcut].map(|tensor| there::<bf16>(&machine, tensor));
@@ -125,11 +115,46 @@ fn kernels_give_the_bits_of_their_twins() {
     let expected = sums.apply_op2_no_bwd(&bias, &finish(false)).unwrap();
     let kernel = PassKernel::finish(places(0, &out), sums.elem_count(), 16, false);
     compare(&machine, &kernel, &out, &expected);
+}
 
-    let sums = sums.to_dtype(DType::F16).unwrap();
-    let expected = sums.apply_op2_no_bwd(&bias, &FinishPool { kernels: kernels() }).unwrap();
-    let out = zeros(&expected);
-    let sums_there = there::<f16>(&machine, &sums);
-    let places = [sums_there.address(), bias_there.address(), out.address()];
-    compare(&machine, &PassKernel::finish_pool(places, [3, 10, 16]), &out, &expected);
+#[test]
+fn the_stems_kernel_gives_what_its_twin_gives() {
+    let (Some(weights), Some(machine)) = (testdata::real_weights(), OnCpu::new(&Program::pass()).unwrap()) else {
+        eprintln!("skipped: it needs the real weights, and a C++ compiler to run the GPU's kernels with");
+        return;
+    };
+    let network = Network::read(&Weights::read(&weights).unwrap()).unwrap();
+    for colours in [1, 3] {
+        let mut pixels: Vec<f32> = [0, 1].into_iter().flat_map(|number| image(colours, number)).collect();
+        // What is no number stays, in the second image: in an odd column, which no filter's eighth tap of zero reads.
+        pixels[(IMAGE_SIDE * IMAGE_SIDE + 100 * IMAGE_SIDE + 51) * colours] = f32::NAN;
+        let images = Tensor::from_vec(pixels, (2, IMAGE_SIDE, IMAGE_SIDE, colours), &Device::Cpu).unwrap();
+        let stem = Stem::new(&network.stem, colours, &Device::Cpu, Kernels::default()).unwrap();
+        let expected = images.apply_op1_no_bwd(&stem).unwrap();
+        let (from, filters, biases) = (
+            there::<f32>(&machine, &images),
+            there::<f16>(&machine, &stem.in_lanes),
+            there::<f32>(&machine, &stem.biases),
+        );
+        for order in [1, 2] {
+            machine.arrange(order).unwrap();
+            let out = Array::<bf16>::zeros(&machine, expected.elem_count()).unwrap();
+            let places = [from.address(), filters.address(), biases.address(), out.address()];
+            let kernel = stem.kernel(places, 2).unwrap();
+            // SAFETY: all arrays are as large as the stem's tensors.
+            unsafe { machine.launch(kernel.name, [kernel.blocks, 1, 1], kernel.threads, &kernel.arguments) }.unwrap();
+            let expected = expected.flatten_all().unwrap().to_vec1::<bf16>().unwrap();
+            let (mut others, mut numberless) = (0, 0);
+            for (at, (got, expected)) in out.to_vec(&machine).unwrap().into_iter().zip(expected).enumerate() {
+                let (got, expected) = (got.to_f32(), expected.to_f32());
+                numberless += usize::from(expected.is_nan());
+                others += usize::from(got != expected && !expected.is_nan());
+                // The same sums in another order: at times they are rounded to the neighbour.
+                let is_near = (got - expected).abs() <= expected.abs() / 128.0 + 1e-5;
+                assert!(is_near || got.is_nan() && expected.is_nan(), "{got} instead of {expected} at {at}");
+            }
+            println!("{colours} colours: {others} are the neighbours, {numberless} are no numbers");
+            assert!(numberless > 0 && others * 100 < out.len());
+        }
+    }
 }

@@ -22,6 +22,13 @@ __device__ inline half_bits float_to_half(float value) {
     return bits;
 }
 
+// Two in f16, the first in the lower half.
+__device__ inline unsigned two_halves(float first, float second) {
+    unsigned bits;
+    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(bits) : "f"(second), "f"(first));
+    return bits;
+}
+
 typedef unsigned short bf16_bits;
 
 __device__ inline bf16_bits float_to_bf16(float value) {
@@ -39,6 +46,20 @@ __device__ inline void multiply_add(float *sums, float *sums_below, const unsign
     asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
         : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums_below[0]), "+f"(sums_below[1])
         : "r"(left[0]), "r"(left[1]), "r"(left[2]), "r"(left[3]), "r"(right[0]), "r"(right[1]));
+}
+
+// The same of numbers in f16.
+__device__ inline void multiply_add_halves(float *sums, float *sums_below, const unsigned *left, const unsigned *right) {
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+        : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums_below[0]), "+f"(sums_below[1])
+        : "r"(left[0]), "r"(left[1]), "r"(left[2]), "r"(left[3]), "r"(right[0]), "r"(right[1]));
+}
+
+// The larger of two; what is no number stays.
+__device__ inline float larger(float one, float other) {
+    float value;
+    asm("max.NaN.f32 %0, %1, %2;" : "=f"(value) : "f"(one), "f"(other));
+    return value;
 }
 #endif
 

@@ -57,6 +57,10 @@ static inline half_bits float_to_half(float value) {
     return bits;
 }
 
+static inline unsigned two_halves(float first, float second) {
+    return float_to_half(first) | (unsigned)float_to_half(second) << 16;
+}
+
 typedef unsigned short bf16_bits;
 
 // To the nearest, the even one of two.
@@ -72,6 +76,10 @@ static inline float bf16_to_float(bf16_bits bits) {
     float value;
     std::memcpy(&value, &wide, sizeof value);
     return value;
+}
+
+static inline float larger(float one, float other) {
+    return one != one || one > other ? one : other;
 }
 
 namespace on_cpu {
@@ -218,18 +226,28 @@ static inline void __syncthreads() {
     on_cpu::wait(on_cpu::block_barrier, blockDim.x);
 }
 
-static inline float __shfl_xor_sync(unsigned, float value, unsigned mask) {
+// The value of another lane of the warp; a thread's own where there is no such lane.
+static inline float of_lane(float value, unsigned lane) {
     using namespace on_cpu;
     unsigned me = current;
     exchanged[me] = value;
     wait(warp_barriers[me / WARP], WARP);
-    float other = exchanged[me ^ mask];
+    float other = exchanged[lane < WARP ? me / WARP * WARP + lane : me];
     wait(warp_barriers[me / WARP], WARP);
     return other;
 }
 
+static inline float __shfl_xor_sync(unsigned, float value, unsigned mask) {
+    return of_lane(value, on_cpu::current % on_cpu::WARP ^ mask);
+}
+
+static inline float __shfl_down_sync(unsigned, float value, unsigned lanes) {
+    return of_lane(value, on_cpu::current % on_cpu::WARP + lanes);
+}
+
 // The warp's product of 16 by 16 by 8: each thread brings pairs of both factors, and adds to its own four numbers.
-static inline void multiply_add(float *sums, float *sums_below, const unsigned *left, const unsigned *right) {
+template <float (*to_float)(unsigned short)>
+static inline void multiply_add_pairs(float *sums, float *sums_below, const unsigned *left, const unsigned *right) {
     using namespace on_cpu;
     unsigned me = current, first = me / WARP * WARP, lane = me % WARP;
     std::memcpy(lefts[me], left, sizeof lefts[me]);
@@ -242,11 +260,19 @@ static inline void multiply_add(float *sums, float *sums_below, const unsigned *
                 unsigned holder = k % 8 / 2, half = k % 2 * 16;
                 unsigned a = lefts[first + lane / 4 * 4 + holder][below + k / 8 * 2] >> half;
                 unsigned b = rights[first + (lane % 4 * 2 + next) * 4 + holder][k / 8] >> half;
-                sum += bf16_to_float((bf16_bits)a) * bf16_to_float((bf16_bits)b);
+                sum += to_float((unsigned short)a) * to_float((unsigned short)b);
             }
             (below ? sums_below : sums)[next] += sum;
         }
     wait(warp_barriers[me / WARP], WARP);
+}
+
+static inline void multiply_add(float *sums, float *sums_below, const unsigned *left, const unsigned *right) {
+    multiply_add_pairs<bf16_to_float>(sums, sums_below, left, right);
+}
+
+static inline void multiply_add_halves(float *sums, float *sums_below, const unsigned *left, const unsigned *right) {
+    multiply_add_pairs<half_to_float>(sums, sums_below, left, right);
 }
 
 // Bytes of each of a kernel's arguments; none if there is no such kernel.

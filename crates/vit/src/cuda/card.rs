@@ -64,9 +64,6 @@ fn groups<'a>(models: &[&'a Model], device: &CudaDevice, precision: Precision) -
 /// Bytes that are free on the GPU `device`; none if it is none.
 pub(crate) fn free_bytes(device: &Device) -> Option<u64> {
     let Device::Cuda(device) = device else { return None };
-    let stream = device.cuda_stream();
-    // What has been given back counts as free once the card has come to it.
-    let found = stream.context().synchronize().and_then(|()| stream.context().mem_get_info());
     // From a GPU that has failed nothing can be had; the next to ask is told why.
-    Some(found.map_or(0, |(free, _)| free as u64))
+    Some(gpu::free_bytes(&device.cuda_stream()).unwrap_or(0))
 }

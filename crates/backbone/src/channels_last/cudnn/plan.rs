@@ -1,19 +1,16 @@
 //! A convolution, and what is done to its sums, as one kernel of cuDNN's.
 
-use candle_core::{
-    DType,
-    cuda_backend::cudarc::cudnn::sys::{
-        self,
-        cudnnBackendAttributeName_t::{self, *},
-        cudnnBackendBehaviorNote_t::CUDNN_BEHAVIOR_NOTE_RUNTIME_COMPILATION,
-        cudnnBackendDescriptorType_t::*,
-        cudnnBackendHeurMode_t::CUDNN_HEUR_MODE_A,
-        cudnnBackendNumericalNote_t::*,
-        cudnnConvolutionMode_t::CUDNN_CROSS_CORRELATION,
-        cudnnDataType_t::{self, CUDNN_DATA_BFLOAT16, CUDNN_DATA_FLOAT, CUDNN_DATA_HALF},
-        cudnnNanPropagation_t::CUDNN_PROPAGATE_NAN,
-        cudnnPointwiseMode_t::{self, CUDNN_POINTWISE_ADD, CUDNN_POINTWISE_RELU_FWD},
-    },
+use candle_core::cuda_backend::cudarc::cudnn::sys::{
+    self,
+    cudnnBackendAttributeName_t::{self, *},
+    cudnnBackendBehaviorNote_t::CUDNN_BEHAVIOR_NOTE_RUNTIME_COMPILATION,
+    cudnnBackendDescriptorType_t::*,
+    cudnnBackendHeurMode_t::CUDNN_HEUR_MODE_A,
+    cudnnBackendNumericalNote_t::*,
+    cudnnConvolutionMode_t::CUDNN_CROSS_CORRELATION,
+    cudnnDataType_t::{self, CUDNN_DATA_BFLOAT16, CUDNN_DATA_FLOAT},
+    cudnnNanPropagation_t::CUDNN_PROPAGATE_NAN,
+    cudnnPointwiseMode_t::{self, CUDNN_POINTWISE_ADD, CUDNN_POINTWISE_RELU_FWD},
 };
 use stage::warn_once;
 
@@ -23,21 +20,18 @@ use super::{
 };
 use crate::channels_last::convolve::{Convolve, Extent};
 
-/// What is done to how much.
+/// What is done to how much: input, filters, bias, shortcut and output are in bfloat16, sums in 32-bit floats.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Work {
     pub(super) convolve: Convolve,
     pub(super) extent: Extent,
-    /// Of input, filters, bias, shortcut and output; sums are in 32-bit floats.
-    pub(super) dtype: DType,
     pub(super) epilogue: Epilogue,
 }
 
-/// What becomes of a convolution's sums before they are rounded.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+/// What becomes of a convolution's sums before they are rounded: + a shortcut, + a bias, ReLU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Epilogue {
     pub(super) shortcut: bool,
-    pub(super) bias: bool,
     pub(super) relu: bool,
 }
 
@@ -64,7 +58,7 @@ pub(super) struct Places {
     pub(super) input: u64,
     pub(super) filters: u64,
     pub(super) shortcut: Option<u64>,
-    pub(super) bias: Option<u64>,
+    pub(super) bias: u64,
     pub(super) output: u64,
     pub(super) workspace: u64,
 }
@@ -154,7 +148,7 @@ impl Work {
     fn graph(&self, target: Target) -> Result<Descriptor, Refused> {
         let Extent { images, side, channels, kernel, out_channels, out_side } = self.extent;
         let outputs = [images, out_channels, out_side, out_side];
-        let real = |id, dims| tensor(id, dims, self.data_type(), false);
+        let real = |id, dims| tensor(id, dims, CUDNN_DATA_BFLOAT16, false);
         let Convolve { stride, padding } = self.convolve;
         let [stride, padding] = [stride, padding].map(|along| [along as i64; 2]);
         let conv = Descriptor::new(CUDNN_BACKEND_CONVOLUTION_DESCRIPTOR)?
@@ -168,14 +162,12 @@ impl Work {
             .finalised()?;
 
         // In the order in which kernels that were compiled beforehand do it: the shortcut before the bias.
-        let Epilogue { shortcut, bias, relu } = self.epilogue;
+        let Epilogue { shortcut, relu } = self.epilogue;
         let mut epilogue: Vec<(cudnnPointwiseMode_t, Option<Descriptor>)> = Vec::new();
         if shortcut {
             epilogue.push((CUDNN_POINTWISE_ADD, Some(real(SHORTCUT, outputs)?)));
         }
-        if bias {
-            epilogue.push((CUDNN_POINTWISE_ADD, Some(real(BIAS, [1, out_channels, 1, 1])?)));
-        }
+        epilogue.push((CUDNN_POINTWISE_ADD, Some(real(BIAS, [1, out_channels, 1, 1])?)));
         if relu {
             epilogue.push((CUDNN_POINTWISE_RELU_FWD, None));
         }
@@ -207,14 +199,6 @@ impl Work {
         let graph = Descriptor::new(CUDNN_BACKEND_OPERATIONGRAPH_DESCRIPTOR)?
             .with_descriptors(CUDNN_ATTR_OPERATIONGRAPH_OPS, operations)?;
         target.tell(graph, Some(CUDNN_ATTR_OPERATIONGRAPH_HANDLE), None)?.finalised()
-    }
-
-    const fn data_type(&self) -> cudnnDataType_t {
-        match self.dtype {
-            DType::BF16 => CUDNN_DATA_BFLOAT16,
-            DType::F16 => CUDNN_DATA_HALF,
-            _ => CUDNN_DATA_FLOAT,
-        }
     }
 }
 
@@ -290,7 +274,7 @@ impl Plan {
             (INPUT, Some(input)),
             (FILTERS, Some(filters)),
             (SHORTCUT, shortcut),
-            (BIAS, bias),
+            (BIAS, Some(bias)),
             (OUTPUT, Some(output)),
         ];
         let there = tensors.into_iter().filter_map(|(id, place)| Some((id, Address(place?))));
