@@ -208,9 +208,9 @@ def training(combo, steps, precision="f32", seed=0, *keys):
     return {"runs": len(outcomes), "valid_accuracy": valid, "wall_s": wall_s, **milliseconds(seed, steps)}
 
 
-def forget_runs(seed):
+def forget_runs(seed, cache="cache"):
     """What is there already would not be measured."""
-    for folder in (options.out / "cache").glob(f"*/runs-v*/*/seed{seed}-*"):
+    for folder in (options.out / cache).glob(f"*/runs-v*/*/seed{seed}-*"):
         shutil.rmtree(folder)
 
 
@@ -349,6 +349,47 @@ def determinism():
     return {"models": len(models[0]), "same": bool(models[0]) and models[0] == models[1]}
 
 
+def little_memory():
+    """What comes out while this process leaves so many GiB of the device's memory: features beside those from all of it, and whether
+    models are the same bits. The log has what was said."""
+    import torch
+
+    extract = ["extract.features=fm1+fm4", "extract.precision=bf16", f"extract.limit={options.limit or 2000}"]
+    train = ["combo=fm4,orig+fm1+fm4", "recipe.steps=20", "train.precision=bf16", "seed=96"]
+
+    def models():
+        forget_runs(96, "cache-much")
+        run("train", *extract, *train, cache="cache-much")
+        paths = sorted((options.out / "cache-much").glob("*/runs-v*/*/seed96-*/model.safetensors"))
+        return [path.read_bytes() for path in paths]
+
+    def features(cache):
+        shutil.rmtree(options.out / cache, ignore_errors=True)
+        run("extract", *extract, cache=cache)
+
+    def errors():
+        features("cache-little")
+        return {name: difference("cache-much", "cache-little", name) for name in ("fm1", "fm4")}
+
+    def tried(what):
+        try:
+            return what()
+        except RuntimeError as error:
+            return {"failed": str(error)[-300:]}
+
+    features("cache-much")
+    expected, found = models(), {}
+    for gib in (8, 4, 2, 1):
+        free_bytes, _ = torch.cuda.mem_get_info()
+        held = torch.empty(free_bytes - (gib << 30), dtype=torch.uint8, device=options.device)
+        found[f"{gib} GiB"] = {"features": tried(errors), "same_models": tried(lambda: models() == expected)}
+        del held
+        torch.cuda.empty_cache()
+    for cache in ("cache-much", "cache-little"):
+        shutil.rmtree(options.out / cache, ignore_errors=True)
+    return found
+
+
 def accuracies(steps):
     """Test accuracies of the study's runs by combination, in the order of the seeds."""
     done = run("eval", *of_study(steps))
@@ -409,6 +450,7 @@ for measure in (
     agreement_with_the_cpu,
     agreement_of_training,
     determinism,
+    little_memory,
     all_combinations_f32,
     short_study,
     study,

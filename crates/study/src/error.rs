@@ -46,7 +46,7 @@ pub enum StudyError {
         argument: String,
     },
     /// A value that its key cannot have.
-    #[error("`{key}` cannot be `{got}`: {reason}")]
+    #[error("`{key}` cannot be `{got}`: {reason}{place}")]
     Value {
         /// The key.
         key: String,
@@ -54,6 +54,8 @@ pub enum StudyError {
         got: String,
         /// What is wrong with it.
         reason: String,
+        /// Where it was set, ` (in …)`; nothing where it was not.
+        place: String,
     },
     /// A GPU is asked for, but the program cannot use any.
     #[error(

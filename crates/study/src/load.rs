@@ -10,6 +10,8 @@ use crate::{KEYS, Key, Study, StudyError};
 const SHORT_FORMS: [(&str, &str); 3] =
     [("recipe", "recipe.name"), ("data", "data.dir"), ("weights", "extract.weights")];
 
+const COMMAND_LINE: &str = "the command line";
+
 /// A batch of as many images takes 5 GB for its largest activation; more never makes the pass faster.
 const MAX_EXTRACT_BATCH: usize = 2048;
 
@@ -33,17 +35,31 @@ impl Study {
         let file: Table = text
             .parse()
             .map_err(|error: toml::de::Error| StudyError::Toml { path: path.to_owned(), reason: error.to_string() })?;
-        let mut assignments = Vec::new();
+        let (mut assignments, file_name) = (Vec::new(), format!("`{}`", path.display()));
         flatten("", &file, &mut assignments);
         for (key, _) in &assignments {
-            known_key(key, &format!("`{}`", path.display()))?;
+            known_key(key, &file_name)?;
         }
+        let from_file = assignments.len();
         for argument in overrides {
             let (key, value) =
                 argument.split_once('=').ok_or_else(|| StudyError::NoOverride { argument: argument.clone() })?;
             assignments.push((full_key(key.trim())?, Value::String(value.trim().to_owned())));
         }
+        Self::assigned(&assignments, path).map_err(|error| match error {
+            StudyError::Value { key, got, reason, .. } => {
+                let set = assignments.iter().rposition(|(of, value)| *of == key && shown(value) == got);
+                let set = set.or_else(|| assignments.iter().rposition(|(of, _)| *of == key));
+                let place = set.map(|at| if at < from_file { &file_name } else { COMMAND_LINE });
+                let place = place.map_or_else(String::new, |place| format!(" (in {place})"));
+                StudyError::Value { key, got, reason, place }
+            }
+            other => other,
+        })
+    }
 
+    /// The defaults with `assignments` laid over them, one after the other.
+    fn assigned(assignments: &[(String, Value)], path: &Path) -> Result<Self, StudyError> {
         let mut study = Self::default();
         // The recipe's name first, since it decides what the recipe's other keys default to.
         let name = assignments.iter().rev().find(|(key, _)| key == "recipe.name");
@@ -54,7 +70,7 @@ impl Study {
         let mut table = Table::try_from(&study)
             .map_err(|error| StudyError::Toml { path: path.to_owned(), reason: error.to_string() })?;
         for (key, value) in assignments {
-            assign(&mut table, &key, value)?;
+            assign(&mut table, key, value.clone())?;
         }
         let study: Self = table
             .try_into()
@@ -66,24 +82,20 @@ impl Study {
         let key_error = |table: &str, error: vit::VitError| match error {
             vit::VitError::Key { key, got, expected } => {
                 let key = if key.contains('.') { key.to_owned() } else { format!("{table}.{key}") };
-                StudyError::Value { key, got, reason: format!("expected {expected}") }
+                value_error(&key, got, &format!("expected {expected}"))
             }
-            other => StudyError::Value { key: table.to_owned(), got: String::new(), reason: other.to_string() },
+            other => value_error(table, "", &other),
         };
         self.model.validate().map_err(|error| key_error("model", error))?;
         self.recipe.validate().map_err(|error| key_error("recipe", error))?;
         let at_most = |key: &str, value: usize, limit: usize| match value {
-            0 => Err(StudyError::Value { key: key.into(), got: "0".into(), reason: "expected at least 1".into() }),
-            _ if value > limit => {
-                let reason = format!("expected at most {limit}");
-                Err(StudyError::Value { key: key.into(), got: value.to_string(), reason })
-            }
+            0 => Err(value_error(key, value, &"expected at least 1")),
+            _ if value > limit => Err(value_error(key, value, &format!("expected at most {limit}"))),
             _ => Ok(()),
         };
         let memory = self.train.memory_gib;
         if !(memory.is_finite() && memory >= 0.0) {
-            let reason = "expected 0 or a number above".to_owned();
-            return Err(StudyError::Value { key: "train.memory_gib".into(), got: memory.to_string(), reason });
+            return Err(value_error("train.memory_gib", memory, &"expected 0 or a number above"));
         }
         at_most("extract.batch", self.extract.batch.max(1), MAX_EXTRACT_BATCH)?;
         at_most("extract.shard_images", self.extract.shard_images, MAX_SHARD_IMAGES)?;
@@ -125,7 +137,6 @@ pub fn key_of(argument: &str) -> Option<&'static Key> {
 
 /// The full name of a key as users type it: itself, a short form, or a last part that only one key has.
 fn full_key(key: &str) -> Result<String, StudyError> {
-    const PLACE: &str = "the command line";
     if let Some((_, full)) = SHORT_FORMS.iter().find(|(short, _)| *short == key) {
         return Ok((*full).to_owned());
     }
@@ -136,8 +147,12 @@ fn full_key(key: &str) -> Result<String, StudyError> {
         KEYS.iter().map(|known| known.name).filter(|name| name.rsplit('.').next() == Some(key)).collect();
     match candidates.as_slice() {
         [only] => Ok((*only).to_owned()),
-        [] => known_key(key, PLACE).map(|()| key.to_owned()),
-        _ => Err(StudyError::Ambiguous { key: key.into(), place: PLACE.into(), candidates: candidates.join(", ") }),
+        [] => known_key(key, COMMAND_LINE).map(|()| key.to_owned()),
+        _ => Err(StudyError::Ambiguous {
+            key: key.into(),
+            place: COMMAND_LINE.into(),
+            candidates: candidates.join(", "),
+        }),
     }
 }
 
@@ -147,7 +162,7 @@ fn value_error(key: &str, got: impl ToString, reason: &impl ToString) -> StudyEr
     let said = [format!("cannot be `{got}`, "), format!("cannot be {got}, ")];
     let expected = said.iter().find_map(|said| Some(reason.split_once(said)?.1.to_owned()));
     let reason = expected.unwrap_or(reason);
-    StudyError::Value { key: key.to_owned(), got, reason }
+    StudyError::Value { key: key.to_owned(), got, reason, place: String::new() }
 }
 
 /// Sets `key` in `table` and checks that the whole is still a configuration.
@@ -295,6 +310,10 @@ mod tests {
         assert!(message("", &["model.fuse=x"]).contains("`model.fuse` cannot be `x`: expected one of sum, seq"));
         assert!(message("", &["classes=9"]).contains("`data.classes` cannot be `9`: expected 6 (without"));
         assert!(message("", &["heads=5"]).contains("model.heads"));
+        assert!(message("[recipe]\nlr = 0.1", &["recipe.lr=-1"]).ends_with(" (in the command line)"));
+        for wrong in ["[recipe]\nlr = -1", "[recipe]\nsteps = \"many\"", "[extract]\nbatch = 100000"] {
+            assert!(message(wrong, &["recipe.batch=32"]).ends_with(" (in `study.toml`)"), "{wrong}");
+        }
         assert!(message("", &["fm1"]).contains("expected `key=value`"));
         assert!(message("lr = ", &[]).contains("not valid TOML"));
     }
