@@ -159,9 +159,9 @@ pub fn write(
             (name.clone(), results)
         };
         let read: Vec<(String, Result<Results, String>)> = variants.iter().map(read).collect();
-        let mut all = vec![("this study", Ok(&results))];
-        all.extend(read.iter().map(|(name, results)| (name.as_str(), results.as_ref().map_err(Clone::clone))));
-        report.variants = Some(tables::variants(&Variant::compare(&all)));
+        let variants = read.iter().map(|(name, results)| (name.as_str(), results.as_ref().map_err(Clone::clone)));
+        let compared = Variant::compare(("this study", &results), &variants.collect::<Vec<_>>());
+        report.variants = Some(tables::variants(&compared));
     }
     report.write(folder)?;
     Ok(Written {

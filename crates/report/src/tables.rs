@@ -10,7 +10,7 @@ use pipeline::{
 use statistics::MeanInterval;
 
 use crate::{
-    analysis::{Agreement, Analysis, Discordant, Effect, Spread, Variant, VariantFigures, p_value},
+    analysis::{Agreement, Analysis, Change, Discordant, Effect, Spread, Variant, VariantFigures, p_value},
     results::{Cell, Measure, Results},
 };
 
@@ -230,9 +230,14 @@ pub fn variants(variants: &[Variant]) -> Table {
         "mean test %",
         "mean balanced %",
         "mean macro F1 %",
+        "seeds",
+        "raised in",
+        "change of test accuracy, points [95%]",
+        "p",
+        "adjusted p",
     ];
     let row = |variant: &Variant| {
-        let VariantFigures { combinations, agreement, means } = match &variant.figures {
+        let VariantFigures { combinations, agreement, means, change } = match &variant.figures {
             Ok(figures) => figures,
             Err(reason) => {
                 let nothing = vec![absent(); columns.len() - 2];
@@ -248,10 +253,19 @@ pub fn variants(variants: &[Variant]) -> Table {
             row.push(rho.map_or_else(absent, |rho| format!("{rho:.3}")));
         }
         row.extend(means.map(percent));
+        row.extend(change.as_ref().map_or_else(|| [0; 5].map(|_| absent()), cells_of_change));
         row
     };
-    let caption = "Configurations, over the combinations that all of them have: how close each is to the paper's cells, and how good";
+    let caption = "Configurations, over the combinations that all of them have: how close each is to the paper's cells, how good, and what it \
+                   changes of this study with the same seeds, a mean over the combinations. Intervals are Student's over the seeds, not adjusted \
+                   for the number of tests";
     Table::new("variants", caption, &columns, variants.iter().map(row).collect())
+}
+
+/// With how many seeds, in how many of them it is more than nothing, how much, and how sure that is.
+fn cells_of_change(of: &Change) -> [String; 5] {
+    let p = |p: Option<f64>| p.map_or_else(absent, p_value);
+    [of.mean.count.to_string(), of.raised.to_string(), change(&of.mean), p(of.p), p(of.adjusted_p)]
 }
 
 /// The runs on other data sets; none if there are none.

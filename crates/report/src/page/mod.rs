@@ -183,7 +183,8 @@ fn variants(report: &Report) -> Option<Markup> {
     Some(html! {
         p {
             "The same study with other settings: guesses at what the paper left open, scored by how close they come to its cells, and "
-            "steps beyond it."
+            "steps beyond it. What each changes is tested over the seeds that both have, by the signs of their differences: fewer than six "
+            "seeds cannot tell, however large it is."
         }
         (sortable(table, false))
     })
