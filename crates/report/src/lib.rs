@@ -60,8 +60,8 @@ pub struct Report {
     best: Best,
     /// F1 of every class, for each combination.
     class_f1: Table,
-    /// The study's variants beside it, if it has any.
-    variants: Option<Table>,
+    /// The study's variants beside it, if it has any, and what they change, as far as that can be told.
+    variants: Vec<Table>,
     /// The runs on other data sets, if there are any.
     transfers: Option<Table>,
     missing: Vec<String>,
@@ -79,8 +79,9 @@ struct Numbers<'a> {
 /// Names of all charts and tables that a report may have.
 const CHARTS: [&str; 9] =
     ["all_confusions", "all_curves", "all_reliabilities", "cells", "curves", "effects", "maps", "reliability", "votes"];
-const TABLES: [&str; 14] = [
+const TABLES: [&str; 15] = [
     "agreement",
+    "changes",
     "class_f1",
     "classes",
     "combinations",
@@ -161,7 +162,7 @@ pub fn write(
         let read: Vec<(String, Result<Results, String>)> = variants.iter().map(read).collect();
         let variants = read.iter().map(|(name, results)| (name.as_str(), results.as_ref().map_err(Clone::clone)));
         let compared = Variant::compare(("this study", &results), &variants.collect::<Vec<_>>());
-        report.variants = Some(tables::variants(&compared));
+        report.variants = [tables::variants(&compared)].into_iter().chain(tables::changes(&compared)).collect();
     }
     report.write(folder)?;
     Ok(Written {
@@ -209,7 +210,7 @@ impl Report {
             mistakes,
             best,
             class_f1: each.classes,
-            variants: None,
+            variants: Vec::new(),
             transfers: tables::transfers(context, results),
             missing: results.missing.clone(),
             provenance: Provenance::of(context, results, command)?,

@@ -230,14 +230,9 @@ pub fn variants(variants: &[Variant]) -> Table {
         "mean test %",
         "mean balanced %",
         "mean macro F1 %",
-        "seeds",
-        "raised in",
-        "change of test accuracy, points [95%]",
-        "p",
-        "adjusted p",
     ];
     let row = |variant: &Variant| {
-        let VariantFigures { combinations, agreement, means, change } = match &variant.figures {
+        let VariantFigures { combinations, agreement, means, .. } = match &variant.figures {
             Ok(figures) => figures,
             Err(reason) => {
                 let nothing = vec![absent(); columns.len() - 2];
@@ -253,19 +248,25 @@ pub fn variants(variants: &[Variant]) -> Table {
             row.push(rho.map_or_else(absent, |rho| format!("{rho:.3}")));
         }
         row.extend(means.map(percent));
-        row.extend(change.as_ref().map_or_else(|| [0; 5].map(|_| absent()), cells_of_change));
         row
     };
-    let caption = "Configurations, over the combinations that all of them have: how close each is to the paper's cells, how good, and what it \
-                   changes of this study with the same seeds, a mean over the combinations. Intervals are Student's over the seeds, not adjusted \
-                   for the number of tests";
+    let caption = "Configurations, over the combinations that all of them have: how close each is to the paper's cells, and how good";
     Table::new("variants", caption, &columns, variants.iter().map(row).collect())
 }
 
-/// With how many seeds, in how many of them it is more than nothing, how much, and how sure that is.
-fn cells_of_change(of: &Change) -> [String; 5] {
+/// What each variant changes; none if none can be compared.
+pub fn changes(variants: &[Variant]) -> Option<Table> {
+    let columns = ["configuration", "seeds", "raised in", "change of test accuracy, points [95%]", "p", "adjusted p"];
     let p = |p: Option<f64>| p.map_or_else(absent, p_value);
-    [of.mean.count.to_string(), of.raised.to_string(), change(&of.mean), p(of.p), p(of.adjusted_p)]
+    let row = |variant: &Variant| {
+        let Change { mean, raised, p: raw, adjusted_p } = variant.figures.as_ref().ok()?.change.as_ref()?;
+        let (seeds, raised) = (mean.count.to_string(), raised.to_string());
+        Some(vec![variant.name.clone(), seeds, raised, change(mean), p(*raw), p(*adjusted_p)])
+    };
+    let rows: Vec<Vec<String>> = variants.iter().filter_map(row).collect();
+    let caption = "What they change of this study with the same seeds, a mean over these combinations, where both answer about the same \
+                   images and labels. Intervals are Student's over the seeds, not adjusted for the number of tests";
+    (!rows.is_empty()).then(|| Table::new("changes", caption, &columns, rows))
 }
 
 /// The runs on other data sets; none if there are none.

@@ -179,14 +179,15 @@ fn effects(report: &Report) -> Option<Markup> {
 }
 
 fn variants(report: &Report) -> Option<Markup> {
-    let table = report.variants.as_ref()?;
-    Some(html! {
+    (!report.variants.is_empty()).then(|| html! {
         p {
             "The same study with other settings: guesses at what the paper left open, scored by how close they come to its cells, and "
             "steps beyond it. What each changes is tested over the seeds that both have, by the signs of their differences: fewer than six "
             "seeds cannot tell, however large it is."
         }
-        (sortable(table, false))
+        @for table in &report.variants {
+            (sortable(table, false))
+        }
     })
 }
 
