@@ -40,13 +40,18 @@ def part(measure):
     if options.only and measure.__name__ not in options.only:
         return
     begun = time.perf_counter()
-    try:
-        found = measure()
-    except Exception as error:  # noqa: BLE001
-        found = {"failed": f"{type(error).__name__}: {error}"}
+    found = tried(measure)
     figures[measure.__name__] = found
     print(f"{measure.__name__} ({time.perf_counter() - begun:.0f} s): {json.dumps(found)}", flush=True)
     record.write_text(json.dumps(figures, indent=2) + "\n")
+
+
+def tried(measure):
+    """What it finds, or why it finds nothing."""
+    try:
+        return measure()
+    except Exception as error:  # noqa: BLE001
+        return {"failed": f"{type(error).__name__}: {error}"}
 
 
 def run(binary, *keys, cache="cache", device=options.device, command=None):
@@ -370,12 +375,6 @@ def little_memory():
     def errors():
         features("cache-little")
         return {name: difference("cache-much", "cache-little", name) for name in ("fm1", "fm4")}
-
-    def tried(what):
-        try:
-            return what()
-        except RuntimeError as error:
-            return {"failed": str(error)[-300:]}
 
     features("cache-much")
     expected, found = models(), {}

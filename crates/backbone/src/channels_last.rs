@@ -188,7 +188,8 @@ impl ChannelsLast {
     }
 
     /// How long the stem's kernel takes, and those that cuDNN has for each other convolution of a pass over `images`, which lie on the GPU
-    /// already, as a mean of `times`. This thread's passes over as many images run the fastest from then on. Nothing where no such kernels are used.
+    /// already, as a mean of `times`. This thread's passes over as many images run the fastest from then on. Nothing where no such kernels
+    /// are used.
     #[cfg(feature = "cudnn")]
     pub(crate) fn take_fastest_kernels(&self, images: &[Vec<f32>], times: usize) -> Result<Vec<KernelTimes>> {
         if !self.halves.as_ref().is_some_and(|halves| halves.fused) {

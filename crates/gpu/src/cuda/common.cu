@@ -68,6 +68,11 @@ __device__ inline float larger(float one, float other) {
 
 #define PLACES (GRID * GRID)
 
+// Numbers beside each other that are read or written at once.
+struct __align__(16) Four {
+    float values[4];
+};
+
 // The sum over a warp, in each of its threads.
 __device__ float warp_sum(float value) {
     for (unsigned mask = WARP / 2; mask > 0; mask /= 2) value += __shfl_xor_sync(0xffffffffu, value, mask);

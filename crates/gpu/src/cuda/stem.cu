@@ -24,10 +24,6 @@
 // Columns of pixels in shared memory, of which IMAGE_SIDE + 2 BEFORE are read: as many for each thread of a warp.
 #define TILE_COLUMNS 256
 
-struct __align__(16) FourFloats {
-    float values[4];
-};
-
 // Which taps lie within the image, along one side: none of them counts at -1, and four kinds are within.
 #define EDGES 5
 
@@ -50,7 +46,7 @@ __device__ Sums begin_with(const float *odd_biases, const float *even_biases) {
     Sums sums;
 #pragma unroll
     for (int i = 0; i < THREAD_CHANNELS; i += 4) {
-        FourFloats odd = *(const FourFloats *)(odd_biases + i), even = *(const FourFloats *)(even_biases + i);
+        Four odd = *(const Four *)(odd_biases + i), even = *(const Four *)(even_biases + i);
         for (int j = 0; j < 4; j++) {
             sums.odd[i + j] = odd.values[j];
             sums.even[i + j] = even.values[j];

@@ -6,10 +6,6 @@
 // As many blocks share a processor: what one waits for, others make up.
 #define TILE_BLOCKS 5
 
-struct __align__(16) Four {
-    float values[4];
-};
-
 #if BF16
 // Factors are rounded to bfloat16 and multiplied on tensor cores, which add in 32-bit floats: four warps of 32 rows by 32 columns,
 // 4 by 8 numbers to a thread, two beside each other.

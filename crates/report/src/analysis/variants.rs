@@ -97,6 +97,7 @@ impl Change {
 
 /// Of test accuracy as a share, from `before` to `after`; none if they were asked about other images, or about other labels of them.
 fn change_of_run(after: &AnsweredRun, before: &AnsweredRun) -> Option<f64> {
-    let asked = |run: &AnsweredRun| (run.answers.images.clone(), run.answers.labels.clone());
-    (asked(after) == asked(before)).then_some(Measure::Test.of(after)? - Measure::Test.of(before)?)
+    let (asked, asked_before) = (&after.answers, &before.answers);
+    let is_same = asked.images == asked_before.images && asked.labels == asked_before.labels;
+    is_same.then_some(Measure::Test.of(after)? - Measure::Test.of(before)?)
 }
