@@ -8,6 +8,7 @@ a rehearsal on a machine without a GPU.
 """
 
 import argparse
+import csv
 import itertools
 import json
 import pathlib
@@ -17,6 +18,15 @@ import subprocess
 import time
 
 SEEDS = (0, 1, 2)
+# Steps that a profiler watches: of the first, nothing is kept.
+PROFILED_STEPS = 3
+LAUNCHES_AT_MOST = 130
+# Of the training step.
+KERNELS = (
+    *("square_sums", "summary", "adam", "attention", "attention_backward_queries", "attention_backward_keys", "cut_tokens", "embed_begin"),
+    *("embed", "embed_gradient", "token_sums", "embedding_from_sums", "head", "linear", "linear_backward", "linear_backward_gelu"),
+    *("weight_gradient", "normalise", "normalise_backward", "effective_weights", "weights_from_sums", "norms_from_sums"),
+)
 FEATURES = {"fm1": (56, 64), "fm2": (28, 128), "fm3": (14, 256), "fm4": (7, 512)}
 
 arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -54,20 +64,29 @@ def tried(measure):
         return {"failed": f"{type(error).__name__}: {error}"}
 
 
-def run(binary, *keys, cache="cache", device=options.device, command=None):
-    """The JSON that one of the binaries prints."""
+def call(binary, *keys, cache="cache", device=options.device, command=None):
+    """How one of the binaries is called to print JSON."""
     common = [f"data.dir={options.data}", f"extract.weights={options.weights}", f"cache.dir={options.out / cache}"]
     common += [f"device={device}", f"extract.limit={options.limit}", f"recipe.batch={options.batch}"]
     # No configuration but what stands here.
     (options.out / "study.toml").write_text("")
     called = [options.binaries / binary, *([command] if command else []), "--json"]
-    called += ["--config", options.out / "study.toml", *common, *keys]
+    return [*called, "--config", options.out / "study.toml", *common, *keys]
+
+
+def run(binary, *keys, **how):
+    """The JSON that one of the binaries prints."""
+    return json.loads(output_of(call(binary, *keys, **how)))
+
+
+def output_of(called):
+    """What a command prints; what it says besides is in the log."""
     done = subprocess.run(called, capture_output=True, text=True)
     with open(options.out / "log.txt", "a") as log:
-        log.write(f"{' '.join([binary, *keys])}\n{done.stderr}\n")
+        log.write(f"{' '.join(map(str, called))}\n{done.stderr}\n")
     if done.returncode:
-        raise RuntimeError(done.stderr[-1000:])
-    return json.loads(done.stdout)
+        raise RuntimeError((done.stderr or done.stdout)[-1000:])
+    return done.stdout
 
 
 def synchronise(torch):
@@ -89,7 +108,7 @@ def rate(torch, step):
 
 def machine():
     query = ["nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"]
-    return subprocess.run(query, capture_output=True, text=True, check=True).stdout.strip()
+    return output_of(query).strip()
 
 
 def disk_gb_per_s():
@@ -97,7 +116,7 @@ def disk_gb_per_s():
     file, blocks = options.out / "zeros", 512 if options.limit == 0 else 16
     begun = time.perf_counter()
     write = ["dd", "if=/dev/zero", f"of={file}", "bs=16M", f"count={blocks}", "oflag=direct", "conv=fsync"]
-    subprocess.run(write, check=True, capture_output=True)
+    output_of(write)
     seconds = time.perf_counter() - begun
     file.unlink()
     return blocks * (16 << 20) / seconds / 1e9
@@ -117,7 +136,7 @@ def backbone():
     """Images per second of our pass over input that lies on the device."""
     command = [options.binaries / "bench", "pass", "--json", "--weights", options.weights, "--device", options.device]
     command += ["--images", str(options.batch * 4 if options.limit == 0 else 8)]
-    return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    return json.loads(output_of(command))
 
 
 def extraction_f32():
@@ -180,7 +199,7 @@ def agreement_of_training():
 
 def backbone_of_pytorch():
     """Images per second of a pass over input of three channels that lies on the device: compiled with batch norms folded, and the same
-    with CUDA graphs."""
+    with CUDA graphs, which copy the input first."""
     import torch
     import torch._inductor.config as inductor
     import torchvision
@@ -351,6 +370,41 @@ def step_of_pytorch():
     return found
 
 
+def kernels_of_a_step():
+    """Milliseconds of each kernel in a step of all 31 combinations at once, in bfloat16, and gigabytes that it moves to and from the
+    memory: one kernel after the other, by the profiler."""
+    forget_runs(95)
+    log = options.out / "kernels.csv"
+    profiler = ["ncu", "--clock-control", "none", "--cache-control", "none", "--graph-profiling", "node", "--csv", "--log-file", log]
+    profiler += ["--launch-count", str(PROFILED_STEPS * LAUNCHES_AT_MOST)]
+    profiler += ["--metrics", "gpu__time_duration.sum,dram__bytes.sum", "--kernel-name", f"regex:^({'|'.join(KERNELS)})$"]
+    training = call("train", "combo=all", f"recipe.steps={PROFILED_STEPS}", "seed=95", "train.precision=bf16")
+    output_of([*profiler, *training])
+    forget_runs(95)
+    return per_step(log.read_text())
+
+
+def per_step(log):
+    """What a profiler's log says of the steps behind the first, each of which ends with `adam`."""
+    lines = [line for line in log.splitlines() if line.startswith('"')]
+    kernels = {}
+    for row in csv.DictReader(lines):
+        value = float(row["Metric Value"].replace(",", ""))
+        kernels.setdefault(int(row["ID"]), {"name": row["Kernel Name"].split("(")[0]})[row["Metric Name"]] = value
+    kernels = [kernels[number] for number in sorted(kernels)]
+    ends = [place for place, kernel in enumerate(kernels) if kernel["name"] == "adam"]
+    steps = len(ends) - 1
+    if steps < 1:
+        raise RuntimeError(f"{len(kernels)} kernels were watched, and {len(ends)} steps ended")
+    found = {}
+    for kernel in kernels[ends[0] + 1 : ends[-1] + 1]:
+        of_name = found.setdefault(kernel["name"], {"launches": 0, "ms": 0.0, "gb": 0.0})
+        of_name["launches"] += 1 / steps
+        of_name["ms"] += kernel["gpu__time_duration.sum"] / 1e6 / steps
+        of_name["gb"] += kernel["dram__bytes.sum"] / 1e9 / steps
+    return {"ms": sum(of_name["ms"] for of_name in found.values()), "kernels": found}
+
+
 def all_combinations_f32():
     """As `short_study` without rounding."""
     return timed_training("all", options.steps // 10)
@@ -459,6 +513,7 @@ for measure in (
     agreement_of_training,
     determinism,
     little_memory,
+    kernels_of_a_step,
     all_combinations_f32,
     short_study,
     study,
