@@ -374,14 +374,18 @@ def step_of_pytorch():
 
 
 def kernels_of_a_step():
-    """Milliseconds of each kernel in a step of all 31 combinations at once, in bfloat16, and gigabytes that it moves to and from the
-    memory: one kernel after the other, by the profiler."""
+    """Milliseconds of each kernel in a step, in bfloat16, and gigabytes that it moves to and from the memory: one kernel after the other,
+    by the profiler; of fm2 alone and of all 31 combinations at once."""
+    return {combo: tried(lambda: profiled(combo)) for combo in ("fm2", "all")}
+
+
+def profiled(combo):
     forget_runs(95)
-    log = options.out / "kernels.csv"
+    log = options.out / f"kernels-{combo}.csv"
     profiler = ["ncu", "--clock-control", "none", "--cache-control", "none", "--graph-profiling", "node", "--csv", "--log-file", log]
     profiler += ["--launch-count", str(PROFILED_STEPS * LAUNCHES_AT_MOST)]
     profiler += ["--metrics", "gpu__time_duration.sum,dram__bytes.sum", "--kernel-name", f"regex:^({'|'.join(KERNELS)})$"]
-    training = call("train", "combo=all", f"recipe.steps={PROFILED_STEPS}", "seed=95", "train.precision=bf16")
+    training = call("train", f"combo={combo}", f"recipe.steps={PROFILED_STEPS}", "seed=95", "train.precision=bf16")
     output_of([*profiler, *training])
     forget_runs(95)
     return per_step(log.read_text())
