@@ -83,18 +83,6 @@ mod x86 {
         }
     }
 
-    impl StorePairs<Ymm> for bf16 {
-        #[inline(always)]
-        unsafe fn store_pairs(first: Ymm, second: Ymm, to: *mut Self) {
-            // SAFETY: see above.
-            unsafe {
-                let [first, second] = [first, second].map(|row| rounded_bits(row));
-                let upper = _mm256_and_si256(second, _mm256_set1_epi32(0xFFFF_0000_u32.cast_signed()));
-                _mm256_storeu_si256(to.cast(), _mm256_or_si256(upper, _mm256_srli_epi32::<16>(first)));
-            }
-        }
-    }
-
     /// Floats rounded to bfloat16, in the upper half of every lane.
     ///
     /// # Safety

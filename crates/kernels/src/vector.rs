@@ -115,17 +115,13 @@ pub(crate) const MOST_LANES: usize = 16;
 
 /// Defines `$name(isa, …)`, which calls `$generic::<V>(…)` compiled for `isa`.
 ///
-/// The function is unsafe: the processor must have `isa`, and `$generic`'s contract is the caller's. With `bf16:` in front,
-/// `isa` must be one that bfloat16 is computed with (`tile::bf16_isa`).
+/// The function is unsafe: the processor must have `isa`, and `$generic`'s contract is the caller's.
 macro_rules! for_each_isa {
-    (bf16: $($function:tt)*) => {
-        $crate::vector::for_each_isa! { @ "avx512f,avx512bf16": $($function)* }
-    };
-    (@ $avx512:literal: $(#[$doc:meta])* $vis:vis fn $name:ident = $generic:ident($($argument:ident: $kind:ty),* $(,)?) $(-> $result:ty)?) => {
+    ($(#[$doc:meta])* $vis:vis fn $name:ident = $generic:ident($($argument:ident: $kind:ty),* $(,)?) $(-> $result:ty)?) => {
         $(#[$doc])*
         $vis unsafe fn $name(isa: $crate::Isa, $($argument: $kind),*) $(-> $result)? {
             #[cfg(target_arch = "x86_64")]
-            #[target_feature(enable = $avx512)]
+            #[target_feature(enable = "avx512f")]
             unsafe fn avx512($($argument: $kind),*) $(-> $result)? {
                 // SAFETY: the caller's contract, and this function is compiled for the instruction set.
                 unsafe { $generic::<$crate::vector::Zmm>($($argument),*) }
@@ -148,11 +144,28 @@ macro_rules! for_each_isa {
             }
         }
     };
-    ($($function:tt)*) => {
-        $crate::vector::for_each_isa! { @ "avx512f": $($function)* }
+}
+
+/// Defines `$name(…)`, which calls `$generic::<V>(…)` compiled for AVX512-BF16; where the target has no such thing it is never
+/// called.
+///
+/// The function is unsafe: the processor must have these instructions, and `$generic`'s contract is the caller's.
+macro_rules! for_avx512_bf16 {
+    ($(#[$doc:meta])* fn $name:ident = $generic:ident($($argument:ident: $kind:ty),*)) => {
+        $(#[$doc])*
+        #[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx512f,avx512bf16"))]
+        unsafe fn $name($($argument: $kind),*) {
+            #[cfg(target_arch = "x86_64")]
+            use $crate::vector::Zmm as Widest;
+            #[cfg(not(target_arch = "x86_64"))]
+            use $crate::vector::Floats4 as Widest;
+            // SAFETY: the caller's contract, and this function is compiled for the instruction set.
+            unsafe { $generic::<Widest>($($argument),*) }
+        }
     };
 }
 
+pub(crate) use for_avx512_bf16;
 pub(crate) use for_each_isa;
 
 /// The portable register: four floats in an array.

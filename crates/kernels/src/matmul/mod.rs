@@ -6,8 +6,9 @@
 //! A tile is up to 14 rows × 32 columns with AVX-512: 28 accumulators, two registers of B and one broadcast value of A.
 //! B comes as rows whose neighbours are columns: either packed into [`Panels`], so that a long sum reads one stretch of
 //! memory, or as the rows of a matrix. A is read element by element in any layout, which makes the same tile serve
-//! x Wᵀ, dY W and dYᵀ X. In bfloat16 an element is a pair of neighbours along the sum, which one lane multiplies and adds;
-//! a [`Multiplier`] rounds and pairs what is not packed when a product needs it.
+//! x Wᵀ, dY W and dYᵀ X. A [`Multiplier`] rounds what is not packed to bfloat16 when a product needs it. With AVX512-BF16
+//! an element is then a pair of neighbours along the sum, which one lane multiplies and adds; on other processors it is a
+//! 32-bit float again.
 //!
 //! Every element of C is summed in the order of K whatever the tile it lies in. So results do not depend on how the
 //! rows and columns are shared out to threads.
@@ -15,6 +16,7 @@
 mod multiplier;
 mod pairs;
 mod panels;
+mod rounded;
 mod tile;
 
 pub use multiplier::Multiplier;
@@ -40,23 +42,32 @@ pub enum Precision {
 }
 
 impl Precision {
-    /// The instruction set that products of this precision are computed with, where `isa` is chosen.
-    fn isa(self, isa: Isa) -> Isa {
+    /// What products of this precision multiply, where `isa` is chosen.
+    fn factors(self, isa: Isa) -> Factors {
         match self {
-            Self::F32 => isa,
-            Self::Bf16 => bf16_isa(isa),
+            Self::F32 => Factors::AsTheyAre,
+            Self::Bf16 if isa == Isa::Avx512 && bf16_isa(isa) == isa => Factors::Pairs,
+            Self::Bf16 => Factors::Rounded,
         }
     }
 }
 
-/// Rows of a tile for `isa`: two registers of columns each must fit beside B and A. In bfloat16 AVX2 widens pairs, which
-/// takes two registers for each of B and A.
-const fn tile_rows(isa: Isa, group: usize) -> usize {
-    match (isa, group) {
-        (Isa::Avx512, _) => MOST_ROWS,
-        (Isa::Avx2, 1) => 6,
-        (Isa::Avx2, _) => 4,
-        (Isa::Portable, _) => 3,
+/// What tiles multiply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Factors {
+    AsTheyAre,
+    /// 32-bit floats that were rounded to bfloat16.
+    Rounded,
+    /// Pairs of bfloat16.
+    Pairs,
+}
+
+/// Rows of a tile for `isa`: two registers of columns each must fit beside B and A.
+const fn tile_rows(isa: Isa) -> usize {
+    match isa {
+        Isa::Avx512 => MOST_ROWS,
+        Isa::Avx2 => 6,
+        Isa::Portable => 3,
     }
 }
 
@@ -135,11 +146,11 @@ pub enum Begin<'a> {
 /// C = begin + A · B of rows in any layout and packed panels of 32-bit floats.
 ///
 /// # Panics
-/// If the shapes do not fit together or reach beyond their values, or the panels are of bfloat16.
+/// If the shapes do not fit together or reach beyond their values, or the panels are of pairs.
 pub fn multiply(a: Matrix<'_>, b: &Panels, begin: Begin<'_>, c: MatrixMut<'_>) {
     assert_eq!((a.columns, b.columns), (b.depth, c.columns), "shapes of a product");
     assert!(a.extent() <= a.values.len(), "the left factor reaches beyond its values");
-    let Values::F32(values) = &b.values else { unreachable!("panels of bfloat16 in a product of 32-bit floats") };
+    let Values::Floats(values) = &b.values else { unreachable!("panels of pairs in a product of 32-bit floats") };
     let left = Left { values: a.values.as_ptr(), rows: a.rows, row: a.row_step, step: a.column_step };
     let width = panel_columns(b.isa);
     let right = Right { values: values.as_ptr(), step: width, panel: b.depth * width };
@@ -200,7 +211,7 @@ unsafe fn product<E: Tiled>(isa: Isa, a: &Left<E>, b: &Right<E>, groups: usize, 
         return;
     }
     let width = panel_columns(isa);
-    let tiles = c.rows.div_ceil(tile_rows(isa, E::GROUP));
+    let tiles = c.rows.div_ceil(tile_rows(isa));
     let c_start = c.values.as_mut_ptr();
     let mut from = 0;
     loop {

@@ -1,6 +1,6 @@
 use super::{
-    Begin, Left, Matrix, MatrixMut, Panels, Precision, Right, Values, bf16, multiply, multiply_rows, pairs::Pairs,
-    panels::panel_columns, product,
+    Begin, Factors, Left, Matrix, MatrixMut, Panels, Precision, Right, Values, bf16, multiply, multiply_rows,
+    pairs::Pairs, panels::panel_columns, product, rounded::Rounded,
 };
 use crate::Isa;
 
@@ -8,19 +8,19 @@ use crate::Isa;
 #[derive(Clone, Debug)]
 pub struct Multiplier {
     isa: Isa,
-    precision: Precision,
-    left: Pairs,
-    right: Pairs,
+    factors: Factors,
+    rounded: [Rounded; 2],
+    pairs: [Pairs; 2],
 }
 
 impl Multiplier {
-    /// For `isa`; where it has no instructions for bfloat16, the next best is used for that.
+    /// For `isa`.
     ///
     /// # Panics
     /// If this processor does not have `isa`: using it would then be undefined.
     pub fn new(isa: Isa, precision: Precision) -> Self {
         assert!(Isa::available().any(|available| available == isa), "this processor has no {isa}");
-        Self { isa: precision.isa(isa), precision, left: Pairs::default(), right: Pairs::default() }
+        Self { isa, factors: precision.factors(isa), rounded: Default::default(), pairs: Default::default() }
     }
 
     /// C = begin + A · B of a matrix A (M, K), row by row, and panels of the same precision.
@@ -28,11 +28,15 @@ impl Multiplier {
     /// # Panics
     /// If the shapes or precisions do not fit together, or the matrices reach beyond their values.
     pub fn multiply(&mut self, a: Matrix<'_>, b: &Panels, begin: Begin<'_>, c: MatrixMut<'_>) {
-        let Values::Bf16(values) = &b.values else { return multiply(a, b, begin, c) };
-        assert_eq!((self.precision, self.isa), (Precision::Bf16, b.isa), "precision of the right factor");
+        assert_eq!((self.factors, self.isa), (b.factors, b.isa), "precision of the right factor");
+        let Values::Pairs(values) = &b.values else {
+            let is_rounded = self.factors == Factors::Rounded;
+            return multiply(if is_rounded { self.rounded[0].of(self.isa, a) } else { a }, b, begin, c);
+        };
         assert_eq!((a.columns, a.column_step, b.columns), (b.depth, 1, c.columns), "shapes of a product");
-        self.left.along_columns(self.isa, a);
-        let left = Left { values: self.left.values.as_ptr(), rows: a.rows, row: self.left.stride, step: GROUP };
+        let pairs = &mut self.pairs[0];
+        pairs.along_columns(a);
+        let left = Left { values: pairs.values.as_ptr(), rows: a.rows, row: pairs.stride, step: GROUP };
         let (groups, width) = (b.depth.div_ceil(GROUP), GROUP * panel_columns(b.isa));
         let right = Right { values: values.as_ptr(), step: width, panel: groups * width };
         // SAFETY: the left factor has been filled up to whole groups; the panels hold as many groups.
@@ -45,16 +49,23 @@ impl Multiplier {
     /// # Panics
     /// If the shapes do not fit together or reach beyond their values.
     pub fn multiply_transposed(&mut self, a: Matrix<'_>, b: Matrix<'_>, begin: Begin<'_>, c: MatrixMut<'_>) {
-        if self.precision == Precision::F32 {
-            return multiply_rows(self.isa, a.transposed(), b, begin, c);
-        }
         let shapes = (a.rows, a.column_step, b.column_step, b.columns);
         assert_eq!(shapes, (b.rows, 1, 1, c.columns), "shapes of a product");
-        self.left.along_rows(self.isa, a);
-        self.right.along_rows(self.isa, b);
-        let left = Left { values: self.left.values.as_ptr(), rows: a.columns, row: GROUP, step: self.left.stride };
+        match self.factors {
+            Factors::AsTheyAre => return multiply_rows(self.isa, a.transposed(), b, begin, c),
+            Factors::Rounded => {
+                let [left, right] = &mut self.rounded;
+                let (a, b) = (left.of(self.isa, a).transposed(), right.of(self.isa, b));
+                return multiply_rows(self.isa, a, b, begin, c);
+            }
+            Factors::Pairs => {}
+        }
+        let [left, right] = &mut self.pairs;
+        left.along_rows(a);
+        right.along_rows(b);
+        let left = Left { values: left.values.as_ptr(), rows: a.columns, row: GROUP, step: left.stride };
         let panel = GROUP * panel_columns(self.isa);
-        let right = Right { values: self.right.values.as_ptr(), step: self.right.stride, panel };
+        let right = Right { values: right.values.as_ptr(), step: right.stride, panel };
         // SAFETY: both have been filled up to whole groups, and their rows have room for whole panels.
         unsafe { product(self.isa, &left, &right, a.rows.div_ceil(GROUP), begin, c) }
     }

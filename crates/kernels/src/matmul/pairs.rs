@@ -1,12 +1,12 @@
 use half::bf16;
 
-use super::Matrix;
+use super::{Matrix, panels::panel_columns};
 use crate::{
     Isa,
     aligned::{Aligned, row_stride},
     bf16_lanes::StorePairs,
     element::Lanes,
-    vector::{Vector, for_each_isa},
+    vector::{Vector, for_avx512_bf16},
 };
 
 /// Numbers that a register of the widest instruction set takes; rows are filled up to a multiple of two of them.
@@ -22,19 +22,19 @@ pub(super) struct Pairs {
 
 impl Pairs {
     /// Of neighbouring columns: (R, C), an odd C filled up with zeros. Columns lie one after the other in `matrix`.
-    pub(super) fn along_columns(&mut self, isa: Isa, matrix: Matrix<'_>) {
+    pub(super) fn along_columns(&mut self, matrix: Matrix<'_>) {
         self.reshape(matrix.rows, matrix.columns);
         for (row, to) in self.values.chunks_exact_mut(self.stride).take(matrix.rows).enumerate() {
-            round(isa, &matrix.values[row * matrix.row_step..][..matrix.columns], to);
+            round(&matrix.values[row * matrix.row_step..][..matrix.columns], to);
         }
     }
 
     /// Of neighbouring rows: (R / 2, C, 2), an odd R filled up with zeros. Columns lie one after the other in `matrix`.
-    pub(super) fn along_rows(&mut self, isa: Isa, matrix: Matrix<'_>) {
+    pub(super) fn along_rows(&mut self, matrix: Matrix<'_>) {
         self.reshape(matrix.rows.div_ceil(2), 2 * matrix.columns.next_multiple_of(PADDING));
         let row = |row: usize| &matrix.values[row * matrix.row_step..][..matrix.columns];
         for (index, to) in self.values.chunks_exact_mut(self.stride).take(matrix.rows / 2).enumerate() {
-            pair(isa, row(2 * index), row(2 * index + 1), to);
+            pair(row(2 * index), row(2 * index + 1), to);
         }
         if !matrix.rows.is_multiple_of(2) {
             let last = matrix.rows - 1;
@@ -55,31 +55,29 @@ impl Pairs {
 ///
 /// # Panics
 /// If `to` has no room for whole registers.
-fn round(isa: Isa, from: &[f32], to: &mut [bf16]) {
+fn round(from: &[f32], to: &mut [bf16]) {
     assert!(from.len().next_multiple_of(PADDING) <= to.len(), "room for a rounded row");
-    // SAFETY: there is room; `isa` is one that bfloat16 is computed with.
-    unsafe { round_row(isa, from, to) }
+    // SAFETY: there is room; there are pairs with AVX512-BF16 alone.
+    unsafe { round_row(from, to) }
 }
 
 /// Rounds the rows `first` and `second` into the beginning of `to`, their numbers side by side.
 ///
 /// # Panics
 /// If the rows differ in length, or `to` has no room for whole registers.
-pub(super) fn pair(isa: Isa, first: &[f32], second: &[f32], to: &mut [bf16]) {
+pub(super) fn pair(first: &[f32], second: &[f32], to: &mut [bf16]) {
     assert_eq!(first.len(), second.len(), "lengths of a pair of rows");
-    let register = super::panels::panel_columns(isa) / 2;
+    let register = panel_columns(Isa::Avx512) / 2;
     assert!(2 * first.len().next_multiple_of(register) <= to.len(), "room for a pair of rows");
-    // SAFETY: there is room; `isa` is one that bfloat16 is computed with.
-    unsafe { pair_rows(isa, first, second, to) }
+    // SAFETY: as for `round`.
+    unsafe { pair_rows(first, second, to) }
 }
 
-for_each_isa! {
-    bf16:
+for_avx512_bf16! {
     fn round_row = round_one(from: &[f32], to: &mut [bf16])
 }
 
-for_each_isa! {
-    bf16:
+for_avx512_bf16! {
     fn pair_rows = pair_two(first: &[f32], second: &[f32], to: &mut [bf16])
 }
 

@@ -1,6 +1,6 @@
 use half::bf16;
 
-use super::{Matrix, Precision, pairs};
+use super::{Factors, Matrix, Precision, pairs, rounded};
 use crate::{
     Isa,
     aligned::Aligned,
@@ -16,21 +16,22 @@ pub(super) const fn panel_columns(isa: Isa) -> usize {
     }
 }
 
-/// The right factor (K, N) in panels: (N / panel columns, K, panel columns), the last one filled up with zeros. In bfloat16
-/// (N / panel columns, K / 2, panel columns, 2), an odd K filled up likewise.
+/// The right factor (K, N) in panels: (N / panel columns, K, panel columns), the last one filled up with zeros. In pairs of
+/// bfloat16 (N / panel columns, K / 2, panel columns, 2), an odd K filled up likewise.
 #[derive(Clone, Debug)]
 pub struct Panels {
     pub(super) isa: Isa,
     pub(super) depth: usize,
     pub(super) columns: usize,
+    pub(super) factors: Factors,
     pub(super) values: Values,
 }
 
 /// A factor's numbers.
 #[derive(Clone, Debug)]
 pub(super) enum Values {
-    F32(Aligned<f32>),
-    Bf16(Aligned<bf16>),
+    Floats(Aligned<f32>),
+    Pairs(Aligned<bf16>),
 }
 
 /// Rows of a panel that are brought into their order before they are rounded.
@@ -39,14 +40,13 @@ const ROUNDED_ROWS: usize = 32;
 impl Panels {
     /// A factor of zeros for the tiles of `isa`.
     pub fn new(isa: Isa, precision: Precision, depth: usize, columns: usize) -> Self {
-        let isa = precision.isa(isa);
-        let width = panel_columns(isa);
+        let (width, factors) = (panel_columns(isa), precision.factors(isa));
         let numbers = |depth: usize| columns.div_ceil(width) * width * depth;
-        let values = match precision {
-            Precision::F32 => Values::F32(Aligned::zeros(numbers(depth))),
-            Precision::Bf16 => Values::Bf16(Aligned::zeros(numbers(depth.next_multiple_of(2)))),
+        let values = match factors {
+            Factors::AsTheyAre | Factors::Rounded => Values::Floats(Aligned::zeros(numbers(depth))),
+            Factors::Pairs => Values::Pairs(Aligned::zeros(numbers(depth.next_multiple_of(2)))),
         };
-        Self { isa, depth, columns, values }
+        Self { isa, depth, columns, factors, values }
     }
 
     /// Overwrites it with `matrix` (K, N).
@@ -58,12 +58,15 @@ impl Panels {
         assert!(matrix.extent() <= matrix.values.len(), "the right factor reaches beyond its values");
         let (isa, width, depth) = (self.isa, panel_columns(self.isa), self.depth.max(1));
         match &mut self.values {
-            Values::F32(values) => {
+            Values::Floats(values) => {
                 for (index, panel) in values.chunks_exact_mut(depth * width).enumerate() {
                     copy_panel(isa, matrix.columns_from(index * width), panel, width);
+                    if self.factors == Factors::Rounded {
+                        rounded::round(isa, panel);
+                    }
                 }
             }
-            Values::Bf16(values) => {
+            Values::Pairs(values) => {
                 let mut rows = [0.0; ROUNDED_ROWS * panel_columns(Isa::Avx512)];
                 for (index, panel) in values.chunks_exact_mut(depth.next_multiple_of(2) * width).enumerate() {
                     let matrix = matrix.columns_from(index * width);
@@ -78,7 +81,7 @@ impl Panels {
                             width,
                         );
                         for (pair, to) in rows.chunks_exact(2 * width).zip(panel.chunks_exact_mut(2 * width)) {
-                            pairs::pair(isa, &pair[..width], &pair[width..], to);
+                            pairs::pair(&pair[..width], &pair[width..], to);
                         }
                     }
                 }

@@ -4,7 +4,7 @@ use half::bf16;
 
 use crate::{
     element::{Kernels, Products},
-    vector::{Vector, for_each_isa},
+    vector::{Vector, for_avx512_bf16, for_each_isa},
 };
 
 /// Rows of a tile: even shares of any count of rows have a function of their own.
@@ -49,9 +49,10 @@ impl Tiled for f32 {
 }
 
 impl Tiled for bf16 {
-    unsafe fn run(isa: crate::Isa, tile: &Tile<Self>, rows: usize) {
+    /// Pairs are multiplied by AVX512-BF16 alone.
+    unsafe fn run(_: crate::Isa, tile: &Tile<Self>, rows: usize) {
         // SAFETY: the caller's contract.
-        unsafe { if tile.a_row == 2 { bf16_columns(isa, tile, rows) } else { bf16_rows(isa, tile, rows) } }
+        unsafe { if tile.a_row == 2 { bf16_columns(tile, rows) } else { bf16_rows(tile, rows) } }
     }
 }
 
@@ -65,14 +66,12 @@ for_each_isa! {
     fn f32_rows = f32_apart(tile: &Tile<f32>, rows: usize)
 }
 
-for_each_isa! {
-    bf16:
+for_avx512_bf16! {
     /// A tile whose A has its rows side by side.
     fn bf16_columns = bf16_side_by_side(tile: &Tile<bf16>, rows: usize)
 }
 
-for_each_isa! {
-    bf16:
+for_avx512_bf16! {
     /// A tile whose A has any layout.
     fn bf16_rows = bf16_apart(tile: &Tile<bf16>, rows: usize)
 }
