@@ -17,6 +17,7 @@ pub(crate) trait StorePairs<V: Vector>: Sized {
     unsafe fn store_pairs(first: V, second: V, to: *mut Self);
 }
 
+/// On x86-64 pairs are stored for AVX512-BF16 alone; elsewhere this stands in for it, and is never called.
 impl StorePairs<Floats4> for bf16 {
     #[inline(always)]
     unsafe fn store_pairs(first: Floats4, second: Floats4, to: *mut Self) {

@@ -10,8 +10,8 @@
 //! an element is then a pair of neighbours along the sum, which one lane multiplies and adds; on other processors it is a
 //! 32-bit float again.
 //!
-//! Every element of C is summed in the order of K whatever the tile it lies in. So results do not depend on how the
-//! rows and columns are shared out to threads.
+//! Every element of C is summed in the order of K, or of pairs along K, whatever the tile it lies in. So results do not
+//! depend on how the rows and columns are shared out to threads.
 
 mod multiplier;
 mod pairs;
@@ -52,7 +52,7 @@ impl Precision {
     }
 }
 
-/// What tiles multiply.
+/// What tiles multiply. Each sum of [`Rounded`](Self::Rounded) is that of rounded factors as they are, bit for bit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Factors {
     AsTheyAre,
@@ -146,8 +146,14 @@ pub enum Begin<'a> {
 /// C = begin + A · B of rows in any layout and packed panels of 32-bit floats.
 ///
 /// # Panics
-/// If the shapes do not fit together or reach beyond their values, or the panels are of pairs.
+/// If the shapes do not fit together or reach beyond their values, or the panels are of bfloat16.
 pub fn multiply(a: Matrix<'_>, b: &Panels, begin: Begin<'_>, c: MatrixMut<'_>) {
+    assert_eq!(b.factors, Factors::AsTheyAre, "precision of the right factor");
+    multiply_floats(a, b, begin, c);
+}
+
+/// The same of factors that may be rounded.
+fn multiply_floats(a: Matrix<'_>, b: &Panels, begin: Begin<'_>, c: MatrixMut<'_>) {
     assert_eq!((a.columns, b.columns), (b.depth, c.columns), "shapes of a product");
     assert!(a.extent() <= a.values.len(), "the left factor reaches beyond its values");
     let Values::Floats(values) = &b.values else { unreachable!("panels of pairs in a product of 32-bit floats") };

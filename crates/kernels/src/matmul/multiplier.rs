@@ -1,5 +1,5 @@
 use super::{
-    Begin, Factors, Left, Matrix, MatrixMut, Panels, Precision, Right, Values, bf16, multiply, multiply_rows,
+    Begin, Factors, Left, Matrix, MatrixMut, Panels, Precision, Right, Values, bf16, multiply_floats, multiply_rows,
     pairs::Pairs, panels::panel_columns, product, rounded::Rounded,
 };
 use crate::Isa;
@@ -20,7 +20,11 @@ impl Multiplier {
     /// If this processor does not have `isa`: using it would then be undefined.
     pub fn new(isa: Isa, precision: Precision) -> Self {
         assert!(Isa::available().any(|available| available == isa), "this processor has no {isa}");
-        Self { isa, factors: precision.factors(isa), rounded: Default::default(), pairs: Default::default() }
+        Self::of(isa, precision.factors(isa))
+    }
+
+    pub(super) fn of(isa: Isa, factors: Factors) -> Self {
+        Self { isa, factors, rounded: Default::default(), pairs: Default::default() }
     }
 
     /// C = begin + A · B of a matrix A (M, K), row by row, and panels of the same precision.
@@ -28,12 +32,12 @@ impl Multiplier {
     /// # Panics
     /// If the shapes or precisions do not fit together, or the matrices reach beyond their values.
     pub fn multiply(&mut self, a: Matrix<'_>, b: &Panels, begin: Begin<'_>, c: MatrixMut<'_>) {
-        assert_eq!((self.factors, self.isa), (b.factors, b.isa), "precision of the right factor");
+        assert_eq!((self.factors, self.isa), (b.factors, b.isa), "precision and instruction set of the right factor");
+        assert_eq!((a.columns, a.column_step, b.columns), (b.depth, 1, c.columns), "shapes of a product");
         let Values::Pairs(values) = &b.values else {
             let is_rounded = self.factors == Factors::Rounded;
-            return multiply(if is_rounded { self.rounded[0].of(self.isa, a) } else { a }, b, begin, c);
+            return multiply_floats(if is_rounded { self.rounded[0].of(self.isa, a) } else { a }, b, begin, c);
         };
-        assert_eq!((a.columns, a.column_step, b.columns), (b.depth, 1, c.columns), "shapes of a product");
         let pairs = &mut self.pairs[0];
         pairs.along_columns(a);
         let left = Left { values: pairs.values.as_ptr(), rows: a.rows, row: pairs.stride, step: GROUP };

@@ -1,8 +1,7 @@
 use half::bf16;
 
-use super::{Matrix, panels::panel_columns};
+use super::Matrix;
 use crate::{
-    Isa,
     aligned::{Aligned, row_stride},
     bf16_lanes::StorePairs,
     element::Lanes,
@@ -67,8 +66,7 @@ fn round(from: &[f32], to: &mut [bf16]) {
 /// If the rows differ in length, or `to` has no room for whole registers.
 pub(super) fn pair(first: &[f32], second: &[f32], to: &mut [bf16]) {
     assert_eq!(first.len(), second.len(), "lengths of a pair of rows");
-    let register = panel_columns(Isa::Avx512) / 2;
-    assert!(2 * first.len().next_multiple_of(register) <= to.len(), "room for a pair of rows");
+    assert!(2 * first.len().next_multiple_of(PADDING / 2) <= to.len(), "room for a pair of rows");
     // SAFETY: as for `round`.
     unsafe { pair_rows(first, second, to) }
 }

@@ -39,8 +39,16 @@ const ROUNDED_ROWS: usize = 32;
 
 impl Panels {
     /// A factor of zeros for the tiles of `isa`.
+    ///
+    /// # Panics
+    /// If this processor does not have `isa`: using it would then be undefined.
     pub fn new(isa: Isa, precision: Precision, depth: usize, columns: usize) -> Self {
-        let (width, factors) = (panel_columns(isa), precision.factors(isa));
+        assert!(Isa::available().any(|available| available == isa), "this processor has no {isa}");
+        Self::of(isa, precision.factors(isa), depth, columns)
+    }
+
+    pub(super) fn of(isa: Isa, factors: Factors, depth: usize, columns: usize) -> Self {
+        let width = panel_columns(isa);
         let numbers = |depth: usize| columns.div_ceil(width) * width * depth;
         let values = match factors {
             Factors::AsTheyAre | Factors::Rounded => Values::Floats(Aligned::zeros(numbers(depth))),

@@ -3,7 +3,7 @@
 use half::bf16;
 
 use crate::{
-    element::{Kernels, Products},
+    element::Products,
     vector::{Vector, for_avx512_bf16, for_each_isa},
 };
 
@@ -33,7 +33,7 @@ pub(super) struct Tile<E> {
 }
 
 /// An element that there are tiles for.
-pub(super) trait Tiled: Kernels {
+pub(super) trait Tiled: Sized {
     /// Computes a tile of `rows` rows.
     ///
     /// # Safety
