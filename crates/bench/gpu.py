@@ -203,27 +203,12 @@ def backbone_of_pytorch():
     the same with CUDA graphs, which copy the input first; and compiled in 32-bit floats."""
     import torch
     import torch._inductor.config as inductor
-    import torchvision
-
-    class FeatureMaps(torch.nn.Module):
-        """What torchvision's own extractor of features gives, which PyTorch 2.11 does not compile."""
-
-        def __init__(self, network):
-            super().__init__()
-            self.stem = torch.nn.Sequential(network.conv1, network.bn1, network.relu, network.maxpool)
-            self.layers = torch.nn.ModuleList([network.layer1, network.layer2, network.layer3, network.layer4])
-
-        def forward(self, hidden):
-            hidden, maps = self.stem(hidden), []
-            for layer in self.layers:
-                hidden = layer(hidden)
-                maps.append(hidden)
-            return maps
+    from peers.pytorch_extract import FeatureMaps
 
     torch.backends.cudnn.benchmark = True
     torch.backends.cudnn.allow_tf32 = False  # Nor does ours multiply so.
     inductor.freezing = True
-    network = FeatureMaps(torchvision.models.resnet18(weights=None)).eval()
+    network = FeatureMaps().eval()
     images = torch.randn(options.batch * 4, 3, 224, 224)
 
     def images_per_s(dtype, mode):
