@@ -5,7 +5,9 @@
 //! In channels-last order the inputs of one kernel row are contiguous: `kernel × channels` values, from which
 //! the inner loop broadcasts one value per pixel (two in bfloat16) and multiplies it with a row of the packed weights.
 //! With two AVX-512 registers per pixel, 28 accumulators, two weights and one broadcast fill 31 of the 32
-//! registers; 14 broadcasts and two loads feed 28 multiply-adds, so that the arithmetic is the limit.
+//! registers; 14 broadcasts and two loads feed 28 multiply-adds, so that the arithmetic is the limit. Where there are 16
+//! registers, the pixels of a tile are computed a few at a time: a single accumulator that does not fit costs three
+//! quarters of the speed, since each multiply-add then waits for memory.
 
 use half::bf16;
 
@@ -19,6 +21,9 @@ use crate::{
 
 /// Output pixels in a segment.
 pub(crate) const SEGMENT: usize = 7;
+
+/// Output pixels in a tile.
+const PIXELS: usize = 2 * SEGMENT;
 
 /// Where one tile reads elements and writes them or sums. Strides are in elements.
 #[derive(Debug)]
@@ -56,7 +61,7 @@ pub type TileFn<E, O> = unsafe fn(&Tile<E, O>);
 pub(crate) const fn block_channels(isa: Isa) -> usize {
     match isa {
         Isa::Avx512 => 32,
-        Isa::Avx2 => 8,
+        Isa::Avx2 => 16,
         Isa::Portable => 4,
     }
 }
@@ -125,26 +130,42 @@ pub(crate) fn bf16_tile_fn<O: Lanes<Floats4>>(_: Isa, input_step: usize) -> Tile
 #[target_feature(enable = "avx512f")]
 unsafe fn tile_avx512<E: Products<Zmm>, O: Lanes<Zmm>, const STEP: usize>(tile: &Tile<E, O>) {
     // SAFETY: the caller's contract, and this function is compiled for the instruction set.
-    unsafe { compute::<Zmm, 2, E, O, STEP>(tile) }
+    unsafe { compute::<Zmm, 2, E, O, STEP, 0, PIXELS>(tile) }
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bf16")]
 unsafe fn tile_avx512_bf16<O: Lanes<Zmm>, const STEP: usize>(tile: &Tile<bf16, O>) {
     // SAFETY: the caller's contract, and this function is compiled for the instruction set.
-    unsafe { compute::<Zmm, 2, bf16, O, STEP>(tile) }
+    unsafe { compute::<Zmm, 2, bf16, O, STEP, 0, PIXELS>(tile) }
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
 unsafe fn tile_avx2<E: Products<Ymm>, O: Lanes<Ymm>, const STEP: usize>(tile: &Tile<E, O>) {
     // SAFETY: the caller's contract, and this function is compiled for the instruction set.
-    unsafe { compute::<Ymm, 1, E, O, STEP>(tile) }
+    unsafe {
+        if E::GROUP == 1 {
+            // Ten accumulators, two weights, and broadcasts.
+            compute::<Ymm, 2, E, O, STEP, 0, 5>(tile);
+            compute::<Ymm, 2, E, O, STEP, 5, 10>(tile);
+            compute::<Ymm, 2, E, O, STEP, 10, PIXELS>(tile);
+        } else {
+            // Eight, and twice as many weights.
+            compute::<Ymm, 2, E, O, STEP, 0, 4>(tile);
+            compute::<Ymm, 2, E, O, STEP, 4, 8>(tile);
+            compute::<Ymm, 2, E, O, STEP, 8, 11>(tile);
+            compute::<Ymm, 2, E, O, STEP, 11, PIXELS>(tile);
+        }
+    }
 }
 
 unsafe fn tile_portable<E: Products<Floats4>, O: Lanes<Floats4>, const STEP: usize>(tile: &Tile<E, O>) {
     // SAFETY: the caller's contract.
-    unsafe { compute::<Floats4, 1, E, O, STEP>(tile) }
+    unsafe {
+        compute::<Floats4, 1, E, O, STEP, 0, SEGMENT>(tile);
+        compute::<Floats4, 1, E, O, STEP, SEGMENT, PIXELS>(tile);
+    }
 }
 
 /// Walks over the segments of all images, row by row. Counting is several divisions cheaper than computing each place,
@@ -195,12 +216,15 @@ macro_rules! for_each_pixel {
 
 pub(crate) use for_each_pixel;
 
+/// Computes the pixels of a tile from `FROM` on, up to `TO`.
+///
 /// # Safety
 /// All pointers must be valid for the extents that the tile describes, and the processor must have `V`'s
 /// instructions.
 #[inline(always)]
-unsafe fn compute<V, const VECTORS: usize, E, O, const STEP: usize>(tile: &Tile<E, O>)
-where
+unsafe fn compute<V, const VECTORS: usize, E, O, const STEP: usize, const FROM: usize, const TO: usize>(
+    tile: &Tile<E, O>,
+) where
     V: Vector,
     E: Products<V>,
     O: Lanes<V>,
@@ -210,7 +234,7 @@ where
     // pixels of both segments in each kernel row, and one block of channels per pixel in residual and output.
     unsafe {
         let bias: [V; VECTORS] = std::array::from_fn(|v| V::load(tile.bias.add(v * V::LANES)));
-        let mut sums = [bias; 2 * SEGMENT];
+        let mut sums = [bias; PIXELS];
         let mut weights = tile.weights;
         for kernel_row in 0..tile.kernel_rows {
             let rows = tile.input.map(|start| start.add(kernel_row * tile.input_row));
@@ -218,10 +242,12 @@ where
                 let weight: [E::Groups; VECTORS] =
                     std::array::from_fn(|v| E::load_groups(weights.add(v * V::LANES * E::GROUP)));
                 for_each_pixel!(S, PIXEL, {
-                    let value = E::splat_group(rows[S].add(PIXEL * step + i));
-                    for v in 0..VECTORS {
-                        let sum = &mut sums[S * SEGMENT + PIXEL][v];
-                        *sum = E::add_products(*sum, value, weight[v]);
+                    if FROM <= S * SEGMENT + PIXEL && S * SEGMENT + PIXEL < TO {
+                        let value = E::splat_group(rows[S].add(PIXEL * step + i));
+                        for v in 0..VECTORS {
+                            let sum = &mut sums[S * SEGMENT + PIXEL][v];
+                            *sum = E::add_products(*sum, value, weight[v]);
+                        }
                     }
                 });
                 weights = weights.add(VECTORS * V::LANES * E::GROUP);
@@ -229,7 +255,8 @@ where
         }
         let zero = V::splat(0.0);
         for_each_pixel!(S, PIXEL, {
-            for (v, mut sum) in sums[S * SEGMENT + PIXEL].into_iter().enumerate() {
+            let is_part = FROM <= S * SEGMENT + PIXEL && S * SEGMENT + PIXEL < TO;
+            for (v, mut sum) in sums[S * SEGMENT + PIXEL].into_iter().enumerate().filter(|_| is_part) {
                 if !tile.residual[S].is_null() {
                     sum = sum.add(O::load(tile.residual[S].add(PIXEL * tile.residual_step + v * V::LANES)));
                 }
