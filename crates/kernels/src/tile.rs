@@ -242,7 +242,7 @@ unsafe fn compute<V, const VECTORS: usize, E, O, const STEP: usize, const FROM: 
                 let weight: [E::Groups; VECTORS] =
                     std::array::from_fn(|v| E::load_groups(weights.add(v * V::LANES * E::GROUP)));
                 for_each_pixel!(S, PIXEL, {
-                    if FROM <= S * SEGMENT + PIXEL && S * SEGMENT + PIXEL < TO {
+                    if (FROM..TO).contains(&(S * SEGMENT + PIXEL)) {
                         let value = E::splat_group(rows[S].add(PIXEL * step + i));
                         for v in 0..VECTORS {
                             let sum = &mut sums[S * SEGMENT + PIXEL][v];
@@ -255,7 +255,7 @@ unsafe fn compute<V, const VECTORS: usize, E, O, const STEP: usize, const FROM: 
         }
         let zero = V::splat(0.0);
         for_each_pixel!(S, PIXEL, {
-            let is_part = FROM <= S * SEGMENT + PIXEL && S * SEGMENT + PIXEL < TO;
+            let is_part = (FROM..TO).contains(&(S * SEGMENT + PIXEL));
             for (v, mut sum) in sums[S * SEGMENT + PIXEL].into_iter().enumerate().filter(|_| is_part) {
                 if !tile.residual[S].is_null() {
                     sum = sum.add(O::load(tile.residual[S].add(PIXEL * tile.residual_step + v * V::LANES)));
