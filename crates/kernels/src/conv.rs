@@ -106,7 +106,7 @@ impl<E: Element> Conv2d<E> {
         bias: &[f32],
         relu: bool,
     ) -> Result<Self, ShapeError> {
-        assert!(Isa::available().any(|available| available == isa), "this processor has no {isa}");
+        isa.assert_available();
         let ConvShape { in_channels, kernel, stride, .. } = shape;
         shape.check_weights(weights, bias)?;
         let run = kernel * in_channels;

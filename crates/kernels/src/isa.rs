@@ -44,6 +44,11 @@ impl Isa {
         Self::ALL.into_iter().filter(|isa| isa.is_available())
     }
 
+    /// Panics if this processor does not have it: using it would then be undefined.
+    pub(crate) fn assert_available(self) {
+        assert!(self.is_available(), "this processor has no {self}");
+    }
+
     #[cfg(target_arch = "x86_64")]
     fn is_available(self) -> bool {
         match self {

@@ -14,7 +14,7 @@ const CHAINS: usize = 12;
 /// # Panics
 /// If this processor does not have `isa`: running it would then be undefined.
 pub fn multiply_add_in_registers(isa: Isa, rounds: usize) -> u64 {
-    assert!(Isa::available().any(|available| available == isa), "this processor has no {isa}");
+    isa.assert_available();
     // SAFETY: the processor has the instruction set; nothing is read or written but registers and a local array.
     let lanes = unsafe {
         match isa {

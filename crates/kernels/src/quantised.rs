@@ -57,7 +57,7 @@ impl QuantisedConv2d {
         relu: bool,
         input: &QuantisedInput,
     ) -> Result<Self, ShapeError> {
-        assert!(Isa::available().any(|available| available == isa), "this processor has no {isa}");
+        isa.assert_available();
         let ConvShape { in_channels, out_channels, kernel, .. } = shape;
         shape.check_weights(weights, bias)?;
         shape.expect("in_channels", in_channels, in_channels.is_multiple_of(QUAD), "a multiple of 4")?;

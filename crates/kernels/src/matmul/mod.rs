@@ -170,7 +170,7 @@ fn multiply_floats(a: Matrix<'_>, b: &Panels, begin: Begin<'_>, c: MatrixMut<'_>
 /// # Panics
 /// If the shapes do not fit together or reach beyond their values.
 pub fn multiply_rows(isa: Isa, a: Matrix<'_>, b: Matrix<'_>, begin: Begin<'_>, c: MatrixMut<'_>) {
-    assert!(Isa::available().any(|available| available == isa), "this processor has no {isa}");
+    isa.assert_available();
     assert_eq!((a.columns, b.columns, b.column_step), (b.rows, c.columns, 1), "shapes of a product");
     let width = panel_columns(isa);
     let padded = b.columns.div_ceil(width) * width;

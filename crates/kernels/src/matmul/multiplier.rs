@@ -19,7 +19,7 @@ impl Multiplier {
     /// # Panics
     /// If this processor does not have `isa`: using it would then be undefined.
     pub fn new(isa: Isa, precision: Precision) -> Self {
-        assert!(Isa::available().any(|available| available == isa), "this processor has no {isa}");
+        isa.assert_available();
         Self::of(isa, precision.factors(isa))
     }
 

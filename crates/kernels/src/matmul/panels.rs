@@ -43,7 +43,7 @@ impl Panels {
     /// # Panics
     /// If this processor does not have `isa`: using it would then be undefined.
     pub fn new(isa: Isa, precision: Precision, depth: usize, columns: usize) -> Self {
-        assert!(Isa::available().any(|available| available == isa), "this processor has no {isa}");
+        isa.assert_available();
         Self::of(isa, precision.factors(isa), depth, columns)
     }
 
