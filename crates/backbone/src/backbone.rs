@@ -64,8 +64,8 @@ pub struct KernelTimes {
 /// How a pass with cuDNN computes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Arithmetic {
-    /// In 32-bit floats.
-    Floats,
+    /// In 32-bit floats; with `pairs`, each as the sum of two numbers that tensor cores multiply, where there are kernels for that.
+    Floats { pairs: bool },
     /// In bfloat16; with `fused`, shortcut, bias and ReLU are done within the convolutions where there are kernels for that.
     Halves { fused: bool },
 }
@@ -125,7 +125,7 @@ impl Backbone {
             Engine::Candle => {
                 Ok(Self { runner: Runner::Candle(Box::new(CandleEngine::new(&network, device, DType::F32)?)) })
             }
-            Engine::Cudnn => Self::on_cudnn(&network, device, Arithmetic::Floats),
+            Engine::Cudnn => Self::on_cudnn(&network, device, Arithmetic::Floats { pairs: true }),
         }
     }
 
@@ -289,7 +289,8 @@ impl fmt::Display for Backbone {
             Runner::Candle(_) => f.write_str("candle"),
             #[cfg(feature = "cudnn")]
             Runner::ChannelsLast(engine) => f.write_str(match engine.arithmetic() {
-                Arithmetic::Floats => "cuDNN",
+                Arithmetic::Floats { pairs: true } => "cuDNN",
+                Arithmetic::Floats { pairs: false } => "cuDNN without tensor cores",
                 Arithmetic::Halves { fused: true } => "cuDNN in bfloat16",
                 Arithmetic::Halves { fused: false } => "cuDNN in bfloat16, unfused",
             }),

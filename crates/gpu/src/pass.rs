@@ -6,13 +6,23 @@ use crate::{
 };
 
 /// All kernels of [`Program::pass`](crate::Program::pass) by name.
-pub const PASS_KERNELS: [&str; 3] = ["finish", "stem_colour", "stem_grey"];
+pub const PASS_KERNELS: [&str; 8] = [
+    "finish",
+    "finish_pairs",
+    "join_pairs",
+    "pool",
+    "split_colour",
+    "split_grey",
+    "stem_colour",
+    "stem_grey",
+];
 
 /// Threads of a block.
 const THREADS: usize = 256;
 
-/// Channels that a thread takes.
+/// Channels that a thread takes, in bfloat16 and in pairs.
 const EIGHT: usize = 8;
+const FOUR: usize = 4;
 
 /// A kernel of the pass with all that it is given; addresses are those of (images, side, side, channels).
 #[derive(Clone, Debug, PartialEq)]
@@ -51,6 +61,39 @@ impl PassKernel {
     pub fn finish([sums, bias, shortcut, out]: [u64; 4], count: usize, channels: usize, relu: bool) -> Self {
         let mut arguments = [sums, bias, shortcut, out].map(Address).to_vec();
         arguments.extend([Long((count / EIGHT) as i64), Int((channels / EIGHT) as i32), Int(relu.into())]);
-        Self { name: "finish", blocks: (count / EIGHT).div_ceil(THREADS), threads: THREADS, arguments }
+        Self::of_each("finish", count / EIGHT, arguments)
+    }
+
+    /// `out` (`pixels`, 4 `colours`): parts of `images` (`pixels`, `colours`) of 1 or 3 colours, each multiplied by its channel's `rates` and
+    /// increased by its `offsets`; high, low, high and zeros.
+    pub fn split([images, out]: [u64; 2], pixels: usize, colours: usize, rates: [f32; 3], offsets: [f32; 3]) -> Self {
+        let mut arguments = vec![Address(images), Address(out), Long(pixels as i64)];
+        arguments.extend(rates[..colours].iter().chain(&offsets[..colours]).map(|value| Float(*value)));
+        Self::of_each(if colours == 1 { "split_grey" } else { "split_colour" }, pixels, arguments)
+    }
+
+    /// `out` (`images`, 56, 56, 3 · 64) in pairs: the largest of windows of three by three, at every second place, of `sums` (`images`, 112,
+    /// 112, 64) + `biases` (5, 5, 64) as for the [`stem`](Self::stem), negative values made zero.
+    pub fn pool([sums, biases, out]: [u64; 3], images: usize) -> Self {
+        let fours = images * 56 * 56 * 64 / FOUR;
+        Self::of_each("pool", fours, vec![Address(sums), Address(biases), Address(out), Long(fours as i64)])
+    }
+
+    /// As [`finish`](Self::finish) of `count` sums in 32-bit floats; `shortcut` and `out` in pairs. `channels` are a multiple of 4.
+    pub fn finish_pairs([sums, bias, shortcut, out]: [u64; 4], count: usize, channels: usize, relu: bool) -> Self {
+        let mut arguments = [sums, bias, shortcut, out].map(Address).to_vec();
+        arguments.extend([Long((count / FOUR) as i64), Int((channels / FOUR) as i32), Int(relu.into())]);
+        Self::of_each("finish_pairs", count / FOUR, arguments)
+    }
+
+    /// `out`: the `count` values, of `channels` channels, which are a multiple of 4, that `pairs` are those of.
+    pub fn join_pairs([pairs, out]: [u64; 2], count: usize, channels: usize) -> Self {
+        let arguments = vec![Address(pairs), Address(out), Long((count / FOUR) as i64), Int((channels / FOUR) as i32)];
+        Self::of_each("join_pairs", count / FOUR, arguments)
+    }
+
+    /// With a thread for each of `count`.
+    fn of_each(name: &'static str, count: usize, arguments: Vec<Argument>) -> Self {
+        Self { name, blocks: count.div_ceil(THREADS), threads: THREADS, arguments }
     }
 }

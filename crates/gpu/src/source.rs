@@ -16,8 +16,12 @@ pub struct Program {
 impl Program {
     /// The stem of the backbone's pass, and what stands between its convolutions.
     pub fn pass() -> Self {
-        let source =
-            concat!(include_str!("cuda/common.cu"), include_str!("cuda/finish.cu"), include_str!("cuda/stem.cu"));
+        let source = concat!(
+            include_str!("cuda/common.cu"),
+            include_str!("cuda/finish.cu"),
+            include_str!("cuda/stem.cu"),
+            include_str!("cuda/pairs.cu"),
+        );
         Self { source, options: Vec::new(), kernels: &PASS_KERNELS, bf16: true }
     }
 

@@ -10,15 +10,19 @@ use std::{cell::RefCell, collections::HashMap, rc::Rc};
 
 use candle_core::{
     CudaDevice, CudaStorage, Error, Layout, Result, Shape, Storage, Tensor,
-    cuda_backend::{DeviceId, cudarc::driver::DevicePtrMut as _},
+    cuda_backend::{
+        CudaDType, DeviceId,
+        cudarc::driver::{DevicePtrMut as _, DeviceRepr},
+    },
 };
 use half::bf16;
 
 use self::{
     handle::Handle,
-    plan::{Epilogue, Places, Plan, Target, Work},
+    plan::{Epilogue, Places, Plan, Purpose, Target, Work},
 };
 use super::{
+    convolve::Convolve,
     fused::Fused,
     on_gpu::{mean_seconds, place, place_of, written},
 };
@@ -51,8 +55,15 @@ impl Fused {
         Ok(Work {
             convolve: self.convolve,
             extent: self.convolve.extent(input, self.filters.layout())?,
-            epilogue: Epilogue { shortcut, relu: self.relu },
+            purpose: Purpose::Fused(Epilogue { shortcut, relu: self.relu }),
         })
+    }
+}
+
+impl Convolve {
+    /// Of factors of TF32.
+    fn work(self, input: &Layout, filters: &Layout) -> Result<Work> {
+        Ok(Work { convolve: self, extent: self.extent(input, filters)?, purpose: Purpose::Sums })
     }
 }
 
@@ -72,17 +83,38 @@ pub(super) fn has_kernel(fused: &Fused, input: &Layout, shortcut: bool, device: 
     Ok(plan(fused.work(input, shortcut)?, device)?.is_some())
 }
 
+/// Whether cuDNN has a kernel that multiplies an input of this layout, of numbers of TF32, by such filters.
+pub(super) fn has_kernel_of_sums(
+    convolve: Convolve,
+    input: &Layout,
+    filters: &Layout,
+    device: &CudaDevice,
+) -> Result<bool> {
+    Ok(plan(convolve.work(input, filters)?, device)?.is_some())
+}
+
 /// A tensor in a GPU's memory.
 type Place<'a> = (&'a CudaStorage, &'a Layout);
 
 /// Runs that kernel.
 pub(super) fn run(fused: &Fused, input: Place<'_>, shortcut: Option<Place<'_>>) -> Result<(CudaStorage, Shape)> {
-    let (device, work) = (&input.0.device, fused.work(input.1, shortcut.is_some())?);
-    let Some(plan) = plan(work, device)? else {
-        candle_core::bail!("cuDNN has no kernel for {work:?}");
-    };
-    let output = run_plan(&plan, fused, input, shortcut)?;
-    Ok((output, work.extent.output()))
+    let work = fused.work(input.1, shortcut.is_some())?;
+    let plan = plan_that_is_there(work, &input.0.device)?;
+    run_plan::<bf16>(&plan, work, input, (&fused.filters, Some(&fused.bias)), shortcut)
+}
+
+/// Runs the kernel that multiplies `input`, of numbers of TF32, by such `filters`.
+pub(super) fn run_sums(convolve: Convolve, input: Place<'_>, filters: &Tensor) -> Result<(CudaStorage, Shape)> {
+    let work = convolve.work(input.1, filters.layout())?;
+    let plan = plan_that_is_there(work, &input.0.device)?;
+    run_plan::<f32>(&plan, work, input, (filters, None), None)
+}
+
+fn plan_that_is_there(work: Work, device: &CudaDevice) -> Result<Rc<Plan>> {
+    match plan(work, device)? {
+        Some(plan) => Ok(plan),
+        None => candle_core::bail!("cuDNN has no kernel for {work:?}"),
+    }
 }
 
 /// Times every kernel that does all of `fused`, and has this thread's passes run the fastest from then on. Seconds of each as a mean of
@@ -101,7 +133,9 @@ pub(super) fn take_fastest_kernel(
     let handle = handle(device)?;
     let work = fused.work(input.1, shortcut.is_some())?;
     let Ok(plans) = work.plans(Target::Handle(&handle)) else { return Ok(Vec::new()) };
-    let time = |plan: &Plan| mean_seconds(device, times, || run_plan(plan, fused, input, shortcut).map(drop));
+    let weights = (&fused.filters, Some(&fused.bias));
+    let run = |plan: &Plan| run_plan::<bf16>(plan, work, input, weights, shortcut).map(drop);
+    let time = |plan: &Plan| mean_seconds(device, times, || run(plan));
     let (mut all, mut fastest) = (Vec::new(), None::<(f64, Plan)>);
     for plan in plans {
         let timed = plan.ok().and_then(|plan| Some((time(&plan).ok()?, plan)));
@@ -118,39 +152,39 @@ pub(super) fn take_fastest_kernel(
     Ok(all)
 }
 
-fn run_plan(
+/// Runs it on numbers that lie in memory as `T`.
+fn run_plan<T: CudaDType + DeviceRepr>(
     plan: &Plan,
-    fused: &Fused,
+    work: Work,
     (input, of_input): Place<'_>,
+    (filters, bias): (&Tensor, Option<&Tensor>),
     shortcut: Option<Place<'_>>,
-) -> Result<CudaStorage> {
-    let (device, output) = (&input.device, fused.convolve.extent(of_input, fused.filters.layout())?.output());
+) -> Result<(CudaStorage, Shape)> {
+    let device = &input.device;
     let handle = handle(device)?;
-    let filters = fused.filters.storage_and_layout();
-    let bias = fused.bias.storage_and_layout();
+    let (filters, bias) = (filters.storage_and_layout(), bias.map(Tensor::storage_and_layout));
     // SAFETY: cuDNN writes all of it.
-    let (output, _) = unsafe {
-        written::<bf16>(device, output, |output, stream| {
+    unsafe {
+        written::<T>(device, work.extent.output(), |output, stream| {
             // SAFETY: cuDNN reads of it only what it wrote.
             let mut workspace = device.alloc::<u8>(plan.workspace_bytes.max(1))?;
             let (workspace, _workspace) = workspace.device_ptr_mut(stream);
-            let (input, _input) = place::<bf16>(input, of_input, stream)?;
-            let (filters, _filters) = place_of::<bf16>(&filters, stream)?;
-            let (bias, _bias) = place_of::<bf16>(&bias, stream)?;
-            let shortcut = shortcut.map(|(shortcut, of)| place::<bf16>(shortcut, of, stream)).transpose()?;
+            let (input, _input) = place::<T>(input, of_input, stream)?;
+            let (filters, _filters) = place_of::<T>(&filters, stream)?;
+            let bias = bias.as_ref().map(|bias| place_of::<T>(bias, stream)).transpose()?;
+            let shortcut = shortcut.map(|(shortcut, of)| place::<T>(shortcut, of, stream)).transpose()?;
             let places = Places {
                 input,
                 filters,
                 shortcut: shortcut.as_ref().map(|(place, _)| *place),
-                bias,
+                bias: bias.as_ref().map(|(place, _)| *place),
                 output,
                 workspace,
             };
             // SAFETY: the plan is this thread's; all memory is as large as the work says, and is freed behind it in the stream.
             plan.run(&handle, &places).map_err(Error::wrap)
         })
-    }?;
-    Ok(output)
+    }
 }
 
 fn on_gpu(storage: &Storage) -> Result<&CudaStorage> {

@@ -14,17 +14,19 @@ const GREY_MEAN: f32 = 0.449;
 const GREY_STD: f32 = 0.226;
 
 /// Taps of the stem's filters along a side.
-const TAPS: usize = 7;
+pub(super) const TAPS: usize = 7;
 
-const CONVOLVE: Convolve = Convolve { stride: 2, padding: 3 };
+pub(super) const CONVOLVE: Convolve = Convolve { stride: 2, padding: 3 };
 
 /// Side of the convolution's sums and of what is pooled from them, in pixels.
-const SUM_SIDE: usize = IMAGE_SIDE / 2;
-const POOLED_SIDE: usize = IMAGE_SIDE / 4;
+pub(super) const SUM_SIDE: usize = IMAGE_SIDE / 2;
+pub(super) const POOLED_SIDE: usize = IMAGE_SIDE / 4;
 
-/// Channels of a block of the kernel, and how it tells apart where along a side filters stand: outside, at 0, at 1, within, at the end.
+/// Channels of a block of the kernel.
 const BLOCK_CHANNELS: usize = 32;
-const EDGES: usize = 5;
+
+/// How it is told apart where along a side filters stand: outside, at 0, at 1, within, at the end.
+pub(super) const EDGES: usize = 5;
 
 /// The network's stem: from images (N, 224, 224, 1 or 3) in 32-bit floats to what the first stage reads, (N, 56, 56, 64) in bfloat16:
 /// a convolution of seven by seven, + bias, ReLU, and the largest of windows of three by three, at every second place each. Pixels and
@@ -55,16 +57,12 @@ pub(super) struct Stem {
 impl Stem {
     /// For images of `colours` channels, 1 or 3.
     pub(super) fn new(stem: &FoldedConv, colours: usize, device: &Device, kernels: Kernels) -> Result<Self> {
-        let filters = filters(stem, colours);
+        let filters: Vec<f16> = filters(stem, colours).into_iter().map(f16::from_f32).collect();
         let (groups, rows) = (STEM_CHANNELS / BLOCK_CHANNELS, (TAPS * colours).div_ceil(2));
         let in_lanes = Tensor::from_vec(in_lanes(&filters, colours), (groups, rows, 4, 2, 32, 2), &Device::Cpu)?;
         let filters = Tensor::from_vec(filters, (STEM_CHANNELS, TAPS, TAPS, colours), &Device::Cpu)?;
         let biases = Tensor::from_vec(biases(stem, colours), (EDGES, EDGES, STEM_CHANNELS), device)?;
-        let offset = |channel: usize| -IMAGENET_MEAN[channel] / IMAGENET_STD[channel];
-        let (rates, offsets) = match colours {
-            1 => ([1.0 / GREY_STD, 0.0, 0.0], [-GREY_MEAN / GREY_STD, 0.0, 0.0]),
-            _ => (IMAGENET_STD.map(|std| 1.0 / std), [0, 1, 2].map(offset)),
-        };
+        let (rates, offsets) = normalisation(colours);
         Ok(Self { filters, in_lanes: in_lanes.to_device(device)?, biases, rates, offsets, kernels })
     }
 
@@ -85,8 +83,17 @@ impl Stem {
     }
 }
 
+/// What pixels of so many colours are multiplied by, and what is then added.
+pub(super) fn normalisation(colours: usize) -> ([f32; 3], [f32; 3]) {
+    let offset = |channel: usize| -IMAGENET_MEAN[channel] / IMAGENET_STD[channel];
+    match colours {
+        1 => ([1.0 / GREY_STD, 0.0, 0.0], [-GREY_MEAN / GREY_STD, 0.0, 0.0]),
+        _ => (IMAGENET_STD.map(|std| 1.0 / std), [0, 1, 2].map(offset)),
+    }
+}
+
 /// (64, 7, 7, `colours`).
-fn filters(stem: &FoldedConv, colours: usize) -> Vec<f16> {
+pub(super) fn filters(stem: &FoldedConv, colours: usize) -> Vec<f32> {
     let weight = |filter: usize, channel: usize, tap: usize| stem.weights[(filter * 3 + channel) * TAPS * TAPS + tap];
     let value = |at: usize| {
         let (colour, tap, filter) = (at % colours, at / colours % (TAPS * TAPS), at / colours / (TAPS * TAPS));
@@ -95,7 +102,7 @@ fn filters(stem: &FoldedConv, colours: usize) -> Vec<f16> {
             _ => weight(filter, colour, tap),
         }
     };
-    (0..STEM_CHANNELS * TAPS * TAPS * colours).map(|at| f16::from_f32(value(at))).collect()
+    (0..STEM_CHANNELS * TAPS * TAPS * colours).map(value).collect()
 }
 
 /// `filters` as the kernel's threads hold them.
@@ -115,7 +122,7 @@ fn in_lanes(filters: &[f16], colours: usize) -> Vec<f16> {
 }
 
 /// (5, 5, 64).
-fn biases(stem: &FoldedConv, colours: usize) -> Vec<f32> {
+pub(super) fn biases(stem: &FoldedConv, colours: usize) -> Vec<f32> {
     // What a channel of an image's every pixel is more than the grey one says.
     let excess = match colours {
         1 => [0, 1, 2].map(|channel| f64::from(GREY_MEAN - IMAGENET_MEAN[channel]) / f64::from(IMAGENET_STD[channel])),
@@ -154,6 +161,25 @@ const fn edge(at: usize) -> usize {
     }
 }
 
+/// Of the convolution's sums (N, 112, 112, 64): + `biases` (5, 5, 64), ReLU and the max-pool, (N, 56, 56, 64).
+pub(super) fn pooled(sums: &[f32], biases: &[f32]) -> Vec<f32> {
+    let channels = STEM_CHANNELS;
+    let pooled = |at: usize| {
+        let (channel, pixel) = (at % channels, at / channels);
+        let (image, y, x) = (pixel / POOLED_SIDE / POOLED_SIDE, pixel / POOLED_SIDE % POOLED_SIDE, pixel % POOLED_SIDE);
+        let around = |at: usize| (2 * at).saturating_sub(1)..2 * at + 2;
+        let value = |(y, x): (usize, usize)| {
+            sums[((image * SUM_SIDE + y) * SUM_SIDE + x) * channels + channel]
+                + biases[(edge(y) * EDGES + edge(x)) * channels + channel]
+        };
+        let window = around(y).flat_map(|y| around(x).map(move |x| (y, x)));
+        // What is no number stays.
+        let larger = |one: f32, other: f32| if other > one || other.is_nan() { other } else { one };
+        window.map(value).fold(0.0, larger)
+    };
+    (0..sums.len() / 4).map(pooled).collect()
+}
+
 impl CustomOp1 for Stem {
     fn name(&self) -> &'static str {
         "stem"
@@ -161,28 +187,14 @@ impl CustomOp1 for Stem {
 
     fn cpu_fwd(&self, images: &CpuStorage, of_images: &Layout) -> Result<(CpuStorage, Shape)> {
         let (_, shape) = self.extent(of_images)?;
-        let (colours, channels) = (self.filters.dim(3)?, STEM_CHANNELS);
+        let colours = self.filters.dim(3)?;
         let pixels = on_cpu::<f32>(images, of_images)?.iter().enumerate();
         let pixels = pixels.map(|(at, value)| value.mul_add(self.rates[at % colours], self.offsets[at % colours]));
         let pixels: Vec<f32> = pixels.map(|value| f16::from_f32(value).to_f32()).collect();
         let extent = CONVOLVE.extent(of_images, self.filters.layout())?;
         let filters = self.filters.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
         let (sums, biases) = (CONVOLVE.sums(extent, &pixels, &filters), self.biases.flatten_all()?.to_vec1::<f32>()?);
-        let pooled = |at: usize| {
-            let (channel, pixel) = (at % channels, at / channels);
-            let (image, y, x) =
-                (pixel / POOLED_SIDE / POOLED_SIDE, pixel / POOLED_SIDE % POOLED_SIDE, pixel % POOLED_SIDE);
-            let around = |at: usize| (2 * at).saturating_sub(1)..2 * at + 2;
-            let value = |(y, x): (usize, usize)| {
-                sums[((image * SUM_SIDE + y) * SUM_SIDE + x) * channels + channel]
-                    + biases[(edge(y) * EDGES + edge(x)) * channels + channel]
-            };
-            let window = around(y).flat_map(|y| around(x).map(move |x| (y, x)));
-            // What is no number stays.
-            let larger = |one: f32, other: f32| if other > one || other.is_nan() { other } else { one };
-            bf16::from_f32(window.map(value).fold(0.0, larger))
-        };
-        let pooled = (0..shape.elem_count()).map(pooled).collect();
+        let pooled = pooled(&sums, &biases).into_iter().map(bf16::from_f32).collect();
         Ok((CpuStorage::BF16(pooled), shape))
     }
 

@@ -41,6 +41,18 @@ static inline void forget_shared_memory() {
 static inline void forget_shared_memory() {}
 #endif
 
+static inline unsigned __float_as_uint(float value) {
+    unsigned bits;
+    std::memcpy(&bits, &value, sizeof bits);
+    return bits;
+}
+
+static inline float __uint_as_float(unsigned bits) {
+    float value;
+    std::memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
 // Half precision as it lies in memory.
 typedef unsigned short half_bits;
 
@@ -65,17 +77,13 @@ typedef unsigned short bf16_bits;
 
 // To the nearest, the even one of two.
 static inline bf16_bits float_to_bf16(float value) {
-    unsigned bits;
-    std::memcpy(&bits, &value, sizeof bits);
+    unsigned bits = __float_as_uint(value);
     if (value != value) return bits >> 16 | 0x40;
     return (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
 }
 
 static inline float bf16_to_float(bf16_bits bits) {
-    unsigned wide = (unsigned)bits << 16;
-    float value;
-    std::memcpy(&value, &wide, sizeof value);
-    return value;
+    return __uint_as_float((unsigned)bits << 16);
 }
 
 static inline float larger(float one, float other) {

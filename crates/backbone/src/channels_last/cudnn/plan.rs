@@ -20,12 +20,21 @@ use super::{
 };
 use crate::channels_last::convolve::{Convolve, Extent};
 
-/// What is done to how much: input, filters, bias, shortcut and output are in bfloat16, sums in 32-bit floats.
+/// What is done to how much. Sums are in 32-bit floats.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Work {
     pub(super) convolve: Convolve,
     pub(super) extent: Extent,
-    pub(super) epilogue: Epilogue,
+    pub(super) purpose: Purpose,
+}
+
+/// What a convolution is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Purpose {
+    /// Its factors are numbers of TF32, which lie in memory as 32-bit floats, and its sums are what is written.
+    Sums,
+    /// All is in bfloat16, and it ends with this.
+    Fused(Epilogue),
 }
 
 /// What becomes of a convolution's sums before they are rounded: + a shortcut, + a bias, ReLU.
@@ -58,7 +67,7 @@ pub(super) struct Places {
     pub(super) input: u64,
     pub(super) filters: u64,
     pub(super) shortcut: Option<u64>,
-    pub(super) bias: u64,
+    pub(super) bias: Option<u64>,
     pub(super) output: u64,
     pub(super) workspace: u64,
 }
@@ -115,7 +124,7 @@ impl Work {
     pub(super) fn plan(&self, target: Target) -> Result<Option<Plan>, Refused> {
         match self.plans(target).and_then(|mut plans| plans.next().transpose()) {
             Err(refused) if !refused.is_short_of_memory() => {
-                warn_once(format!("{refused}; the pass goes on without fused convolutions"));
+                warn_once(format!("{refused}; the pass goes on without such convolutions"));
                 Ok(None)
             }
             plan => plan,
@@ -148,7 +157,11 @@ impl Work {
     fn graph(&self, target: Target) -> Result<Descriptor, Refused> {
         let Extent { images, side, channels, kernel, out_channels, out_side } = self.extent;
         let outputs = [images, out_channels, out_side, out_side];
-        let real = |id, dims| tensor(id, dims, CUDNN_DATA_BFLOAT16, false);
+        let numbers = match self.purpose {
+            Purpose::Sums => CUDNN_DATA_FLOAT,
+            Purpose::Fused(_) => CUDNN_DATA_BFLOAT16,
+        };
+        let real = |id, dims| tensor(id, dims, numbers, false);
         let Convolve { stride, padding } = self.convolve;
         let [stride, padding] = [stride, padding].map(|along| [along as i64; 2]);
         let conv = Descriptor::new(CUDNN_BACKEND_CONVOLUTION_DESCRIPTOR)?
@@ -162,14 +175,15 @@ impl Work {
             .finalised()?;
 
         // In the order in which kernels that were compiled beforehand do it: the shortcut before the bias.
-        let Epilogue { shortcut, relu } = self.epilogue;
         let mut epilogue: Vec<(cudnnPointwiseMode_t, Option<Descriptor>)> = Vec::new();
-        if shortcut {
-            epilogue.push((CUDNN_POINTWISE_ADD, Some(real(SHORTCUT, outputs)?)));
-        }
-        epilogue.push((CUDNN_POINTWISE_ADD, Some(real(BIAS, [1, out_channels, 1, 1])?)));
-        if relu {
-            epilogue.push((CUDNN_POINTWISE_RELU_FWD, None));
+        if let Purpose::Fused(Epilogue { shortcut, relu }) = self.purpose {
+            if shortcut {
+                epilogue.push((CUDNN_POINTWISE_ADD, Some(real(SHORTCUT, outputs)?)));
+            }
+            epilogue.push((CUDNN_POINTWISE_ADD, Some(real(BIAS, [1, out_channels, 1, 1])?)));
+            if relu {
+                epilogue.push((CUDNN_POINTWISE_RELU_FWD, None));
+            }
         }
         // What operation `number` gives, the convolution being 0.
         let last = epilogue.len();
@@ -274,7 +288,7 @@ impl Plan {
             (INPUT, Some(input)),
             (FILTERS, Some(filters)),
             (SHORTCUT, shortcut),
-            (BIAS, Some(bias)),
+            (BIAS, bias),
             (OUTPUT, Some(output)),
         ];
         let there = tensors.into_iter().filter_map(|(id, place)| Some((id, Address(place?))));

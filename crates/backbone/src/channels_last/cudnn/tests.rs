@@ -15,7 +15,7 @@ use sources::Source;
 use super::{
     descriptor::Descriptor,
     has_kernel,
-    plan::{Epilogue, Target, Work},
+    plan::{Epilogue, Purpose, Target, Work},
 };
 use crate::{
     FeatureBatch, Network, Weights,
@@ -141,6 +141,23 @@ fn passes_are_fused_or_just_as_without() {
     }
 }
 
+#[test]
+fn pairs_give_the_maps_of_floats() {
+    let (Some(gpu), Some(weights)) = (first_gpu(), testdata::real_weights()) else { return };
+    let network = Network::read(&Weights::read(&weights).unwrap()).unwrap();
+    let [(asked, pairs), (without, floats)] = [true, false].map(|pairs| {
+        let engine = ChannelsLast::new(&network, &gpu, Arithmetic::Floats { pairs }).unwrap();
+        let mut maps = FeatureBatch::default();
+        engine.run(&[image(1, 0), image(3, 1)], &mut maps.sinks(2, &Source::FEATURE_MAPS)).unwrap();
+        (engine.arithmetic(), maps)
+    });
+    for ((source, pairs), (_, floats)) in pairs.maps.iter().zip(&floats.maps) {
+        let error = relative_error(pairs, floats);
+        println!("{asked:?} beside {without:?}: {source} is off by {error:.1e}");
+        assert!(error < 1e-5 && (asked == without || error > 0.0), "{source} is off by {error}");
+    }
+}
+
 /// A GPU that need not be there, with what cuDNN looks at.
 fn gpu(
     name: &str,
@@ -165,19 +182,19 @@ fn gpu(
     properties.with(CUDNN_ATTR_DEVICEPROP_JSON_REPRESENTATION, &json).unwrap().finalised().unwrap()
 }
 
-/// All that the network has cuDNN do to so many images.
+/// All that the network has cuDNN do to so many images: fused, and as sums of pairs.
 fn network(images: usize) -> Vec<Work> {
-    let work = |side, channels, kernel, out_channels, stride, padding, epilogue| {
+    let work = |side, channels, kernel, out_channels, stride, padding, purpose| {
         let out_side = (side + 2 * padding - kernel) / stride + 1;
         let extent = Extent { images, side, channels, kernel, out_channels, out_side };
-        Work { convolve: Convolve { stride, padding }, extent, epilogue }
+        Work { convolve: Convolve { stride, padding }, extent, purpose }
     };
     let mut works: Vec<Work> = Vec::new();
     let (mut side, mut channels) = (IMAGE_SIDE / 4, 64);
     for map in Source::FEATURE_MAPS {
         let (out, stride) = (map.channels(), side / map.side());
-        let [bias, inner, last] =
-            [(false, false), (false, true), (true, true)].map(|(shortcut, relu)| Epilogue { shortcut, relu });
+        let [bias, inner, last] = [(false, false), (false, true), (true, true)]
+            .map(|(shortcut, relu)| Purpose::Fused(Epilogue { shortcut, relu }));
         works.push(work(side, channels, 3, out, stride, 1, inner));
         works.push(work(map.side(), out, 3, out, 1, 1, inner));
         works.push(work(map.side(), out, 3, out, 1, 1, last));
@@ -186,12 +203,19 @@ fn network(images: usize) -> Vec<Work> {
         }
         (side, channels) = (map.side(), out);
     }
-    works
+    let in_pairs = |fused: &Work| {
+        let Extent { side, channels, kernel, out_channels, .. } = fused.extent;
+        let Convolve { stride, padding } = fused.convolve;
+        work(side, 3 * channels, kernel, out_channels, stride, padding, Purpose::Sums)
+    };
+    let sums: Vec<Work> = works.iter().map(in_pairs).collect();
+    let stems = [4, 12].map(|channels| work(IMAGE_SIDE, channels, 7, 64, 2, 3, Purpose::Sums));
+    [works, sums, stems.to_vec()].concat()
 }
 
 #[test]
 #[ignore = "asks cuDNN itself, whose libraries the GPU build alone does not need: crates/gpu/stand-in/rehearse.py"]
-fn all_convolutions_have_fused_kernels() {
+fn cudnn_has_kernels_for_all_convolutions() {
     let with_tensor_cores = [
         gpu("NVIDIA A100", 800, 108, 166_912, 40 << 20),
         gpu("NVIDIA GeForce RTX 3090", 860, 82, 101_376, 6 << 20),
@@ -207,7 +231,7 @@ fn all_convolutions_have_fused_kernels() {
             assert!(plan.is_some(), "{gpu:?} has none for {work:?}");
         }
     }
-    // Tensor cores of that generation know no bfloat16.
+    // Tensor cores of that generation know neither bfloat16 nor TF32.
     let turing = gpu("Tesla T4", 750, 40, 65536, 4 << 20);
     for work in network(256) {
         assert!(work.plan(Target::Properties(&turing)).unwrap().is_none(), "{work:?}");
