@@ -110,7 +110,8 @@ extern "C" __global__ void __launch_bounds__(TILE_THREADS)
     for (int slot = 0; slot < counts[run]; slot++) {
         Projection projection = projections[run * most + slot];
         Source source = sources[projection.source];
-        Rows left(source.tokens, true, rows, source.width), right(weights + projection.weights, false, WIDTH, source.width);
+        Rows<factor_number> left(source.tokens, rows, source.width);
+        Rows<float> right(weights + projection.weights, WIDTH, source.width);
         Tile tile = multiply<true, true>(left, right, first_row, first_column, 0, source.width);
         each_run(tile, first_row, first_column, rows, WIDTH, [&](int row, int column, Run sums, int count) {
             float *to = x + sequence_row(row, projection.first_token) * WIDTH + column;
@@ -125,11 +126,17 @@ KERNEL(embed)
 
 // The gradient of a source's tokens among that of the sequence, as a factor.
 struct SequenceRows {
-    Rows grad;
+    typedef float Number;
+    Rows<float> grad;
     int rows, first_token;
 
-    __device__ Four four(int row, int column) const {
-        return row < rows ? grad.four(sequence_row(row, first_token), column) : Four{};
+    __device__ bool is_wide() const {
+        return grad.is_wide();
+    }
+
+    template <bool WIDE>
+    __device__ FourOf<float> four(int first, int row, int column) const {
+        return grad.four<WIDE>(first + row < rows ? sequence_row(first + row, first_token) : grad.rows, 0, column);
     }
 };
 
@@ -145,8 +152,8 @@ extern "C" __global__ void __launch_bounds__(TILE_THREADS, TILE_BLOCKS)
     int first_row = blockIdx.y * TILE, first_column = blockIdx.x * TILE;
     if (first_column >= source.width) return;
     grad += (long)run * images * TOKENS * WIDTH;
-    SequenceRows left = {Rows(grad, false, images * TOKENS, WIDTH), rows, projection.first_token};
-    Rows right(source.tokens, true, rows, source.width);
+    SequenceRows left = {Rows<float>(grad, images * TOKENS, WIDTH), rows, projection.first_token};
+    Rows<factor_number> right(source.tokens, rows, source.width);
     Tile tile = multiply<false, false>(left, right, first_row, first_column, 0, rows);
     sums += run * sum_step + projection.weights;
     bool wide = has_runs(sums, source.width);

@@ -1,10 +1,16 @@
 // Products of all runs at once, blockIdx.z being the run. Twin: kernels::Multiplier.
 
-// Those of one run among rows of floats or factors of all runs.
-__device__ Rows rows_of_run(const void *values, int factors, int run, int rows, int columns) {
-    long begin = (long)run * rows * columns;
-    return factors ? Rows((const factor_number *)values + begin, true, rows, columns)
-                   : Rows((const float *)values + begin, false, rows, columns);
+// Those of one run among rows of all runs.
+template <typename Number>
+__device__ Rows<Number> rows_of_run(const Number *values, int run, int rows, int columns) {
+    return Rows<Number>(values + (long)run * rows * columns, rows, columns);
+}
+
+// What `multiply` makes of them, whether they are factors or floats.
+template <typename Multiply>
+__device__ Tile with_rows_of_run(const void *values, int factors, int run, int rows, int columns, Multiply multiply) {
+    if (BF16 && factors) return multiply(rows_of_run((const factor_number *)values, run, rows, columns));
+    return multiply(rows_of_run((const float *)values, run, rows, columns));
 }
 
 // y (M, O) = x (M, I) Wᵀ + b, or that added to y; and GELU(y) in `activated` (M, O), unless that is null. The weights (O, I) and
@@ -15,8 +21,8 @@ extern "C" __global__ void __launch_bounds__(TILE_THREADS, TILE_BLOCKS)
     int run = blockIdx.z, first_row = blockIdx.x * TILE, first_column = blockIdx.y * TILE;
     weights += run * run_step;
     y += (long)run * rows * outputs;
-    Rows left(x + (long)run * rows * inputs, true, rows, inputs), right(weights, false, outputs, inputs);
-    Tile tile = multiply<true, true>(left, right, first_row, first_column, 0, inputs);
+    Rows<float> right(weights, outputs, inputs);
+    Tile tile = multiply<true, true>(rows_of_run(x, run, rows, inputs), right, first_row, first_column, 0, inputs);
     const float *biases = weights + (long)outputs * inputs;
     bool wide = has_runs(y, outputs);
     each_run(tile, first_row, first_column, rows, outputs, [&](int row, int column, Run sums, int count) {
@@ -40,8 +46,10 @@ extern "C" __global__ void __launch_bounds__(TILE_THREADS, TILE_BLOCKS)
     linear_backward(const void *grad, int factors, const float *weights, long run_step, float *x_grad, int rows, int inputs,
                     int outputs) {
     int run = blockIdx.z, first_row = blockIdx.x * TILE, first_column = blockIdx.y * TILE;
-    Rows left = rows_of_run(grad, factors, run, rows, outputs), right(weights + run * run_step, false, outputs, inputs);
-    Tile tile = multiply<true, false>(left, right, first_row, first_column, 0, outputs);
+    Rows<float> right(weights + run * run_step, outputs, inputs);
+    Tile tile = with_rows_of_run(grad, factors, run, rows, outputs, [&](const auto &left) {
+        return multiply<true, false>(left, right, first_row, first_column, 0, outputs);
+    });
     x_grad += (long)run * rows * inputs;
     bool wide = has_runs(x_grad, inputs);
     each_run(tile, first_row, first_column, rows, inputs, [&](int row, int column, const Run &sums, int count) {
@@ -56,7 +64,7 @@ extern "C" __global__ void __launch_bounds__(TILE_THREADS, TILE_BLOCKS)
     linear_backward_gelu(const float *grad, const float *weights, long run_step, const float *hidden, factor_number *hidden_grad,
                          factor_number *activated, int rows, int inputs, int outputs) {
     int run = blockIdx.z, first_row = blockIdx.x * TILE, first_column = blockIdx.y * TILE;
-    Rows left = rows_of_run(grad, false, run, rows, outputs), right(weights + run * run_step, false, outputs, inputs);
+    Rows<float> left = rows_of_run(grad, run, rows, outputs), right(weights + run * run_step, outputs, inputs);
     Tile tile = multiply<true, false>(left, right, first_row, first_column, 0, outputs);
     long begin = (long)run * rows * inputs;
     bool wide = has_runs(hidden + begin, inputs);
@@ -89,9 +97,12 @@ extern "C" __global__ void __launch_bounds__(TILE_THREADS, TILE_BLOCKS)
     int run = blockIdx.z, part = blockIdx.y % parts;
     int first_row = blockIdx.x * TILE, first_column = blockIdx.y / parts * TILE;
     int begin = first_of_part(rows, part, parts), end = first_of_part(rows, part + 1, parts);
-    Rows left = rows_of_run(grad, factors, run, rows, outputs), right = rows_of_run(x, x_factors, run, rows, inputs);
-    left.rows = right.rows = end;
-    Tile tile = multiply<false, false>(left, right, first_row, first_column, begin, end);
+    Tile tile = with_rows_of_run(grad, factors, run, rows, outputs, [&](auto left) {
+        return with_rows_of_run(x, x_factors, run, rows, inputs, [&](auto right) {
+            left.rows = right.rows = end;
+            return multiply<false, false>(left, right, first_row, first_column, begin, end, first_column == 0);
+        });
+    });
     sums += run * run_step + part * part_step;
     bool wide = has_runs(sums, inputs);
     each_run(tile, first_row, first_column, outputs, inputs, [&](int row, int column, const Run &found, int count) {

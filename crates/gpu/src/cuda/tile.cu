@@ -46,41 +46,57 @@ __device__ bool is_aligned(const void *address, int bytes) {
     return (unsigned long long)address % bytes == 0;
 }
 
-struct __align__(4 * sizeof(factor_number)) FourFactors {
-    factor_number values[4];
+// Four numbers beside each other as they are stored.
+template <typename Number>
+struct FourOf;
+
+template <>
+struct FourOf<float> : Four {
+    __device__ void set(int i, float number) {
+        values[i] = number;
+    }
 };
 
+#if BF16
+// Two to a word: whoever takes them apart waits for them.
+template <>
+struct __align__(8) FourOf<bf16_bits> {
+    unsigned words[2];
+
+    __device__ void set(int i, bf16_bits number) {
+        words[i / 2] |= (unsigned)number << i % 2 * 16;
+    }
+};
+#endif
+
 // Rows of numbers, floats or factors, zero beyond their ends.
+template <typename Stored>
 struct Rows {
-    const void *values;
+    typedef Stored Number;
+    const Number *values;
     int rows, columns;
-    bool factors;
+
+    __device__ Rows(const Number *values, int rows, int columns) : values(values), rows(rows), columns(columns) {}
+
     // Whether four of them always begin where a wide load may.
-    bool fours;
+    __device__ bool is_wide() const {
+        return columns % 4 == 0 && is_aligned(values, sizeof(FourOf<Number>));
+    }
 
-    __device__ Rows(const void *values, bool factors, int rows, int columns)
-        : values(values), rows(rows), columns(columns), factors(BF16 && factors),
-          fours(columns % 4 == 0 && is_aligned(values, 4 * (BF16 && factors ? sizeof(factor_number) : sizeof(float)))) {}
-
-    // Those from `column` on, which is a multiple of four.
-    __device__ Four four(int row, int column) const {
-        Four found = {};
-        if (row >= rows || column >= columns) return found;
-        long at = (long)row * columns + column;
-        if (factors) {
-            const factor_number *from = (const factor_number *)values + at;
-            FourFactors read = {};
-            if (fours) {
-                read = *(const FourFactors *)from;
-            } else {
-                for (int i = 0; i < 4 && column + i < columns; i++) read.values[i] = from[i];
-            }
-            for (int i = 0; i < 4; i++) found.values[i] = of_factor(read.values[i]);
-            return found;
+    // Those of row `first` + `row` from `column` on, which is a multiple of four. `row` is one of a tile's or a slice's: behind the
+    // first, places fit in 32 bits, which take half as many registers.
+    template <bool WIDE>
+    __device__ FourOf<Number> four(int first, int row, int column) const {
+        const Number *from = values + (long)first * columns + (row * columns + column);
+        bool within = row < rows - first;
+        FourOf<Number> found = {};
+        if constexpr (WIDE) {
+            if (within && column < columns) found = *(const FourOf<Number> *)from;
+        } else {
+#pragma unroll
+            for (int i = 0; i < 4; i++)
+                if (within && column + i < columns) found.set(i, from[i]);
         }
-        const float *from = (const float *)values + at;
-        if (fours) return *(const Four *)from;
-        for (int i = 0; i < 4 && column + i < columns; i++) found.values[i] = from[i];
         return found;
     }
 };
@@ -89,32 +105,33 @@ struct Rows {
 // across it.
 template <bool INNER>
 __device__ void place_in_slice(int i, int *outer, int *inner) {
-    int number = threadIdx.x + i * TILE_THREADS;
     if (INNER) {
-        *outer = number / (SLICE / 4);
-        *inner = number % (SLICE / 4) * 4;
+        *outer = threadIdx.x / (SLICE / 4) + i * (TILE_THREADS / (SLICE / 4));
+        *inner = threadIdx.x % (SLICE / 4) * 4;
         return;
     }
 #if BF16
     // Two after each other are of neighbouring places along the inner dimension, which are written as one word. Eight of a warp's
     // threads are beside each other, four along the inner dimension: so they write to different banks.
-    int lane = threadIdx.x % WARP, part = threadIdx.x / WARP + i / 2 * (TILE_THREADS / WARP);
-    *outer = (lane % 8 + part % 2 * 8) * 4;
-    *inner = (lane / 8 + part / 2 * 4) * 2 + i % 2;
+    int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
+    *outer = (lane % 8 + warp % 2 * 8) * 4;
+    *inner = (lane / 8 + warp / 2 * 4 + i / 2 * 8) * 2 + i % 2;
 #else
-    *outer = number % (TILE / 4) * 4;
-    *inner = number / (TILE / 4);
+    *outer = threadIdx.x % (TILE / 4) * 4;
+    *inner = threadIdx.x / (TILE / 4) + i * (TILE_THREADS / (TILE / 4));
 #endif
 }
 
-// The numbers of a factor's slice that this thread brings.
-template <bool INNER, typename Factor>
-__device__ void fetch(const Factor &factor, int first_outer, int first_inner, Four *fours) {
+// The numbers of a factor's slice that this thread brings, as they are stored: what is done with one waits for it, so all are asked
+// for first.
+template <bool WIDE, bool INNER, typename Factor>
+__device__ void fetch(const Factor &factor, int first_outer, int first_inner, FourOf<typename Factor::Number> *fours) {
+#pragma unroll
     for (int i = 0; i < FOURS; i++) {
         int outer, inner;
         place_in_slice<INNER>(i, &outer, &inner);
-        fours[i] = INNER ? factor.four(first_outer + outer, first_inner + inner)
-                         : factor.four(first_inner + inner, first_outer + outer);
+        fours[i] = INNER ? factor.template four<WIDE>(first_outer, outer, first_inner + inner)
+                         : factor.template four<WIDE>(first_inner, inner, first_outer + outer);
     }
 }
 
@@ -128,23 +145,29 @@ __device__ int tile_column(int j) {
     return threadIdx.x / WARP / 2 * 32 + j / 2 * 8 + threadIdx.x % 4 * 2 + j % 2;
 }
 
-struct __align__(8) FourHalves {
-    bf16_bits values[4];
-};
+__device__ FourOf<bf16_bits> as_factors(const FourOf<bf16_bits> &factors) {
+    return factors;
+}
 
-template <bool INNER>
-__device__ void put(const Four *fours, bf16_bits (*slice)[SLICE_ROW]) {
+__device__ FourOf<bf16_bits> as_factors(const FourOf<float> &floats) {
+    FourOf<bf16_bits> factors = {};
+    for (int i = 0; i < 4; i++) factors.set(i, float_to_bf16(floats.values[i]));
+    return factors;
+}
+
+template <bool INNER, typename Number>
+__device__ void put(const FourOf<Number> *fours, bf16_bits (*slice)[SLICE_ROW]) {
     for (int i = 0; i < FOURS; i += INNER ? 1 : 2) {
         int outer, inner;
         place_in_slice<INNER>(i, &outer, &inner);
-        FourHalves halves;
-        for (int j = 0; j < 4; j++) halves.values[j] = float_to_bf16(fours[i].values[j]);
+        FourOf<bf16_bits> factors = as_factors(fours[i]);
         if constexpr (INNER) {
-            *(FourHalves *)(slice[outer] + inner) = halves;
+            *(FourOf<bf16_bits> *)(slice[outer] + inner) = factors;
         } else {
+            FourOf<bf16_bits> next = as_factors(fours[i + 1]);
             for (int j = 0; j < 4; j++) {
-                unsigned next = float_to_bf16(fours[i + 1].values[j]);
-                *(unsigned *)(slice[outer + j] + inner) = halves.values[j] | next << 16;
+                unsigned here = factors.words[j / 2], there = next.words[j / 2];
+                *(unsigned *)(slice[outer + j] + inner) = j % 2 ? here >> 16 | (there & 0xffff0000) : (here & 0xffff) | there << 16;
             }
         }
     }
@@ -156,7 +179,7 @@ __device__ unsigned pair(const bf16_bits *from) {
 
 // Adds the products of the slices. Which numbers each thread of a warp brings to a product of 16 by 16 by 8 and gets from it:
 // https://docs.nvidia.com/cuda/parallel-thread-execution/#warp-level-matrix-fragment-mma-16816-float
-__device__ void add_slice(Tile &tile, int buffer) {
+__device__ void add_slice(Tile &tile, int buffer, bool left_sums) {
     const bf16_bits(*left_slice)[SLICE_ROW] = left_slices[buffer], (*right_slice)[SLICE_ROW] = right_slices[buffer];
     int first_column = threadIdx.x / WARP / 2 * 32 + threadIdx.x % WARP / 4;
     for (int step = 0; step < SLICE; step += 16) {
@@ -174,7 +197,7 @@ __device__ void add_slice(Tile &tile, int buffer) {
                 multiply_add(tile.sums[i] + part * 2, tile.sums[i + 1] + part * 2, left, right[part]);
         }
     }
-    if (threadIdx.x < TILE)
+    if (left_sums && threadIdx.x < TILE)
         for (int k = 0; k < SLICE; k++) tile.left_sum += bf16_to_float(left_slice[threadIdx.x][k]);
 }
 #else
@@ -187,7 +210,7 @@ __device__ int tile_column(int j) {
 }
 
 template <bool INNER>
-__device__ void put(const Four *fours, float (*slice)[TILE + 4]) {
+__device__ void put(const FourOf<float> *fours, float (*slice)[TILE + 4]) {
     for (int i = 0; i < FOURS; i++) {
         int outer, inner;
         place_in_slice<INNER>(i, &outer, &inner);
@@ -199,7 +222,7 @@ __device__ void put(const Four *fours, float (*slice)[TILE + 4]) {
     }
 }
 
-__device__ void add_slice(Tile &tile, int buffer) {
+__device__ void add_slice(Tile &tile, int buffer, bool left_sums) {
     for (int k = 0; k < SLICE; k++) {
         const float *left = left_slices[buffer][k] + tile_row(0);
         Four above = *(const Four *)left, below = *(const Four *)(left + 4);
@@ -209,39 +232,52 @@ __device__ void add_slice(Tile &tile, int buffer) {
                 tile.sums[i][j] += above.values[i] * columns.values[j];
                 tile.sums[i + 4][j] += below.values[i] * columns.values[j];
             }
-        if (threadIdx.x < TILE) tile.left_sum += left_slices[buffer][k][threadIdx.x];
+        if (left_sums && threadIdx.x < TILE) tile.left_sum += left_slices[buffer][k][threadIdx.x];
     }
 }
 #endif
 
-// Sums left(row, k) right(k, column) over `inner_begin` ≤ k < `inner_end`. Factors give zero beyond their ends, and across their
-// rows beyond `inner_end`.
-template <bool LEFT_INNER, bool RIGHT_INNER, typename Left, typename Right>
-__device__ Tile multiply(const Left &left, const Right &right, int first_row, int first_column, int inner_begin, int inner_end) {
+// `multiply`, with loads of four numbers or of one.
+template <bool WIDE, bool LEFT_INNER, bool RIGHT_INNER, typename Left, typename Right>
+__device__ Tile multiply_slices(const Left &left, const Right &right, int first_row, int first_column, int inner_begin, int inner_end,
+                                bool left_sums) {
     Tile tile = {};
-    Four lefts[FOURS], rights[FOURS];
-    fetch<LEFT_INNER>(left, first_row, inner_begin, lefts);
-    fetch<RIGHT_INNER>(right, first_column, inner_begin, rights);
-    put<LEFT_INNER>(lefts, left_slices[0]);
-    put<RIGHT_INNER>(rights, right_slices[0]);
+    FourOf<typename Left::Number> lefts[FOURS];
+    FourOf<typename Right::Number> rights[FOURS];
+    auto fetch_both = [&](int inner) {
+        fetch<WIDE, LEFT_INNER>(left, first_row, inner, lefts);
+        fetch<WIDE, RIGHT_INNER>(right, first_column, inner, rights);
+    };
+    auto put_both = [&](int buffer) {
+        put<LEFT_INNER>(lefts, left_slices[buffer]);
+        put<RIGHT_INNER>(rights, right_slices[buffer]);
+    };
+    fetch_both(inner_begin);
+    put_both(0);
     __syncthreads();
     int buffer = 0;
     for (int inner = inner_begin; inner < inner_end; inner += SLICE) {
         bool goes_on = inner + SLICE < inner_end;
-        if (goes_on) {
-            fetch<LEFT_INNER>(left, first_row, inner + SLICE, lefts);
-            fetch<RIGHT_INNER>(right, first_column, inner + SLICE, rights);
-        }
-        add_slice(tile, buffer);
+        if (WIDE && goes_on) fetch_both(inner + SLICE);
+        add_slice(tile, buffer, left_sums);
+        // Loads of one number are four times as many and would take the product's registers.
+        if (!WIDE && goes_on) fetch_both(inner + SLICE);
         // The other buffer was read before the last barrier.
         buffer = 1 - buffer;
-        if (goes_on) {
-            put<LEFT_INNER>(lefts, left_slices[buffer]);
-            put<RIGHT_INNER>(rights, right_slices[buffer]);
-        }
+        if (goes_on) put_both(buffer);
         __syncthreads();
     }
     return tile;
+}
+
+// Sums left(row, k) right(k, column) over `inner_begin` ≤ k < `inner_end`. Factors give zero beyond their ends, and across their
+// rows beyond `inner_end`. `left_sums` asks for the sums of the left factor's columns.
+template <bool LEFT_INNER, bool RIGHT_INNER, typename Left, typename Right>
+__device__ Tile multiply(const Left &left, const Right &right, int first_row, int first_column, int inner_begin, int inner_end,
+                         bool left_sums = false) {
+    if (left.is_wide() && right.is_wide())
+        return multiply_slices<true, LEFT_INNER, RIGHT_INNER>(left, right, first_row, first_column, inner_begin, inner_end, left_sums);
+    return multiply_slices<false, LEFT_INNER, RIGHT_INNER>(left, right, first_row, first_column, inner_begin, inner_end, left_sums);
 }
 
 // Runs of the tile that lie within `rows` and `columns`: calls `each` with the row and the first column of each, its numbers, and
