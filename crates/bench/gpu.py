@@ -377,17 +377,17 @@ def profiled(combo):
 
 
 def per_step(log):
-    """What a profiler's log says of the steps behind the first, each of which ends with `adam`."""
+    """What a profiler's log says of the steps, from one `summary` to the next."""
     lines = [line for line in log.splitlines() if line.startswith('"')]
     kernels = {}
     for row in csv.DictReader(lines):
         value = float(row["Metric Value"].replace(",", ""))
         kernels.setdefault(int(row["ID"]), {"name": row["Kernel Name"].split("(")[0]})[row["Metric Name"]] = value
     kernels = [kernels[number] for number in sorted(kernels)]
-    ends = [place for place, kernel in enumerate(kernels) if kernel["name"] == "adam"]
+    ends = [place for place, kernel in enumerate(kernels) if kernel["name"] == "summary"]
     steps = len(ends) - 1
     if steps < 1:
-        raise RuntimeError(f"{len(kernels)} kernels were watched, and {len(ends)} steps ended")
+        raise RuntimeError(f"{len(kernels)} kernels were watched, and {len(ends)} summaries")
     found = {}
     for kernel in kernels[ends[0] + 1 : ends[-1] + 1]:
         of_name = found.setdefault(kernel["name"], {"launches": 0, "ms": 0.0, "gb": 0.0})

@@ -80,8 +80,7 @@ fn compile(context: &Arc<CudaContext>, program: &Program) -> Result<Functions, G
         let function = |name: &&'static str| Ok((*name, module.load_function(name)?));
         Ok(Arc::new(program.kernels.iter().map(function).collect::<Result<_, DriverError>>()?))
     };
-    let mut options = program.options.clone();
-    options.extend(["--std=c++17".to_owned(), format!("--gpu-architecture=sm_{major}{minor}")]);
+    let options = nvrtc::options(program, (major, minor));
     let version = nvrtc::version().map_err(|error| compiler(format!("{error:?}")))?;
     let kept = KeptCode::of([program.source, &version].into_iter().chain(options.iter().map(String::as_str)));
     if let Some(functions) = kept.as_ref().and_then(KeptCode::read).and_then(|code| load(code).ok()) {

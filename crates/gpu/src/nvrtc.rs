@@ -7,6 +7,8 @@ use cudarc::nvrtc::{
     sys,
 };
 
+use crate::Program;
+
 /// Its version, as major.minor.
 pub(crate) fn version() -> Result<String, NvrtcError> {
     let (mut major, mut minor) = (0, 0);
@@ -15,16 +17,23 @@ pub(crate) fn version() -> Result<String, NvrtcError> {
     Ok(format!("{major}.{minor}"))
 }
 
+/// What it is told of `program`, for GPUs of this compute capability.
+pub(crate) fn options(program: &Program, (major, minor): (i32, i32)) -> Vec<String> {
+    // Unless told so, it takes lambdas that are templates for the processor's.
+    let language = ["--std=c++17".to_owned(), "--device-as-default-execution-space".to_owned()];
+    [program.options.as_slice(), &language, &[format!("--gpu-architecture=sm_{major}{minor}")]].concat()
+}
+
 /// Machine code of `source`; what the compiler says if there is none.
 pub(crate) fn compile(source: &str, options: &[String]) -> Result<Vec<u8>, String> {
     let source = CString::new(source).map_err(|error| error.to_string())?;
-    let program = Program::new(&source).map_err(|error| format!("{error:?}"))?;
+    let program = Compilation::new(&source).map_err(|error| format!("{error:?}"))?;
     program.compile(options).map_err(|error| format!("{error:?}\n{}", program.log()))
 }
 
-struct Program(sys::nvrtcProgram);
+struct Compilation(sys::nvrtcProgram);
 
-impl Program {
+impl Compilation {
     fn new(source: &CStr) -> Result<Self, NvrtcError> {
         create_program(source, None).map(Self)
     }
@@ -50,9 +59,28 @@ impl Program {
     }
 }
 
-impl Drop for Program {
+impl Drop for Compilation {
     fn drop(&mut self) {
         // SAFETY: nobody else has it. Whatever comes of that, there is nobody to tell.
         let _ = unsafe { destroy_program(self.0) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Constants;
+
+    #[test]
+    #[ignore = "needs NVRTC, but no GPU: crates/gpu/stand-in/rehearse.py"]
+    fn nvrtc_compiles_all_kernels() {
+        let model = Constants { width: 64, heads: 2, tokens: 49, classes: 6, grid: 7, class_token: false, bf16: false };
+        let models = [model, Constants { bf16: true, ..model }, Constants { class_token: true, tokens: 50, ..model }];
+        for program in models.iter().map(Constants::program).chain([Program::pass()]) {
+            for capability in [(8, 0), (9, 0)] {
+                let code = compile(program.source, &options(&program, capability));
+                assert!(code.is_ok_and(|code| !code.is_empty()), "{capability:?}: {:?}", program.options);
+            }
+        }
     }
 }

@@ -6,16 +6,8 @@ use crate::{
 };
 
 /// All kernels of [`Program::pass`](crate::Program::pass) by name.
-pub const PASS_KERNELS: [&str; 8] = [
-    "finish",
-    "finish_pairs",
-    "join_pairs",
-    "pool",
-    "split_colour",
-    "split_grey",
-    "stem_colour",
-    "stem_grey",
-];
+pub const PASS_KERNELS: [&str; 8] =
+    ["finish", "finish_pairs", "join_pairs", "pool", "split_colour", "split_grey", "stem_colour", "stem_grey"];
 
 /// Threads of a block.
 const THREADS: usize = 256;

@@ -15,6 +15,13 @@ float bits_to_float(unsigned bits) {
     return value;
 }
 
+// What tensor cores take of a float, of which they overlook the last bits. Numbers of f16 and bfloat16 stay as they are.
+float tf32(float value) {
+    unsigned bits;
+    std::memcpy(&bits, &value, sizeof bits);
+    return bits_to_float(bits & ~0x1fffu);
+}
+
 // All values of a tensor as floats, in the order of its dims.
 std::vector<float> floats(const Dims &of, const void *values) {
     std::vector<float> all(of.dims[0] * of.dims[1] * of.dims[2] * of.dims[3]);
@@ -47,6 +54,9 @@ void write(void *values, cudnnDataType_t type, long at, float value) {
 
 void convolve(const Dims &in, const void *x, const Dims &filters, const void *w, const Conv &conv, const Dims &out, const Take &take) {
     std::vector<float> values = floats(in, x), weights = floats(filters, w);
+    if (conv.tensor_cores)
+        for (auto *factors : {&values, &weights})
+            for (float &factor : *factors) factor = tf32(factor);
     auto [images, channels, rows, columns] = in.dims;
     auto [outs, ins, kernel, kernel_columns] = filters.dims;
     std::vector<float> sums(out.dims[2] * out.dims[3]);

@@ -18,6 +18,8 @@ struct Dims {
 
 struct Conv {
     long padding, stride;
+    // Whether it is done on tensor cores, which take of a 32-bit float what a number of TF32 has.
+    bool tensor_cores = false;
 };
 
 // What becomes of a sum for image n and channel c, in row y and column x.

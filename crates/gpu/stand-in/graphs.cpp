@@ -113,7 +113,7 @@ std::shared_ptr<Fused> graph_of(const Descriptor &descriptor) {
                 one<int>(conv, CUDNN_ATTR_CONVOLUTION_COMP_TYPE) != CUDNN_DATA_FLOAT ||
                 one<int>(conv, CUDNN_ATTR_CONVOLUTION_CONV_MODE) != CUDNN_CROSS_CORRELATION)
                 stop("cuDNN: another kind of convolution");
-            graph->conv = {both(CUDNN_ATTR_CONVOLUTION_PRE_PADDINGS), both(CUDNN_ATTR_CONVOLUTION_FILTER_STRIDES)};
+            graph->conv = {both(CUDNN_ATTR_CONVOLUTION_PRE_PADDINGS), both(CUDNN_ATTR_CONVOLUTION_FILTER_STRIDES), true};
             graph->in = tensor(operation, CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_X);
             graph->filters = tensor(operation, CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_W);
             last = tensor(operation, CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_Y);

@@ -152,11 +152,18 @@ def chain():
         for source in ("fm2", "fm4"):
             error = difference(*(results(of, f"{source}/*.safetensors").values() for of in (whole, cache)))
             say(f"{source} in bfloat16 is that of {made} in bfloat16, relatively within {error:.1e}", 0 < error < 5e-2)
+    caches = {where: work / f"cache-f32-{where}" for where in ("card", "cpu")}
+    for where, cache in caches.items():
+        shutil.rmtree(cache, ignore_errors=True)
+        stage("extract", cache, "extract.precision=f32", **({"device": "cpu"} if where == "cpu" else {}))
+    for source in ("fm2", "fm4"):
+        error = difference(*(results(cache, f"{source}/*.safetensors").values() for cache in caches.values()))
+        say(f"{source} in 32-bit floats is the CPU's, relatively within {error:.1e}", 0 < error < 1e-4)
     return whole
 
 
-def cudnn():
-    """The pass's convolutions beside their twins; and what cuDNN itself says of GPUs that need not be there."""
+def libraries():
+    """The pass's convolutions beside their twins; and what cuDNN and NVRTC themselves say of GPUs that need not be there."""
     for order in options.orders:
         for unfused in (False, True):
             done = run([tests["backbone"], "cudnn"], order=order, unfused=unfused, cwd=ROOT / "crates/backbone")
@@ -166,6 +173,8 @@ def cudnn():
     environment = {**os.environ, "LD_LIBRARY_PATH": os.environ["CUDA_WITHOUT_GPU"]}
     done = subprocess.run([tests["backbone"], "--ignored", "cudnn_has_kernels"], env=environment, cwd=ROOT / "crates/backbone")
     say("cuDNN has kernels for all convolutions, on seven kinds of GPUs", done.returncode == 0)
+    done = subprocess.run([tests["gpu"], "--ignored", "nvrtc_compiles"], env=environment, cwd=ROOT / "crates/gpu")
+    say("NVRTC compiles all kernels, for two kinds", done.returncode == 0)
 
 
 def views():
@@ -233,7 +242,7 @@ def count(ends, end, what, text):
 
 
 tests = build()
-cudnn()
+libraries()
 done = run([tests["vit"], "cuda::tests::the_same_machine"], memory=1000, cwd=ROOT / "crates/vit")
 say("tests are on the card: without memory they fail", done.returncode == 101 and "OUT_OF_MEMORY" in done.stdout)
 for order in options.orders:

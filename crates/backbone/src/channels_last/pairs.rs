@@ -1,7 +1,8 @@
 //! The pass in 32-bit floats on tensor cores, which multiply numbers of TF32. Those have 11 of a float's 24 bits: so each float is taken apart
 //! into two of them, its high part and its low one, which leave out at most 2⁻²³ of it. A product of floats is high · high + low · high +
-//! high · low, but for 2⁻²² of it: about what rounding leaves out of a sum of floats anyway. (Ootomo & Yokota 2022, "Recovering single
-//! precision accuracy from Tensor Cores while surpassing the FP32 theoretical peak performance", <https://arxiv.org/abs/2203.03341>.)
+//! high · low, but for 2⁻²² of it: about what rounding leaves out of a sum of floats anyway. What still sets it apart from a pass in floats
+//! is that tensor cores cut off the sums that a processor rounds. (Ootomo & Yokota 2022, "Recovering single precision accuracy from Tensor
+//! Cores while surpassing the FP32 theoretical peak performance", <https://arxiv.org/abs/2203.03341>.)
 //!
 //! So activations are (N, H, W, 3 C), of which the first C channels are high parts, the second low ones and the third the high ones again,
 //! and filters are (out, kernel, kernel, 3 in) of high, high and low parts: a convolution of such numbers, which cuDNN has, adds all three
