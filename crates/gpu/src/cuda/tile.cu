@@ -14,9 +14,11 @@
 #define THREAD_COLUMNS 8
 #define RUN 2
 
-// Four more, so that the threads of a warp reach for different banks; read in pairs.
-#define SLICE_ROW (SLICE + 4)
-__shared__ __align__(16) bf16_bits left_slices[2][TILE][SLICE_ROW], right_slices[2][TILE][SLICE_ROW];
+// Eight more, and eight after each eighth row, so that the threads of a warp reach for different banks, be their eight rows beside each
+// other or each four from the next. Read in pairs.
+#define SLICE_ROW (SLICE + 8)
+#define EIGHT_ROWS (8 * SLICE_ROW + 8)
+__shared__ __align__(16) bf16_bits left_slices[2][TILE / 8 * EIGHT_ROWS], right_slices[2][TILE / 8 * EIGHT_ROWS];
 #else
 // 8 by 4 numbers to a thread, four beside each other.
 #define SLICE 16
@@ -106,7 +108,9 @@ struct Rows {
 template <bool INNER>
 __device__ void place_in_slice(int i, int *outer, int *inner) {
     if (INNER) {
-        *outer = threadIdx.x / (SLICE / 4) + i * (TILE_THREADS / (SLICE / 4));
+        // Of eight rows, two that are written at once are four apart, for the banks' sake.
+        int row = threadIdx.x / (SLICE / 4);
+        *outer = row / 8 * 8 + row % 2 * 4 + row % 8 / 2 + i * (TILE_THREADS / (SLICE / 4));
         *inner = threadIdx.x % (SLICE / 4) * 4;
         return;
     }
@@ -155,19 +159,25 @@ __device__ FourOf<bf16_bits> as_factors(const FourOf<float> &floats) {
     return factors;
 }
 
+// Where a slice's row begins.
+__device__ int place_of_row(int row) {
+    return row * SLICE_ROW + row / 8 * 8;
+}
+
 template <bool INNER, typename Number>
-__device__ void put(const FourOf<Number> *fours, bf16_bits (*slice)[SLICE_ROW]) {
+__device__ void put(const FourOf<Number> *fours, bf16_bits *slice) {
     for (int i = 0; i < FOURS; i += INNER ? 1 : 2) {
         int outer, inner;
         place_in_slice<INNER>(i, &outer, &inner);
+        bf16_bits *to = slice + place_of_row(outer) + inner;
         FourOf<bf16_bits> factors = as_factors(fours[i]);
         if constexpr (INNER) {
-            *(FourOf<bf16_bits> *)(slice[outer] + inner) = factors;
+            *(FourOf<bf16_bits> *)to = factors;
         } else {
             FourOf<bf16_bits> next = as_factors(fours[i + 1]);
             for (int j = 0; j < 4; j++) {
                 unsigned here = factors.words[j / 2], there = next.words[j / 2];
-                *(unsigned *)(slice[outer + j] + inner) = j % 2 ? here >> 16 | (there & 0xffff0000) : (here & 0xffff) | there << 16;
+                *(unsigned *)(to + j * SLICE_ROW) = j % 2 ? here >> 16 | (there & 0xffff0000) : (here & 0xffff) | there << 16;
             }
         }
     }
@@ -180,25 +190,27 @@ __device__ unsigned pair(const bf16_bits *from) {
 // Adds the products of the slices. Which numbers each thread of a warp brings to a product of 16 by 16 by 8 and gets from it:
 // https://docs.nvidia.com/cuda/parallel-thread-execution/#warp-level-matrix-fragment-mma-16816-float
 __device__ void add_slice(Tile &tile, int buffer, bool left_sums) {
-    const bf16_bits(*left_slice)[SLICE_ROW] = left_slices[buffer], (*right_slice)[SLICE_ROW] = right_slices[buffer];
-    int first_column = threadIdx.x / WARP / 2 * 32 + threadIdx.x % WARP / 4;
+    const bf16_bits *rows = left_slices[buffer] + place_of_row(tile_row(0));
+    const bf16_bits *columns = right_slices[buffer] + place_of_row(threadIdx.x / WARP / 2 * 32 + threadIdx.x % WARP / 4);
     for (int step = 0; step < SLICE; step += 16) {
         int k = step + threadIdx.x % 4 * 2;
         unsigned right[4][2];
         for (int part = 0; part < 4; part++) {
-            const bf16_bits *column = right_slice[first_column + part * 8] + k;
+            const bf16_bits *column = columns + part * EIGHT_ROWS + k;
             right[part][0] = pair(column);
             right[part][1] = pair(column + 8);
         }
         for (int i = 0; i < THREAD_ROWS; i += 2) {
-            const bf16_bits *row = left_slice[tile_row(i)] + k, *below = left_slice[tile_row(i + 1)] + k;
+            const bf16_bits *row = rows + i * EIGHT_ROWS + k, *below = row + EIGHT_ROWS;
             unsigned left[4] = {pair(row), pair(below), pair(row + 8), pair(below + 8)};
             for (int part = 0; part < 4; part++)
                 multiply_add(tile.sums[i] + part * 2, tile.sums[i + 1] + part * 2, left, right[part]);
         }
     }
-    if (left_sums && threadIdx.x < TILE)
-        for (int k = 0; k < SLICE; k++) tile.left_sum += bf16_to_float(left_slice[threadIdx.x][k]);
+    if (left_sums && threadIdx.x < TILE) {
+        const bf16_bits *row = left_slices[buffer] + place_of_row(threadIdx.x);
+        for (int k = 0; k < SLICE; k++) tile.left_sum += bf16_to_float(row[k]);
+    }
 }
 #else
 __device__ int tile_row(int i) {

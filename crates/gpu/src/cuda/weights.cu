@@ -38,9 +38,13 @@ extern "C" __global__ void effective_weights(const Linear *linears, const int *c
 }
 KERNEL(effective_weights)
 
+// Parts in which a gradient is summed at most: as many are asked for at once. Zero is added for those that are missing.
+#define MOST_PARTS 8
+
 __device__ float sum_of_parts(const float *sums, long at, int parts, long part_step) {
     float sum = 0.0f;
-    for (int part = 0; part < parts; part++) sum += sums[at + part * part_step];
+#pragma unroll
+    for (int part = 0; part < MOST_PARTS; part++) sum += part < parts ? sums[at + part * part_step] : 0.0f;
     return sum;
 }
 
@@ -84,8 +88,9 @@ KERNEL(weights_from_sums)
 #define NORM_ROWS 8
 
 // Gradients of the norms' gains and offsets: a thread for each of 32 inputs and each eighth row, whose sums are added in their
-// order; blockIdx.x counts inputs by blocks.
-extern "C" __global__ void __launch_bounds__(NORM_INPUTS *NORM_ROWS)
+// order; blockIdx.x counts inputs by blocks. There are few blocks, which may take a processor's registers each: so a thread asks for
+// all parts of four rows at once.
+extern "C" __global__ void __launch_bounds__(NORM_INPUTS *NORM_ROWS, 1)
     norms_from_sums(const Linear *linears, const int *counts, int most, const float *parameters, float *gradients,
                     long parameter_step, const float *sums, long sum_step, long part_step) {
     __shared__ float gains[NORM_ROWS][NORM_INPUTS], offsets[NORM_ROWS][NORM_INPUTS];
@@ -97,7 +102,9 @@ extern "C" __global__ void __launch_bounds__(NORM_INPUTS *NORM_ROWS)
     parameters += run * parameter_step;
     sums += run * sum_step + linear.effective;
     float gain = 0.0f, offset = 0.0f;
-    for (int row = turn; row < linear.outputs && i < linear.inputs; row += NORM_ROWS) {
+    int rows = i < linear.inputs ? linear.outputs : 0;
+#pragma unroll 4
+    for (int row = turn; row < rows; row += NORM_ROWS) {
         long at = (long)row * linear.inputs + i;
         float factor = linear.gain * scale_of(linear, parameters, row), weight = parameters[linear.weight + at];
         gain += factor * weight * sum_of_parts(sums, at, linear.parts, part_step);
