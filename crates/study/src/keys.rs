@@ -62,7 +62,7 @@ pub const KEYS: &[Key] = keys! {
     "extract.features", MAPS, "fm1+fm2+fm3+fm4", "which feature maps to store; the pass goes only as deep";
     "extract.dtype", EVERY, "f16 | bf16 | f32", "how values are stored";
     "extract.engine", EVERY, "auto | native | candle | cudnn", "what runs the convolutions; auto: what made the features there, or native on the CPU and cudnn on a GPU";
-    "extract.precision", EVERY, "f32 | bf16 | int8", "what the convolutions multiply; int8 is twice as fast as f32 and 4% off at fm4 (docs/benchmarks.md)";
+    "extract.precision", EVERY, "f32 | bf16 | int8", "what the convolutions multiply; int8 is for processors with VNNI, and 4% off at fm4 (docs/benchmarks.md)";
     "extract.views", EVERY, "plain | plain+flip", "with the mirror image, which has a cache of its own: training draws one of the two, evaluation averages both";
     "extract.batch", PASSES, "number", "images per batch of the pass, 0 for 32 on the CPU and 256 on a GPU";
     "extract.shard_images", EXTRACT, "number", "images per new shard";
@@ -97,7 +97,7 @@ pub const KEYS: &[Key] = keys! {
     "recipe.label_smoothing", RUNS, "0 … 1", "share of a target spread over all classes";
     "recipe.drop_path", RUNS, "0 … 1", "probability of dropping the last block's branches";
     "loss.weights", RUNS, "none | inverse | effective", "how much an image counts by its class: all alike, or rare classes more";
-    "train.precision", RUNS, "f32 | bf16", "what the training step multiplies, on the CPU; bf16 is faster where the processor multiplies bfloat16 at twice f32's rate";
+    "train.precision", RUNS, "f32 | bf16", "what the training step multiplies; bf16 is faster on GPUs, and on processors that multiply bfloat16 at twice f32's rate";
     "train.memory_gib", RUNS, "number", "memory for runs of one seed that learn from the same batches, so that the cache is read once for all; 0 for half of what is free; never changes the weights";
     "train.validate_every", RUNS, "number", "steps between validations; never changes the weights";
     "train.checkpoint_every", RUNS, "number", "steps between checkpoints; never changes the weights";

@@ -232,7 +232,7 @@ fn cudnn_has_kernels_for_all_convolutions() {
         gpu("NVIDIA GeForce RTX 5090", 1200, 170, 101_376, 96 << 20),
     ];
     for gpu in &with_tensor_cores {
-        for work in [256, 128, 37, 1].into_iter().flat_map(network) {
+        for work in [256, 255, 128, 64, 37, 32, 16, 8, 4, 2, 1].into_iter().flat_map(network) {
             let plan = work.plan(Target::Properties(gpu)).unwrap();
             assert!(plan.is_some(), "{gpu:?} has none for {work:?}");
         }
