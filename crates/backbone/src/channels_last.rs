@@ -57,11 +57,16 @@ impl ChannelsLast {
         if let Device::Cuda(device) = device {
             gpu::keep_freed_memory(&device.cuda_stream()).map_err(candle_core::Error::wrap)?;
         }
-        let pass = if arithmetic == (Arithmetic::Floats { pairs: true }) && Pairs::has_kernels(network, device)? {
-            Pass::Pairs(Box::new(Pairs::new(network, device)?))
-        } else {
-            Pass::Direct(Box::new(Direct::new(network, device, arithmetic)?))
-        };
+        if arithmetic == (Arithmetic::Floats { pairs: true }) && Pairs::has_kernels(network, device)? {
+            return Self::in_pairs(network, device);
+        }
+        let pass = Pass::Direct(Box::new(Direct::new(network, device, arithmetic)?));
+        Ok(Self { pass, crossing: Crossing::default(), device: device.clone() })
+    }
+
+    /// As pairs, whatever kernels there are.
+    fn in_pairs(network: &Network<FoldedConv>, device: &Device) -> Result<Self> {
+        let pass = Pass::Pairs(Box::new(Pairs::new(network, device)?));
         Ok(Self { pass, crossing: Crossing::default(), device: device.clone() })
     }
 

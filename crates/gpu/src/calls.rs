@@ -42,8 +42,6 @@ const TILE_THREADS: usize = 128;
 /// Rows that a block of attention works on, each shared by two threads if a head's width is even.
 const ATTENTION_ROWS: usize = 64;
 const HEAD_THREADS: usize = 128;
-/// Parts in which a gradient is summed at most.
-const MOST_PARTS: usize = 8;
 /// Inputs that a block of `norms_from_sums` takes, and its threads.
 const NORM_INPUTS: usize = 32;
 const NORM_THREADS: usize = 256;
@@ -352,7 +350,6 @@ impl Gpu {
         sums: &Array<f32>,
         all_parts: usize,
     ) -> Result<(), GpuError> {
-        assert!(all_parts <= MOST_PARTS, "{all_parts} parts of sums");
         let [table, counts, most] = linears.arguments();
         let sum_step = step(sums, linears.runs());
         let arguments = [

@@ -47,7 +47,7 @@ pub use machine::{Argument, GpuError, Machine, Memory, Recording};
 #[cfg(feature = "on-cpu")]
 pub use on_cpu::OnCpu;
 pub use pass::{PASS_KERNELS, PassKernel};
-pub use source::{Constants, Program};
+pub use source::{Constants, MOST_PARTS, Program};
 pub use structs::{AdamStep, Embedding, Linear, Projection, Source};
 pub use tables::{Embeds, Head, Linears, Targets};
 #[cfg(feature = "cuda")]

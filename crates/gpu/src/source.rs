@@ -46,6 +46,9 @@ const STEP: &str = concat!(
     include_str!("cuda/adam.cu"),
 );
 
+/// Parts in which a gradient is summed at most: as many are read at once.
+pub const MOST_PARTS: usize = 8;
+
 /// What is known of a model when its kernels are compiled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Constants {
@@ -96,6 +99,7 @@ impl Constants {
             ("GRID", grid),
             ("CLASS_TOKEN", usize::from(class_token)),
             ("BF16", usize::from(bf16)),
+            ("MOST_PARTS", MOST_PARTS),
         ];
         numbers.iter().map(|(name, number)| format!("-D{name}={number}")).collect()
     }

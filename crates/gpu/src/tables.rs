@@ -2,7 +2,7 @@
 
 use bytemuck::Pod;
 
-use crate::{Argument, Array, Embedding, GpuError, Linear, Machine, Projection, Source};
+use crate::{Argument, Array, Embedding, GpuError, Linear, MOST_PARTS, Machine, Projection, Source};
 
 /// The linear layers of all runs.
 #[derive(Debug)]
@@ -22,7 +22,14 @@ impl Linears {
     ///
     /// # Errors
     /// If there is no memory left.
+    ///
+    /// # Panics
+    /// If a gradient is summed in more than [`MOST_PARTS`].
     pub fn new(machine: &dyn Machine, of_runs: &[Vec<Linear>]) -> Result<Self, GpuError> {
+        assert!(
+            of_runs.iter().flatten().all(|layer| layer.parts as usize <= MOST_PARTS),
+            "more than {MOST_PARTS} parts of sums"
+        );
         let (table, counts, most) = rectangular(machine, of_runs)?;
         let largest = |of: fn(&Linear) -> i32| of_runs.iter().flatten().map(of).max().unwrap_or(0) as usize;
         let normed = |layer: &Linear| if layer.norm_gain < 0 { 0 } else { layer.inputs };

@@ -121,8 +121,8 @@ impl Direct {
         through_stages(&self.network.stages[..depth], self.stem(images)?, conv, take)
     }
 
-    /// How long the stem's kernel takes, and those that cuDNN has for each other convolution of a pass over `images`, as a mean of `times`. This thread's passes over as many images run the fastest from then on. Nothing where no such kernels
-    /// are used.
+    /// How long the stem's kernel takes, and those that cuDNN has for each other convolution of a pass over `images`, as a mean of `times`. This
+    /// thread's passes over as many images run the fastest from then on. Nothing where no such kernels are used.
     #[cfg(feature = "cudnn")]
     pub(super) fn take_fastest_kernels(&self, images: &Tensor, times: usize) -> Result<Vec<KernelTimes>> {
         if !self.halves.as_ref().is_some_and(|halves| halves.fused) {

@@ -94,7 +94,7 @@ mod on_gpu {
     use half::bf16;
 
     use super::Finish;
-    use crate::channels_last::on_gpu::{place, written};
+    use crate::channels_last::on_gpu::{check_like, place, written};
 
     pub(super) fn finish(
         Finish { relu, kernels }: &Finish,
@@ -103,6 +103,7 @@ mod on_gpu {
         shortcut: Option<(&CudaStorage, &Layout)>,
     ) -> Result<(CudaStorage, Shape)> {
         let (shape, count, channels) = (of_sums.shape(), of_sums.shape().elem_count(), of_sums.dims()[3]);
+        check_like(shape, shortcut)?;
         // SAFETY: the kernel writes all of it.
         unsafe {
             written::<bf16>(&sums.device, shape.clone(), |out, stream| {

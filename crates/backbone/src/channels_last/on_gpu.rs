@@ -51,6 +51,16 @@ pub(super) fn check_whole(layout: &Layout) -> Result<()> {
     candle_core::bail!("the activations do not lie one behind the other")
 }
 
+/// Fails if there is a shortcut of another shape.
+pub(super) fn check_like(shape: &Shape, shortcut: Option<(&CudaStorage, &Layout)>) -> Result<()> {
+    match shortcut {
+        Some((_, of)) if of.shape() != shape => {
+            candle_core::bail!("a shortcut of {:?} is added to {shape:?}", of.shape())
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Where a tensor of a GPU lies, which must lie there as it is, for kernels on `stream`. Whoever frees it, on whatever stream it
 /// was made, waits for what `stream` was asked for before the guard was dropped.
 pub(super) fn place<'a, T: CudaDType + 'a>(

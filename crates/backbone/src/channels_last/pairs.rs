@@ -1,6 +1,6 @@
 //! The pass in 32-bit floats on tensor cores, which multiply numbers of TF32. Those have 11 of a float's 24 bits: so each float is taken apart
 //! into two of them, its high part and its low one, which leave out at most 2⁻²³ of it. A product of floats is high · high + low · high +
-//! high · low, but for 2⁻²² of it: about what rounding leaves out of a sum of floats anyway. What still sets it apart from a pass in floats
+//! high · low, but for 2⁻²¹ of it: about what rounding leaves out of a sum of floats anyway. What still sets it apart from a pass in floats
 //! is that tensor cores cut off the sums that a processor rounds. (Ootomo & Yokota 2022, "Recovering single precision accuracy from Tensor
 //! Cores while surpassing the FP32 theoretical peak performance", <https://arxiv.org/abs/2203.03341>.)
 //!
@@ -65,14 +65,15 @@ impl Pairs {
         let kernels = Kernels::on(device)?;
         let stem = |colours| Stem::new(&network.stem, colours, device, &kernels);
         let conv = |conv: &FoldedConv| Conv::new(conv, device, &kernels);
+        let stage = |[first, second]: &[Block<FoldedConv>; 2]| Ok([first.try_map(conv)?, second.try_map(conv)?]);
         Ok(Self {
             stems: [stem(1)?, stem(3)?],
-            stages: network.try_map(conv)?.stages,
+            stages: network.stages.iter().map(stage).collect::<Result<_>>()?,
             join: Join { kernels: kernels.clone() },
         })
     }
 
-    /// Whether there are kernels for a batch of usual size.
+    /// Whether there are kernels for a batch of usual size. (None with `NVIDIA_TF32_OVERRIDE=0`, which forbids TF32.)
     #[cfg_attr(not(feature = "cudnn"), expect(unused_variables, reason = "the CPU's twin does them all"))]
     #[cfg_attr(not(feature = "cudnn"), expect(clippy::unnecessary_wraps, reason = "cuDNN can fail"))]
     pub(super) fn has_kernels(network: &Network<FoldedConv>, device: &Device) -> Result<bool> {
@@ -179,6 +180,14 @@ impl CustomOp1 for Product {
         input: &candle_core::CudaStorage,
         of_input: &Layout,
     ) -> Result<(candle_core::CudaStorage, Shape)> {
-        super::cudnn::run_sums(self.convolve, (input, of_input), &self.filters)
+        use candle_core::CustomOp2 as _;
+
+        let (convolve, (filters, of_filters)) = (self.convolve, self.filters.storage_and_layout());
+        if super::cudnn::has_kernel_of_sums(convolve, of_input, of_filters, &input.device)? {
+            return super::cudnn::run_sums(convolve, (input, of_input), &self.filters);
+        }
+        // Of another number of images than usual there may be none: numbers of TF32 may as well be multiplied as floats.
+        let Storage::Cuda(filters) = &*filters else { candle_core::bail!("the filters are on another device") };
+        convolve.cuda_fwd(input, of_input, filters, of_filters)
     }
 }

@@ -91,12 +91,7 @@ pub(super) fn there<T: WithDType + bytemuck::Pod>(machine: &OnCpu, tensor: &Tens
 }
 
 /// Runs `kernel`, whose output is `out`, and compares with `expected`, bit for bit.
-pub(super) fn compare<T: WithDType + bytemuck::Pod>(
-    machine: &OnCpu,
-    kernel: &PassKernel,
-    out: &Array<T>,
-    expected: &Tensor,
-) {
+fn compare<T: WithDType + bytemuck::Pod>(machine: &OnCpu, kernel: &PassKernel, out: &Array<T>, expected: &Tensor) {
     // SAFETY: the test gives it what its functions ask for.
     unsafe { machine.launch(kernel.name, [kernel.blocks, 1, 1], kernel.threads, &kernel.arguments) }.unwrap();
     let expected = expected.flatten_all().unwrap().to_vec1::<T>().unwrap();

@@ -1,7 +1,7 @@
 // What all kernels share. Shapes: R runs that are trained at once, B images, N tokens of a sequence, M = B N rows, D width,
 // H heads, K classes, P places of the token grid. D, H, N, K and the grid's side are known when the kernels are compiled: WIDTH,
 // HEADS, TOKENS, CLASSES, GRID; so is whether a class token is read at the end (CLASS_TOKEN), and whether products round their
-// factors to bfloat16 (BF16).
+// factors to bfloat16 (BF16), and in how many parts gradients are summed at most (MOST_PARTS).
 //
 // No kernel adds with atomics: whatever the order in which blocks run, sums have one order and results the same bits.
 

@@ -3,7 +3,7 @@
 
 #define TILE 64
 #define TILE_THREADS 128
-// As many blocks share a processor: what one waits for, others make up.
+// As many blocks share a processor: what one waits for, others make up. (Four where a processor has 100 KB of shared memory.)
 #define TILE_BLOCKS 5
 
 #if BF16

@@ -38,9 +38,7 @@ extern "C" __global__ void effective_weights(const Linear *linears, const int *c
 }
 KERNEL(effective_weights)
 
-// Parts in which a gradient is summed at most: as many are asked for at once. Zero is added for those that are missing.
-#define MOST_PARTS 8
-
+// The sum of a gradient's parts, at most MOST_PARTS, which are asked for at once. Zero is added for those that are missing.
 __device__ float sum_of_parts(const float *sums, long at, int parts, long part_step) {
     float sum = 0.0f;
 #pragma unroll

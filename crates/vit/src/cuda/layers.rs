@@ -5,7 +5,7 @@ use crate::{About, Fuse, ModelConfig, Pool, VitError, native::Layout};
 
 /// Parts in which the gradients of a block's weights are summed: enough for a card to have work for all its processors when few
 /// runs are trained.
-pub(super) const PARTS: usize = 8;
+pub(super) const PARTS: usize = gpu::MOST_PARTS;
 
 /// The layers that all runs have in the same places.
 #[derive(Debug)]

@@ -208,7 +208,7 @@ mod on_gpu {
     use gpu::PassKernel;
 
     use super::{Finish, Join, Pool, Split, shape_of_pairs, shape_of_values};
-    use crate::channels_last::on_gpu::{place, place_of, written};
+    use crate::channels_last::on_gpu::{check_like, place, place_of, written};
 
     pub(super) fn split(split: &Split, images: &CudaStorage, of_images: &Layout) -> Result<(CudaStorage, Shape)> {
         let Split { colours, rates, offsets, kernels } = split;
@@ -241,10 +241,12 @@ mod on_gpu {
         (sums, of_sums): (&CudaStorage, &Layout),
         shortcut: Option<(&CudaStorage, &Layout)>,
     ) -> Result<(CudaStorage, Shape)> {
-        let (count, channels) = (of_sums.shape().elem_count(), of_sums.dims()[3]);
+        let (count, channels, pairs) =
+            (of_sums.shape().elem_count(), of_sums.dims()[3], shape_of_pairs(of_sums.shape())?);
+        check_like(&pairs, shortcut)?;
         // SAFETY: the kernel writes all of it.
         unsafe {
-            written::<f32>(&sums.device, shape_of_pairs(of_sums.shape())?, |out, stream| {
+            written::<f32>(&sums.device, pairs, |out, stream| {
                 let (sums, _sums) = place::<f32>(sums, of_sums, stream)?;
                 let bias = finish.bias.storage_and_layout();
                 let (bias, _bias) = place_of::<f32>(&bias, stream)?;
