@@ -13,7 +13,7 @@ mod on_gpu;
 mod pairs;
 mod stem;
 
-use candle_core::{Device, Result, Tensor};
+use candle_core::{CpuStorage, Device, Layout, Result, Storage, Tensor};
 use direct::Direct;
 use pairs::Pairs;
 use sources::Source;
@@ -57,17 +57,16 @@ impl ChannelsLast {
         if let Device::Cuda(device) = device {
             gpu::keep_freed_memory(&device.cuda_stream()).map_err(candle_core::Error::wrap)?;
         }
-        if arithmetic == (Arithmetic::Floats { pairs: true }) && Pairs::has_kernels(network, device)? {
-            return Self::in_pairs(network, device);
-        }
-        let pass = Pass::Direct(Box::new(Direct::new(network, device, arithmetic)?));
-        Ok(Self { pass, crossing: Crossing::default(), device: device.clone() })
+        let pass = if arithmetic == (Arithmetic::Floats { pairs: true }) && Pairs::has_kernels(network, device)? {
+            Pass::Pairs(Box::new(Pairs::new(network, device)?))
+        } else {
+            Pass::Direct(Box::new(Direct::new(network, device, arithmetic)?))
+        };
+        Ok(Self::of(pass, device))
     }
 
-    /// As pairs, whatever kernels there are.
-    fn in_pairs(network: &Network<FoldedConv>, device: &Device) -> Result<Self> {
-        let pass = Pass::Pairs(Box::new(Pairs::new(network, device)?));
-        Ok(Self { pass, crossing: Crossing::default(), device: device.clone() })
+    fn of(pass: Pass, device: &Device) -> Self {
+        Self { pass, crossing: Crossing::default(), device: device.clone() }
     }
 
     /// How it computes.
@@ -189,11 +188,16 @@ fn convolutions<C>(stages: &[[Block<C>; 2]], stride: impl Fn(&C) -> usize) -> Ve
     all
 }
 
+/// What lies on the CPU.
+fn cpu_storage(storage: &Storage) -> Result<&CpuStorage> {
+    match storage {
+        Storage::Cpu(storage) => Ok(storage),
+        _ => candle_core::bail!("the weights are on another device"),
+    }
+}
+
 /// The values of a tensor of the CPU, which lies there as it is.
-fn on_cpu<'a, T: candle_core::WithDType>(
-    storage: &'a candle_core::CpuStorage,
-    layout: &candle_core::Layout,
-) -> Result<&'a [T]> {
+fn on_cpu<'a, T: candle_core::WithDType>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [T]> {
     match layout.contiguous_offsets() {
         Some((begin, end)) => Ok(&storage.as_slice::<T>()?[begin..end]),
         None => candle_core::bail!("the activations do not lie one behind the other"),

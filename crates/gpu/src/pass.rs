@@ -51,41 +51,39 @@ impl PassKernel {
     /// `out` = `sums` + `bias` (+ `shortcut`, unless that is 0), negative values made zero with `relu`; `count` values of
     /// `channels` channels, which are a multiple of 8.
     pub fn finish([sums, bias, shortcut, out]: [u64; 4], count: usize, channels: usize, relu: bool) -> Self {
-        let mut arguments = [sums, bias, shortcut, out].map(Address).to_vec();
-        arguments.extend([Long((count / EIGHT) as i64), Int((channels / EIGHT) as i32), Int(relu.into())]);
-        Self::of_each("finish", count / EIGHT, arguments)
+        let (count, channels) = (count / EIGHT, channels / EIGHT);
+        Self::over("finish", &[sums, bias, shortcut, out], count, &[Int(channels as i32), Int(relu.into())])
     }
 
     /// `out` (`pixels`, 4 `colours`): parts of `images` (`pixels`, `colours`) of 1 or 3 colours, each multiplied by its channel's `rates` and
     /// increased by its `offsets`; high, low, high and zeros.
     pub fn split([images, out]: [u64; 2], pixels: usize, colours: usize, rates: [f32; 3], offsets: [f32; 3]) -> Self {
-        let mut arguments = vec![Address(images), Address(out), Long(pixels as i64)];
-        arguments.extend(rates[..colours].iter().chain(&offsets[..colours]).map(|value| Float(*value)));
-        Self::of_each(if colours == 1 { "split_grey" } else { "split_colour" }, pixels, arguments)
+        let numbers: Vec<Argument> = rates[..colours].iter().chain(&offsets[..colours]).copied().map(Float).collect();
+        Self::over(if colours == 1 { "split_grey" } else { "split_colour" }, &[images, out], pixels, &numbers)
     }
 
     /// `out` (`images`, 56, 56, 3 · 64) in pairs: the largest of windows of three by three, at every second place, of `sums` (`images`, 112,
     /// 112, 64) + `biases` (5, 5, 64) as for the [`stem`](Self::stem), negative values made zero.
     pub fn pool([sums, biases, out]: [u64; 3], images: usize) -> Self {
-        let fours = images * 56 * 56 * 64 / FOUR;
-        Self::of_each("pool", fours, vec![Address(sums), Address(biases), Address(out), Long(fours as i64)])
+        Self::over("pool", &[sums, biases, out], images * 56 * 56 * 64 / FOUR, &[])
     }
 
     /// As [`finish`](Self::finish) of `count` sums in 32-bit floats; `shortcut` and `out` in pairs. `channels` are a multiple of 4.
     pub fn finish_pairs([sums, bias, shortcut, out]: [u64; 4], count: usize, channels: usize, relu: bool) -> Self {
-        let mut arguments = [sums, bias, shortcut, out].map(Address).to_vec();
-        arguments.extend([Long((count / FOUR) as i64), Int((channels / FOUR) as i32), Int(relu.into())]);
-        Self::of_each("finish_pairs", count / FOUR, arguments)
+        let (count, channels) = (count / FOUR, channels / FOUR);
+        Self::over("finish_pairs", &[sums, bias, shortcut, out], count, &[Int(channels as i32), Int(relu.into())])
     }
 
     /// `out`: the `count` values, of `channels` channels, which are a multiple of 4, that `pairs` are those of.
     pub fn join_pairs([pairs, out]: [u64; 2], count: usize, channels: usize) -> Self {
-        let arguments = vec![Address(pairs), Address(out), Long((count / FOUR) as i64), Int((channels / FOUR) as i32)];
-        Self::of_each("join_pairs", count / FOUR, arguments)
+        Self::over("join_pairs", &[pairs, out], count / FOUR, &[Int((channels / FOUR) as i32)])
     }
 
-    /// With a thread for each of `count`.
-    fn of_each(name: &'static str, count: usize, arguments: Vec<Argument>) -> Self {
+    /// With a thread for each of `count`, which the kernel is told behind its addresses.
+    fn over(name: &'static str, addresses: &[u64], count: usize, others: &[Argument]) -> Self {
+        let mut arguments: Vec<Argument> = addresses.iter().copied().map(Address).collect();
+        arguments.push(Long(count as i64));
+        arguments.extend_from_slice(others);
         Self { name, blocks: count.div_ceil(THREADS), threads: THREADS, arguments }
     }
 }

@@ -9,7 +9,7 @@ mod tests;
 use std::{cell::RefCell, collections::HashMap, rc::Rc};
 
 use candle_core::{
-    CudaDevice, CudaStorage, Error, Layout, Result, Shape, Storage, Tensor,
+    CudaDevice, CudaStorage, Error, Layout, Result, Shape, Tensor,
     cuda_backend::{
         CudaDType, DeviceId,
         cudarc::driver::{DevicePtrMut as _, DeviceRepr},
@@ -24,7 +24,7 @@ use self::{
 use super::{
     convolve::Convolve,
     fused::Fused,
-    on_gpu::{mean_seconds, place, place_of, written},
+    on_gpu::{gpu_storage, mean_seconds, place, place_of, written},
 };
 
 /// What a thread has of cuDNN: a handle, and what was made with it, serves one thread at a time.
@@ -99,22 +99,17 @@ type Place<'a> = (&'a CudaStorage, &'a Layout);
 /// Runs that kernel.
 pub(super) fn run(fused: &Fused, input: Place<'_>, shortcut: Option<Place<'_>>) -> Result<(CudaStorage, Shape)> {
     let work = fused.work(input.1, shortcut.is_some())?;
-    let plan = plan_that_is_there(work, &input.0.device)?;
+    let Some(plan) = plan(work, &input.0.device)? else {
+        candle_core::bail!("cuDNN has no kernel for {work:?}");
+    };
     run_plan::<bf16>(&plan, work, input, (&fused.filters, Some(&fused.bias)), shortcut)
 }
 
-/// Runs the kernel that multiplies `input`, of numbers of TF32, by such `filters`.
-pub(super) fn run_sums(convolve: Convolve, input: Place<'_>, filters: &Tensor) -> Result<(CudaStorage, Shape)> {
+/// Runs the kernel that multiplies `input`, of numbers of TF32, by such `filters`; none if there is none.
+pub(super) fn run_sums(convolve: Convolve, input: Place<'_>, filters: &Tensor) -> Result<Option<(CudaStorage, Shape)>> {
     let work = convolve.work(input.1, filters.layout())?;
-    let plan = plan_that_is_there(work, &input.0.device)?;
-    run_plan::<f32>(&plan, work, input, (filters, None), None)
-}
-
-fn plan_that_is_there(work: Work, device: &CudaDevice) -> Result<Rc<Plan>> {
-    match plan(work, device)? {
-        Some(plan) => Ok(plan),
-        None => candle_core::bail!("cuDNN has no kernel for {work:?}"),
-    }
+    let Some(plan) = plan(work, &input.0.device)? else { return Ok(None) };
+    run_plan::<f32>(&plan, work, input, (filters, None), None).map(Some)
 }
 
 /// Times every kernel that does all of `fused`, and has this thread's passes run the fastest from then on. Seconds of each as a mean of
@@ -127,8 +122,8 @@ pub(super) fn take_fastest_kernel(
     times: usize,
 ) -> Result<Vec<Option<f64>>> {
     let (input, shortcut) = (input.storage_and_layout(), shortcut.map(Tensor::storage_and_layout));
-    let input = (on_gpu(&input.0)?, input.1);
-    let shortcut = shortcut.as_ref().map(|(shortcut, of)| Ok::<_, Error>((on_gpu(shortcut)?, *of))).transpose()?;
+    let input = (gpu_storage(&input.0)?, input.1);
+    let shortcut = shortcut.as_ref().map(|(shortcut, of)| Ok::<_, Error>((gpu_storage(shortcut)?, *of))).transpose()?;
     let device = &input.0.device;
     let handle = handle(device)?;
     let work = fused.work(input.1, shortcut.is_some())?;
@@ -184,12 +179,5 @@ fn run_plan<T: CudaDType + DeviceRepr>(
             // SAFETY: the plan is this thread's; all memory is as large as the work says, and is freed behind it in the stream.
             plan.run(&handle, &places).map_err(Error::wrap)
         })
-    }
-}
-
-fn on_gpu(storage: &Storage) -> Result<&CudaStorage> {
-    match storage {
-        Storage::Cuda(storage) => Ok(storage),
-        _ => candle_core::bail!("the activations are on another device"),
     }
 }

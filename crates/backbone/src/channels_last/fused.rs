@@ -1,6 +1,9 @@
-use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Storage, Tensor};
+use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor};
 
-use super::convolve::{Convolve, floats, rounded};
+use super::{
+    convolve::{Convolve, floats, rounded},
+    cpu_storage,
+};
 
 /// A convolution of (N, H, W, in) in bfloat16 with filters (out, kernel, kernel, in), + a shortcut as its sums where there is one, + a
 /// bias, then ReLU if there is one; rounded once, in the end.
@@ -20,9 +23,9 @@ impl Fused {
         shortcut: Option<(&CpuStorage, &Layout)>,
     ) -> Result<(CpuStorage, Shape)> {
         let (filters, of_filters) = self.filters.storage_and_layout();
-        let Storage::Cpu(filters) = &*filters else { candle_core::bail!("the filters are on another device") };
         let extent = self.convolve.extent(of_input, of_filters)?;
-        let mut sums = self.convolve.sums(extent, &floats(input, of_input)?, &floats(filters, of_filters)?);
+        let filters = floats(cpu_storage(&filters)?, of_filters)?;
+        let mut sums = self.convolve.sums(extent, &floats(input, of_input)?, &filters);
         if let Some((shortcut, of_shortcut)) = shortcut {
             sums.iter_mut().zip(floats(shortcut, of_shortcut)?).for_each(|(sum, shortcut)| *sum += shortcut);
         }

@@ -61,6 +61,14 @@ pub(super) fn check_like(shape: &Shape, shortcut: Option<(&CudaStorage, &Layout)
     }
 }
 
+/// What lies on a GPU.
+pub(super) fn gpu_storage(storage: &Storage) -> Result<&CudaStorage> {
+    match storage {
+        Storage::Cuda(storage) => Ok(storage),
+        _ => candle_core::bail!("activations or weights are on another device"),
+    }
+}
+
 /// Where a tensor of a GPU lies, which must lie there as it is, for kernels on `stream`. Whoever frees it, on whatever stream it
 /// was made, waits for what `stream` was asked for before the guard was dropped.
 pub(super) fn place<'a, T: CudaDType + 'a>(
@@ -77,8 +85,7 @@ pub(super) fn place_of<'a, T: CudaDType + 'a>(
     (storage, layout): &'a (impl std::ops::Deref<Target = Storage>, &Layout),
     stream: &'a CudaStream,
 ) -> Result<(u64, SyncOnDrop<'a>)> {
-    let Storage::Cuda(storage) = &**storage else { candle_core::bail!("the weights are on another device") };
-    place::<T>(storage, layout, stream)
+    place::<T>(gpu_storage(storage)?, layout, stream)
 }
 
 /// A tensor of `shape` that `write` has a kernel write whole: it is told where the tensor lies, and the stream of `device`.

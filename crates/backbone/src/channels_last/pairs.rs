@@ -14,7 +14,7 @@ mod parts;
 mod tests;
 
 use between::{Finish, Join, Pool, Split};
-use candle_core::{CpuStorage, CustomOp1, Device, Layout, Result, Shape, Storage, Tensor};
+use candle_core::{CpuStorage, CustomOp1, CustomOp2 as _, Device, Layout, Result, Shape, Tensor};
 use parts::{OF_FILTERS, PARTS, taken_apart};
 
 #[cfg(feature = "cudnn")]
@@ -22,8 +22,8 @@ use super::convolutions;
 use super::{
     Kernels,
     convolve::Convolve,
-    on_cpu,
-    stem::{self, EDGES},
+    cpu_storage,
+    stem::{self, EDGES, Normalise},
     through_stages,
 };
 use crate::{Block, FoldedConv, Network, network::STEM_CHANNELS};
@@ -132,12 +132,11 @@ const fn stem_channels(colours: usize) -> usize {
 
 impl Stem {
     fn new(stem: &FoldedConv, colours: usize, device: &Device, kernels: &Kernels) -> Result<Self> {
-        let (rates, offsets) = stem::normalisation(colours);
         let filters = taken_apart(&stem::filters(stem, colours), colours, stem_channels(colours), OF_FILTERS);
         let dims = (STEM_CHANNELS, stem::TAPS, stem::TAPS, stem_channels(colours));
         let biases = Tensor::from_vec(stem::biases(stem, colours), (EDGES, EDGES, STEM_CHANNELS), device)?;
         Ok(Self {
-            split: Split { colours, rates, offsets, kernels: kernels.clone() },
+            split: Split { normalise: Normalise::new(colours), kernels: kernels.clone() },
             product: Product { convolve: stem::CONVOLVE, filters: Tensor::from_vec(filters, dims, device)? },
             pool: Pool { biases, kernels: kernels.clone() },
         })
@@ -168,10 +167,7 @@ impl CustomOp1 for Product {
 
     fn cpu_fwd(&self, input: &CpuStorage, of_input: &Layout) -> Result<(CpuStorage, Shape)> {
         let (filters, of_filters) = self.filters.storage_and_layout();
-        let Storage::Cpu(filters) = &*filters else { candle_core::bail!("the filters are on another device") };
-        let extent = self.convolve.extent(of_input, of_filters)?;
-        let sums = self.convolve.sums(extent, on_cpu::<f32>(input, of_input)?, on_cpu::<f32>(filters, of_filters)?);
-        Ok((CpuStorage::F32(sums), extent.output()))
+        self.convolve.cpu_fwd(input, of_input, cpu_storage(&filters)?, of_filters)
     }
 
     #[cfg(feature = "cudnn")]
@@ -180,14 +176,11 @@ impl CustomOp1 for Product {
         input: &candle_core::CudaStorage,
         of_input: &Layout,
     ) -> Result<(candle_core::CudaStorage, Shape)> {
-        use candle_core::CustomOp2 as _;
-
-        let (convolve, (filters, of_filters)) = (self.convolve, self.filters.storage_and_layout());
-        if super::cudnn::has_kernel_of_sums(convolve, of_input, of_filters, &input.device)? {
-            return super::cudnn::run_sums(convolve, (input, of_input), &self.filters);
+        if let Some(sums) = super::cudnn::run_sums(self.convolve, (input, of_input), &self.filters)? {
+            return Ok(sums);
         }
-        // Of another number of images than usual there may be none: numbers of TF32 may as well be multiplied as floats.
-        let Storage::Cuda(filters) = &*filters else { candle_core::bail!("the filters are on another device") };
-        convolve.cuda_fwd(input, of_input, filters, of_filters)
+        // Of another number of images than usual there may be no such kernel: numbers of TF32 may as well be multiplied as floats.
+        let (filters, of_filters) = self.filters.storage_and_layout();
+        self.convolve.cuda_fwd(input, of_input, super::on_gpu::gpu_storage(&filters)?, of_filters)
     }
 }

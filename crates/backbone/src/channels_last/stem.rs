@@ -47,11 +47,46 @@ pub(super) struct Stem {
     pub(super) in_lanes: Tensor,
     /// (5, 5, 64), by where the filter stands.
     pub(super) biases: Tensor,
-    /// What pixels are multiplied by, and what is then added.
-    rates: [f32; 3],
-    offsets: [f32; 3],
+    normalise: Normalise,
     #[cfg_attr(not(feature = "cudnn"), expect(dead_code, reason = "the CPU's twin is here"))]
     kernels: Kernels,
+}
+
+/// What becomes of the pixels of images (N, 224, 224, 1 or 3) before they are multiplied.
+#[derive(Clone, Debug)]
+pub(super) struct Normalise {
+    pub(super) colours: usize,
+    /// What pixels are multiplied by, and what is then added, by colour.
+    pub(super) rates: [f32; 3],
+    pub(super) offsets: [f32; 3],
+}
+
+impl Normalise {
+    /// For images of `colours` channels, 1 or 3.
+    pub(super) fn new(colours: usize) -> Self {
+        let offset = |channel: usize| -IMAGENET_MEAN[channel] / IMAGENET_STD[channel];
+        let (rates, offsets) = match colours {
+            1 => ([1.0 / GREY_STD, 0.0, 0.0], [-GREY_MEAN / GREY_STD, 0.0, 0.0]),
+            _ => (IMAGENET_STD.map(|std| 1.0 / std), [0, 1, 2].map(offset)),
+        };
+        Self { colours, rates, offsets }
+    }
+
+    /// How many images of this layout there are; an error if they are no such images.
+    pub(super) fn count(&self, images: &Layout) -> Result<usize> {
+        let (count, height, width, colours) = images.shape().dims4()?;
+        if [height, width, colours] != [IMAGE_SIDE, IMAGE_SIDE, self.colours] {
+            candle_core::bail!("the stem was given images of {height} by {width} pixels of {colours} channels");
+        }
+        Ok(count)
+    }
+
+    /// On the CPU.
+    pub(super) fn pixels(&self, images: &[f32]) -> Vec<f32> {
+        let Self { colours, rates, offsets } = self;
+        let pixels = images.iter().enumerate();
+        pixels.map(|(at, value)| value.mul_add(rates[at % colours], offsets[at % colours])).collect()
+    }
 }
 
 impl Stem {
@@ -62,33 +97,21 @@ impl Stem {
         let in_lanes = Tensor::from_vec(in_lanes(&filters, colours), (groups, rows, 4, 2, 32, 2), &Device::Cpu)?;
         let filters = Tensor::from_vec(filters, (STEM_CHANNELS, TAPS, TAPS, colours), &Device::Cpu)?;
         let biases = Tensor::from_vec(biases(stem, colours), (EDGES, EDGES, STEM_CHANNELS), device)?;
-        let (rates, offsets) = normalisation(colours);
-        Ok(Self { filters, in_lanes: in_lanes.to_device(device)?, biases, rates, offsets, kernels })
+        let normalise = Normalise::new(colours);
+        Ok(Self { filters, in_lanes: in_lanes.to_device(device)?, biases, normalise, kernels })
     }
 
     /// The kernel for `count` images.
     #[cfg(any(test, feature = "cudnn"))]
     pub(super) fn kernel(&self, [images, in_lanes, biases, out]: [u64; 4], count: usize) -> Result<gpu::PassKernel> {
-        let colours = self.filters.dim(3)?;
-        Ok(gpu::PassKernel::stem([images, in_lanes, biases, out], count, colours, self.rates, self.offsets))
+        let &Normalise { colours, rates, offsets } = &self.normalise;
+        Ok(gpu::PassKernel::stem([images, in_lanes, biases, out], count, colours, rates, offsets))
     }
 
     /// Of images of this layout: how many, and what becomes of them.
     fn extent(&self, images: &Layout) -> Result<(usize, Shape)> {
-        let (count, height, width, colours) = images.shape().dims4()?;
-        if [height, width, colours] != [IMAGE_SIDE, IMAGE_SIDE, self.filters.dim(3)?] {
-            candle_core::bail!("the stem was given images of {height} by {width} pixels of {colours} channels");
-        }
+        let count = self.normalise.count(images)?;
         Ok((count, (count, POOLED_SIDE, POOLED_SIDE, STEM_CHANNELS).into()))
-    }
-}
-
-/// What pixels of so many colours are multiplied by, and what is then added.
-pub(super) fn normalisation(colours: usize) -> ([f32; 3], [f32; 3]) {
-    let offset = |channel: usize| -IMAGENET_MEAN[channel] / IMAGENET_STD[channel];
-    match colours {
-        1 => ([1.0 / GREY_STD, 0.0, 0.0], [-GREY_MEAN / GREY_STD, 0.0, 0.0]),
-        _ => (IMAGENET_STD.map(|std| 1.0 / std), [0, 1, 2].map(offset)),
     }
 }
 
@@ -187,10 +210,8 @@ impl CustomOp1 for Stem {
 
     fn cpu_fwd(&self, images: &CpuStorage, of_images: &Layout) -> Result<(CpuStorage, Shape)> {
         let (_, shape) = self.extent(of_images)?;
-        let colours = self.filters.dim(3)?;
-        let pixels = on_cpu::<f32>(images, of_images)?.iter().enumerate();
-        let pixels = pixels.map(|(at, value)| value.mul_add(self.rates[at % colours], self.offsets[at % colours]));
-        let pixels: Vec<f32> = pixels.map(|value| f16::from_f32(value).to_f32()).collect();
+        let pixels = self.normalise.pixels(on_cpu::<f32>(images, of_images)?);
+        let pixels: Vec<f32> = pixels.into_iter().map(|value| f16::from_f32(value).to_f32()).collect();
         let extent = CONVOLVE.extent(of_images, self.filters.layout())?;
         let filters = self.filters.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
         let (sums, biases) = (CONVOLVE.sums(extent, &pixels, &filters), self.biases.flatten_all()?.to_vec1::<f32>()?);

@@ -90,12 +90,22 @@ pub(super) fn there<T: WithDType + bytemuck::Pod>(machine: &OnCpu, tensor: &Tens
     Array::from(machine, &tensor.flatten_all().unwrap().to_vec1::<T>().unwrap()).unwrap()
 }
 
-/// Runs `kernel`, whose output is `out`, and compares with `expected`, bit for bit.
-fn compare<T: WithDType + bytemuck::Pod>(machine: &OnCpu, kernel: &PassKernel, out: &Array<T>, expected: &Tensor) {
+/// Runs `kernel`, whose output is `out`, and compares with `expected`: bit for bit, but for those of what is no number.
+pub(super) fn compare<T: WithDType + bytemuck::Pod>(
+    machine: &OnCpu,
+    kernel: &PassKernel,
+    out: &Array<T>,
+    expected: &Tensor,
+) {
     // SAFETY: the test gives it what its functions ask for.
     unsafe { machine.launch(kernel.name, [kernel.blocks, 1, 1], kernel.threads, &kernel.arguments) }.unwrap();
-    let expected = expected.flatten_all().unwrap().to_vec1::<T>().unwrap();
-    assert!(out.to_vec(machine).unwrap() == expected, "{}", kernel.name);
+    let (got, expected) = (out.to_vec(machine).unwrap(), expected.flatten_all().unwrap().to_vec1::<T>().unwrap());
+    assert_eq!(got.len(), expected.len(), "{}", kernel.name);
+    for (at, (got, expected)) in got.iter().zip(&expected).enumerate() {
+        let is_same = bytemuck::bytes_of(got) == bytemuck::bytes_of(expected)
+            || got.to_f64().is_nan() && expected.to_f64().is_nan();
+        assert!(is_same, "{}: {got} instead of {expected} at {at}", kernel.name);
+    }
 }
 
 #[test]

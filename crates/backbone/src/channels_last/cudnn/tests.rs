@@ -21,7 +21,7 @@ use crate::{
     FeatureBatch, Network, Weights,
     backbone::Arithmetic,
     channels_last::{
-        ChannelsLast, Kernels,
+        ChannelsLast, Kernels, Pass,
         convolve::{Convolve, Extent},
         fused::Fused,
         pairs::Pairs,
@@ -148,7 +148,8 @@ fn pairs_give_what_their_twins_give() {
     let network = Network::read(&Weights::read(&weights).unwrap()).unwrap();
     println!("cuDNN has kernels for pairs: {}", Pairs::has_kernels(&network, &gpu).unwrap());
     let maps = |device: &Device| {
-        let engine = ChannelsLast::in_pairs(&network, device).unwrap();
+        let pairs = Pass::Pairs(Box::new(Pairs::new(&network, device).unwrap()));
+        let engine = ChannelsLast::of(pairs, device);
         let mut maps = FeatureBatch::default();
         engine.run(&[image(1, 0), image(3, 1)], &mut maps.sinks(2, &Source::FEATURE_MAPS)).unwrap();
         maps

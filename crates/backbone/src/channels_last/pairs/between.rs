@@ -9,7 +9,7 @@ use super::{
 use crate::{
     channels_last::{
         Kernels, on_cpu,
-        stem::{POOLED_SIDE, SUM_SIDE, pooled},
+        stem::{Normalise, POOLED_SIDE, SUM_SIDE, pooled},
     },
     network::STEM_CHANNELS,
     preprocess::IMAGE_SIDE,
@@ -18,10 +18,7 @@ use crate::{
 /// Images (N, 224, 224, 1 or 3) in 32-bit floats, normalised, as pairs, and as many zeros behind them: (N, 224, 224, 4 or 12).
 #[derive(Debug)]
 pub(super) struct Split {
-    pub(super) colours: usize,
-    /// What pixels are multiplied by, and what is then added.
-    pub(super) rates: [f32; 3],
-    pub(super) offsets: [f32; 3],
+    pub(super) normalise: Normalise,
     #[cfg_attr(not(feature = "cudnn"), expect(dead_code, reason = "the CPU's twin is here"))]
     pub(super) kernels: Kernels,
 }
@@ -54,11 +51,8 @@ pub(super) struct Join {
 
 impl Split {
     fn shape(&self, images: &Layout) -> Result<Shape> {
-        let (count, height, width, colours) = images.shape().dims4()?;
-        if [height, width, colours] != [IMAGE_SIDE, IMAGE_SIDE, self.colours] {
-            candle_core::bail!("the stem was given images of {height} by {width} pixels of {colours} channels");
-        }
-        Ok((count, height, width, stem_channels(colours)).into())
+        let count = self.normalise.count(images)?;
+        Ok((count, IMAGE_SIDE, IMAGE_SIDE, stem_channels(self.normalise.colours)).into())
     }
 }
 
@@ -102,10 +96,8 @@ impl CustomOp1 for Split {
     }
 
     fn cpu_fwd(&self, images: &CpuStorage, of_images: &Layout) -> Result<(CpuStorage, Shape)> {
-        let Self { colours, rates, offsets, .. } = self;
-        let pixels = on_cpu::<f32>(images, of_images)?.iter().enumerate();
-        let pixels = pixels.map(|(at, value)| value.mul_add(rates[at % colours], offsets[at % colours]));
-        let split = taken_apart(&pixels.collect::<Vec<f32>>(), *colours, stem_channels(*colours), OF_ACTIVATIONS);
+        let (pixels, colours) = (self.normalise.pixels(on_cpu::<f32>(images, of_images)?), self.normalise.colours);
+        let split = taken_apart(&pixels, colours, stem_channels(colours), OF_ACTIVATIONS);
         Ok((CpuStorage::F32(split), self.shape(of_images)?))
     }
 
@@ -207,11 +199,11 @@ mod on_gpu {
     use candle_core::{CudaStorage, Layout, Result, Shape};
     use gpu::PassKernel;
 
-    use super::{Finish, Join, Pool, Split, shape_of_pairs, shape_of_values};
+    use super::{Finish, Join, Normalise, Pool, Split, shape_of_pairs, shape_of_values};
     use crate::channels_last::on_gpu::{check_like, place, place_of, written};
 
     pub(super) fn split(split: &Split, images: &CudaStorage, of_images: &Layout) -> Result<(CudaStorage, Shape)> {
-        let Split { colours, rates, offsets, kernels } = split;
+        let Split { normalise: Normalise { colours, rates, offsets }, kernels } = split;
         let pixels = of_images.shape().elem_count() / colours;
         // SAFETY: the kernel writes all of it.
         unsafe {

@@ -1,22 +1,15 @@
 //! The kernels beside their twins.
 
 use candle_core::DType;
-use gpu::{Array, Machine as _, OnCpu, PassKernel, Program};
+use gpu::{Array, OnCpu, PassKernel, Program};
 
 use super::*;
-use crate::channels_last::tests::{image, there, wave};
+use crate::channels_last::tests::{compare, image, there, wave};
 
-/// Runs `kernel` with the address of an output like `expected`, whose bits it must give, but for those of what is no number.
+/// Runs `kernel` with the address of an output like `expected`, which it must give.
 fn check(machine: &OnCpu, expected: &Tensor, kernel: impl FnOnce(u64) -> PassKernel) {
     let out = Array::<f32>::zeros(machine, expected.elem_count()).unwrap();
-    let kernel = kernel(out.address());
-    // SAFETY: the tests give it what its functions ask for.
-    unsafe { machine.launch(kernel.name, [kernel.blocks, 1, 1], kernel.threads, &kernel.arguments) }.unwrap();
-    let expected = expected.flatten_all().unwrap().to_vec1::<f32>().unwrap();
-    for (at, (got, expected)) in out.to_vec(machine).unwrap().iter().zip(&expected).enumerate() {
-        let is_same = got.to_bits() == expected.to_bits() || got.is_nan() && expected.is_nan();
-        assert!(is_same, "{}: {got} instead of {expected} at {at}", kernel.name);
-    }
+    compare(machine, &kernel(out.address()), &out, expected);
 }
 
 /// [`wave`] with values between two numbers of TF32, more than there is, and no numbers among them.
@@ -39,8 +32,9 @@ fn kernels_give_the_bits_of_their_twins() {
     for colours in [1, 3] {
         let images: Vec<f32> = [0, 1].into_iter().flat_map(|number| image(colours, number)).collect();
         let images = Tensor::from_vec(images, (2, 224, 224, colours), &Device::Cpu).unwrap();
-        let (rates, offsets) = stem::normalisation(colours);
-        let expected = images.apply_op1_no_bwd(&Split { colours, rates, offsets, kernels: kernels() }).unwrap();
+        let normalise = Normalise::new(colours);
+        let (rates, offsets) = (normalise.rates, normalise.offsets);
+        let expected = images.apply_op1_no_bwd(&Split { normalise, kernels: kernels() }).unwrap();
         let from = there(&images);
         check(&machine, &expected, |out| {
             PassKernel::split([from.address(), out], 2 * 224 * 224, colours, rates, offsets)
